@@ -1,0 +1,11 @@
+"""The soft-target cache of a config, as a Ray job.
+
+    ray job submit --working-dir . -- python jobs/cache.py jobs/configs/quickstart.yaml [KEY=VALUE ...]
+"""
+
+import sys
+
+from kdray.stages import job
+
+if __name__ == "__main__":
+    sys.exit(job("cache", sys.argv[1:]))

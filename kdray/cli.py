@@ -1,0 +1,107 @@
+"""The command line: one verb a stage. Heavy imports wait until arguments are parsed.
+
+Exit status: 0 done, 1 what the user can mend, 2 wrong arguments, 130 interrupted.
+"""
+
+import argparse
+import sys
+import textwrap
+from typing import Any
+
+from kdray.console import guarded
+
+STAGES = {
+    "run": "all stages: teacher, cache, sweep, evaluation, package, report",
+    "teacher": "fine-tune the teacher where the config asks for it",
+    "distill": "one student at the configured temperature and alpha",
+    "tune": "the sweep over students",
+    "evaluate": "the winner on the test split, its package and the report",
+}
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Entry point of `kdray`."""
+    options = _parser().parse_args(arguments)
+    sys.exit(guarded(lambda: options.act(options)))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="kdray", description="Distil a large transformer into a small one on Ray, and serve it.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=textwrap.dedent("""\
+            Start with:   kdray run jobs/configs/quickstart.yaml
+            All settings: kdray config --explain
+            Ray: joins the cluster of RAY_ADDRESS, else starts one on this machine."""))
+    verbs = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    for stage, text in STAGES.items():
+        verb = verbs.add_parser(stage, help=text, description=f"{text[0].upper()}{text[1:]}. Stages before it run "
+                                "first; whatever exists is skipped.")
+        _add_config(verb)
+        verb.set_defaults(act=_stage, stage=stage)
+    _add_cache(verbs)
+    _add_show(verbs)
+    _add_serve(verbs)
+    return parser
+
+
+def _add_config(verb: argparse.ArgumentParser, **options: Any) -> None:
+    verb.add_argument("config", help="YAML file", **options)
+    verb.add_argument("overrides", nargs="*", metavar="KEY=VALUE",
+                      help="settings to change, such as training.epochs=5 (kdray config --explain lists them)")
+
+
+def _add_cache(verbs: Any) -> None:
+    cache = verbs.add_parser("cache", help="the soft-target cache: fill").add_subparsers(
+        required=True, metavar="COMMAND")
+    fill = cache.add_parser("fill", help="run the teacher over every row that has no logits yet",
+                            description="Run the teacher over every row that has no logits yet.")
+    _add_config(fill)
+    fill.set_defaults(act=_stage, stage="cache")
+
+
+def _add_show(verbs: Any) -> None:
+    show = verbs.add_parser("config", help="print a config, resolved, or explain every setting",
+                            description="Print the resolved config, or explain every setting.")
+    _add_config(show, nargs="?")
+    show.add_argument("--explain", action="store_true", help="list every setting with its default and meaning")
+    show.set_defaults(act=_config)
+
+
+def _add_serve(verbs: Any) -> None:
+    serve = verbs.add_parser("serve", help="host a run's winner over HTTP until interrupted",
+                             description="Host a run's winner over HTTP until interrupted.")
+    serve.add_argument("run", help="folder or URI of a run, as `kdray run` prints it")
+    serve.add_argument("overrides", nargs="*", metavar="KEY=VALUE",
+                       help="settings of `serve` to change, such as port=8001")
+    serve.set_defaults(act=_serve)
+
+
+def _stage(options: argparse.Namespace) -> None:
+    from kdray.config import load
+    from kdray.stages import run_stage
+
+    run_stage(options.stage, load(options.config, options.overrides))
+
+
+def _config(options: argparse.Namespace) -> None:
+    from kdray.config import dump, explain, load
+    from kdray.errors import ConfigError
+
+    if options.explain:
+        for name, default, text in explain():
+            print(f"{name} ({default})\n    {text}")
+    elif options.config:
+        print(dump(load(options.config, options.overrides)), end="")
+    else:
+        raise ConfigError("give a config file, or --explain")
+
+
+def _serve(options: argparse.Namespace) -> None:
+    from kdray.stages import serve_run
+
+    serve_run(options.run, options.overrides, blocking=True)
+
+
+if __name__ == "__main__":
+    main()

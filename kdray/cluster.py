@@ -1,0 +1,46 @@
+"""A Ray cluster to work on: joined where there is one, started on this machine where there is none."""
+
+import logging
+import os
+import warnings
+
+import ray
+
+from kdray.errors import ClusterError
+
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+
+
+def connect() -> None:
+    """Joins the cluster of RAY_ADDRESS, as a submitted job finds it, or starts Ray on this machine."""
+    if ray.is_initialized():
+        return
+    warnings.filterwarnings("ignore", category=FutureWarning, module="ray")
+    try:
+        ray.init(logging_level=logging.ERROR, log_to_driver=False,
+                 include_dashboard=None if os.environ.get("RAY_ADDRESS") else False,
+                 runtime_env={"env_vars": {"HF_HUB_OFFLINE": os.environ.get("HF_HUB_OFFLINE", "0"),
+                                           "TOKENIZERS_PARALLELISM": "false"}})
+    except ConnectionError as error:
+        raise ClusterError(f"no Ray cluster answers at RAY_ADDRESS={os.environ.get('RAY_ADDRESS')}: {error}") from error
+
+
+def cluster_cpus() -> float:
+    """CPUs of the largest node: more than that no process can have."""
+    return max(node["Resources"].get("CPU", 0.0) for node in ray.nodes() if node["Alive"])
+
+
+def check_resources(count: int, each: dict[str, float], origin: str) -> None:
+    """Raises ClusterError where `count` processes that need `each` can never run side by side.
+
+    Counts what the nodes have, used or not: a full cluster is waited for, a small one is not.
+    """
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    fit = sum(min((int(node.get(name, 0.0) // need) for name, need in each.items() if need > 0), default=count)
+              for node in nodes)
+    if fit < count:
+        wanted = " and ".join(f"{need:g} {name}" for name, need in each.items() if need > 0)
+        total = {name: sum(node.get(name, 0.0) for node in nodes) for name in each}
+        has = ", ".join(f"{value:g} {name}" for name, value in total.items())
+        raise ClusterError(f"{origin} = {count} with {wanted} each does not fit: the cluster has {has} on "
+                           f"{len(nodes)} nodes, room for {fit}. Lower {origin}, or add nodes")

@@ -1,0 +1,369 @@
+"""A YAML file and dotted overrides become one frozen tree of settings.
+
+Knows nothing about Ray, torch or the data: it checks what can be checked from the words alone.
+"""
+
+import difflib
+import types
+import typing
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from kdray.errors import ConfigError
+from kdray.storage import absolute_uri
+from kdray.tasks import TASKS
+
+
+class Settings(BaseModel):
+    """Base of every part of the tree: frozen, and a key it does not know is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+T = typing.TypeVar("T", bound=Settings)
+
+
+class DataConfig(Settings):
+    """Where the rows come from, and how they are cut and tokenised."""
+
+    source: str | None = Field(None, description="All rows in one place: a path, glob or URI of CSV, TSV, JSON "
+                               "lines or Parquet; a hub dataset; or package:MODULE:FUNCTION")
+    train: str | None = Field(None, description="The training split, where it has a source of its own")
+    validation: str | None = Field(None, description="The validation split; cut from train where missing")
+    test: str | None = Field(None, description="The test split; cut from train where missing")
+    subset: str | None = Field(None, description="Name of a hub dataset's configuration")
+    arguments: dict[str, Any] = Field({}, description="Keyword arguments for package:MODULE:FUNCTION")
+    columns: dict[str, str] = Field({}, description="Task column: name of that column in the data")
+    validation_share: float = Field(0.1, gt=0, lt=1, description="Share of rows cut off for validation")
+    test_share: float = Field(0.1, gt=0, lt=1, description="Share of rows cut off for test")
+    seed: int = Field(0, description="Seed of the stratified cut")
+    max_length: int = Field(128, ge=4, description="Tokens a row at most; longer rows are truncated")
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> "DataConfig":
+        if (self.source is None) == (self.train is None):
+            raise ValueError("give either `source` (all rows) or `train`, and not both")
+        if self.source is not None and (self.validation or self.test):
+            raise ValueError("`source` holds all splits; use `train` beside `validation` and `test`")
+        return self
+
+
+class Optimisation(Settings):
+    """How weights are fitted: the same words for the teacher and for students."""
+
+    epochs: int = Field(3, ge=1, description="Passes over the training split")
+    lr: float = Field(5e-5, gt=0, description="Peak learning rate of AdamW")
+    batch_size: int = Field(32, ge=1, description="Rows an optimizer step, over all workers")
+    accumulation: int = Field(1, ge=1, description="Micro-batches that a worker cuts its rows of a step into")
+    warmup: float = Field(0.1, ge=0, lt=1, description="Share of the steps in which the learning rate rises")
+    decay: Literal["linear", "cosine", "constant"] = Field("linear", description="Fall of the rate after warm-up")
+    weight_decay: float = Field(0.01, ge=0, description="Weight decay of AdamW")
+    clip: float = Field(1.0, ge=0, description="Largest gradient norm; 0 leaves gradients alone")
+    dropout: float | None = Field(None, ge=0, lt=1, description="Dropout while training; null keeps the model's own")
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto", description="Arithmetic of the forward and backward pass; auto is bfloat16 where the device has it")
+    patience: int | None = Field(None, ge=1, description="Epochs without a better validation metric before the stop")
+    seed: int = Field(0, description="Seed of initial weights, batches and dropout")
+    workers: int = Field(1, ge=1, description="Ray Train workers that share each step")
+    num_cpus: float | None = Field(None, gt=0, description="CPUs a worker; null takes all for one run, 1 in a sweep")
+    num_gpus: float = Field(0, ge=0, description="GPUs a worker")
+    deepspeed: dict[str, Any] = Field({}, description="DeepSpeed options, passed through as they are")
+    checkpoint_steps: int | None = Field(None, ge=1, description="Steps between checkpoints within an epoch")
+    max_failures: int = Field(2, ge=0, description="Restarts from the last checkpoint before a run is given up")
+
+    @field_validator("deepspeed")
+    @classmethod
+    def _owned_elsewhere(cls, options: dict[str, Any]) -> dict[str, Any]:
+        owned = {"train_batch_size": "batch_size", "train_micro_batch_size_per_gpu": "batch_size",
+                 "gradient_accumulation_steps": "accumulation", "gradient_clipping": "clip",
+                 "bf16": "precision", "fp16": "precision", "torch_autocast": "precision"}
+        for name in sorted(owned.keys() & options.keys()):
+            raise ValueError(f"`{name}` follows from `{owned[name]}`; set that instead")
+        return options
+
+
+class TeacherConfig(Settings):
+    """The large model, and the actors that run it."""
+
+    model: str = Field(description="Hub id, local folder, or package:MODULE:FOLDER")
+    revision: str | None = Field(None, description="Revision of a hub id")
+    finetune: Optimisation | None = Field(None, description="Fine-tune on the hard labels first; null takes it as is")
+    actors: int = Field(1, ge=1, description="Teacher actors")
+    num_cpus: float | None = Field(None, gt=0, description="CPUs an actor; null shares the cluster's among the actors")
+    num_gpus: float = Field(0, ge=0, description="GPUs an actor")
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto", description="Arithmetic of the teacher; auto is bfloat16 where the device has it")
+    batch_tokens: int = Field(4096, ge=16, description="Padded tokens a batch at most")
+    max_attempts: int = Field(3, ge=1, description="Tries at one shard before the run stops with its rows")
+
+
+class CacheConfig(Settings):
+    """How soft targets are stored."""
+
+    rows_per_shard: int = Field(512, ge=1, description="Rows an Arrow shard")
+
+
+class StudentConfig(Settings):
+    """The small model: cut from the teacher, loaded, or fresh. Exactly one of the three."""
+
+    layers: int | list[int] | None = Field(None, description="Teacher layers to keep: a number (evenly spaced, first "
+                                           "and last kept) or their indices from 0")
+    model: str | None = Field(None, description="Hub id, local folder, or package:MODULE:FOLDER to start from")
+    fresh: dict[str, Any] | None = Field(None, description="Random weights: the teacher's config with these changes")
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> "StudentConfig":
+        given = [name for name in ("layers", "model", "fresh") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(f"give exactly one of `layers`, `model`, `fresh`, not {given or 'none'}")
+        if (isinstance(self.layers, int) and self.layers < 1) or self.layers == []:
+            raise ValueError("`layers` must keep at least one layer")
+        return self
+
+
+class HardLabelStage(Settings):
+    """A last stage on the hard labels alone, kept only if validation improves."""
+
+    epochs: int = Field(1, ge=1, description="Passes over the training split")
+    lr: float = Field(1e-5, gt=0, description="Peak learning rate of AdamW")
+
+
+class TrainingConfig(Optimisation):
+    """How students are distilled: loss = alpha * task_loss + (1 - alpha) * distillation loss."""
+
+    epochs: int = Field(4, ge=1, description="Passes over the training split")
+    lr: float = Field(1e-4, gt=0, description="Peak learning rate of AdamW")
+    loss: Literal["kl", "mse", "huber"] = Field("kl", description="Distillation loss on the logits")
+    temperature: float = Field(2.0, gt=0, description="Softening of teacher and student in the KL loss")
+    alpha: float = Field(0.5, ge=0, le=1, description="Weight of the hard labels: 1 is plain fine-tuning, 0 is pure "
+                         "distillation")
+    huber_delta: float = Field(1.0, gt=0, description="Where the Huber loss turns from squared to linear")
+    finetune: HardLabelStage | None = Field(None, description="Last stage on the hard labels; null leaves it out")
+
+
+class Domain(Settings):
+    """What the sweep searches of one field: an interval, or a few values."""
+
+    min: float | None = Field(None, description="Smallest value of an interval")
+    max: float | None = Field(None, description="Largest value of an interval")
+    log: bool = Field(False, description="Whether to search the logarithm")
+    values: list[Any] | None = Field(None, min_length=1, description="The values to choose from")
+
+    @model_validator(mode="after")
+    def _interval_or_values(self) -> "Domain":
+        if self.values is not None:
+            if self.min is not None or self.max is not None:
+                raise ValueError("give either min and max, or values")
+            return self
+        if self.min is None or self.max is None:
+            raise ValueError("give min and max, or values")
+        if not self.min < self.max:
+            raise ValueError(f"min {self.min} must be below max {self.max}")
+        if self.log and self.min <= 0:
+            raise ValueError(f"a logarithmic interval must be above 0, min is {self.min}")
+        return self
+
+
+class SearchConfig(Settings):
+    """The sweep over students."""
+
+    trials: int = Field(8, ge=1, description="Students distilled, the baseline aside")
+    space: dict[str, Domain] = Field(
+        {"temperature": Domain(min=1, max=8, log=True), "alpha": Domain(min=0, max=0.9)},
+        description="Field of `training`: what to search, as {min, max, log} or {values}")
+    metric: str | None = Field(None, description="Validation metric that picks the winner; null takes the task's")
+    max_concurrent: int | None = Field(None, ge=1, description="Trials side by side; null fills the cluster")
+    grace: int = Field(1, ge=1, description="Epochs before ASHA may stop a trial")
+    seed: int = Field(0, description="Seed of the search")
+
+
+class ExportConfig(Settings):
+    """What the package of the winner must hold to be accepted."""
+
+    max_drop: float = Field(0.005, ge=0, description="Largest loss of the metric on validation, ONNX against PyTorch")
+
+
+class ServeConfig(Settings):
+    """The HTTP endpoint."""
+
+    host: str = Field("127.0.0.1", description="Address to listen on")
+    port: int = Field(8000, ge=0, le=65535, description="Port to listen on")
+    backend: Literal["auto", "onnx-int8", "onnx", "torch"] = Field(
+        "auto", description="auto is onnx-int8 on CPU, torch on GPU")
+    replicas: int = Field(1, ge=1, description="Copies of the student")
+    num_cpus: float = Field(1, ge=0, description="CPUs a replica")
+    num_gpus: float = Field(0, ge=0, description="GPUs a replica")
+    batch_tokens: int = Field(4096, ge=16, description="Padded tokens a batch at most")
+
+
+class Config(Settings):
+    """Everything that one run needs."""
+
+    name: str = Field("run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="Name of the run")
+    storage: str = Field("~/kdray", description="Folder or URI (s3://, gs://) of all artefacts")
+    task: str = Field("sequence-classification", description="What the models do: " + " or ".join(TASKS))
+    data: DataConfig
+    teacher: TeacherConfig
+    cache: CacheConfig = CacheConfig()
+    student: StudentConfig = StudentConfig(layers=2)
+    training: TrainingConfig = TrainingConfig()
+    search: SearchConfig = SearchConfig()
+    export: ExportConfig = ExportConfig()
+    serve: ServeConfig = ServeConfig()
+
+    @field_validator("task")
+    @classmethod
+    def _known_task(cls, name: str) -> str:
+        if name not in TASKS:
+            raise ValueError(f"unknown task {name!r}; there are {', '.join(TASKS)}")
+        return name
+
+    @field_validator("storage")
+    @classmethod
+    def _absolute(cls, uri: str) -> str:
+        return absolute_uri(uri)
+
+    @model_validator(mode="after")
+    def _parts_agree(self) -> "Config":
+        task = TASKS[self.task]
+        for column in self.data.columns:
+            if column not in task.columns:
+                raise ValueError(f"data.columns: {self.task} has no column {column!r}, only {', '.join(task.columns)}")
+        if self.search.metric not in (None, *task.metrics):
+            raise ValueError(f"search.metric: {self.task} has no metric {self.search.metric!r}, "
+                             f"only {', '.join(task.metrics)}")
+        for name, domain in self.search.space.items():
+            self._check_searched(name, domain)
+        return self
+
+    def _check_searched(self, name: str, domain: Domain) -> None:
+        for value in domain.values or [domain.min, domain.max]:
+            try:
+                changed(self.training, {name: value})
+            except ConfigError as error:
+                raise ValueError(f"search.space.{name}: {error}") from error
+
+    @property
+    def metric(self) -> str:
+        """Name of the validation metric that picks the winner."""
+        return self.search.metric or TASKS[self.task].metrics[0]
+
+
+def load(path: str | Path, overrides: list[str] | None = None) -> Config:
+    """The config in the YAML file at `path`, changed by overrides such as `training.lr=1e-4`.
+
+    Raises ConfigError that names the file, the key and the nearest known key.
+    """
+    try:
+        tree = yaml.safe_load(Path(path).read_text())
+    except FileNotFoundError as error:
+        raise ConfigError(f"no config file {path}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not YAML: {error}") from error
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path} must hold a mapping of settings, found {type(tree).__name__}")
+    for override in overrides or []:
+        _override(tree, override)
+    return parse(tree, str(path))
+
+
+def parse(tree: dict[str, Any], origin: str) -> Config:
+    """`tree` as a Config. Raises ConfigError; `origin` says where the tree came from."""
+    return typing.cast(Config, _validated(Config, tree, origin))
+
+
+def changed(settings: T, changes: dict[str, Any]) -> T:
+    """A copy of `settings` with dotted `changes`, checked like the whole. Raises ConfigError."""
+    tree = settings.model_dump()
+    for name, value in changes.items():
+        _assign(tree, name.split("."), value)
+    return typing.cast(T, _validated(type(settings), tree, ", ".join(changes)))
+
+
+def dump(config: Settings) -> str:
+    """The resolved settings as YAML."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def explain(model: type[Settings] = Config, prefix: str = "") -> Iterator[tuple[str, str, str]]:
+    """Each field as (dotted name, default, one-line description), in the order of the tree."""
+    for name, field in model.model_fields.items():
+        part = _settings_type(field.annotation)
+        if part is not None and not field.description:
+            yield from explain(part, f"{prefix}{name}.")
+            continue
+        default = "required" if field.is_required() else yaml.safe_dump(
+            _plain(field.default), default_flow_style=True, width=10**6).removesuffix("...\n").strip()
+        yield f"{prefix}{name}", default, field.description or ""
+        if part is not None:
+            yield from explain(part, f"{prefix}{name}.")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Settings):
+        return value.model_dump(mode="json")
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return value
+
+
+def _settings_type(annotation: Any) -> type[Settings] | None:
+    options = typing.get_args(annotation) if isinstance(annotation, types.UnionType) else (annotation,)
+    return next((option for option in options if isinstance(option, type) and issubclass(option, Settings)), None)
+
+
+def _override(tree: dict[str, Any], override: str) -> None:
+    name, equals, text = override.partition("=")
+    if not equals or not name:
+        raise ConfigError(f"override {override!r} must look like training.lr=1e-4")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"override {override!r}: {text!r} is not a YAML value") from error
+    _assign(tree, name.split("."), value)
+
+
+def _assign(tree: dict[str, Any], path: list[str], value: Any) -> None:
+    *parents, last = path
+    for part in parents:
+        if tree.get(part) is None:
+            tree[part] = {}
+        tree = tree[part]
+        if not isinstance(tree, dict):
+            raise ConfigError(f"{'.'.join(path)}: `{part}` is a single value, it has no parts")
+    tree[last] = value
+
+
+def _validated(model: type[Settings], tree: dict[str, Any], origin: str) -> Settings:
+    try:
+        return model.model_validate(tree)
+    except ValidationError as error:
+        lines = [_complaint(model, item) for item in error.errors()]
+        raise ConfigError(f"{origin}: " + "; ".join(dict.fromkeys(lines))) from None
+
+
+def _complaint(model: type[Settings], item: Any) -> str:
+    path = [str(part) for part in item["loc"]]
+    where = ".".join(path)
+    if item["type"] == "extra_forbidden":
+        known = _known_keys(model, path[:-1])
+        near = difflib.get_close_matches(path[-1], known, n=1, cutoff=0.5)
+        hint = f"did you mean {'.'.join([*path[:-1], near[0]])!r}?" if near else f"known are {', '.join(known)}"
+        return f"unknown key {where!r}; {hint}"
+    message = item["msg"].removeprefix("Value error, ")
+    if item["type"] == "missing":
+        return f"{where} is required"
+    if item["type"] == "value_error":
+        return f"{where}: {message}" if where else message
+    return f"{where} = {item['input']!r}: {message[0].lower()}{message[1:]}"
+
+
+def _known_keys(model: type[Settings], path: list[str]) -> list[str]:
+    for part in path:
+        field = model.model_fields.get(part)
+        model = (field and _settings_type(field.annotation)) or model
+    return list(model.model_fields)

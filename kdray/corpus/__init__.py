@@ -1,0 +1,1 @@
+"""Files, hub datasets or functions become tokenised rows."""

@@ -1,0 +1,143 @@
+"""Tables of raw rows become the corpus artefact: checked, cut, labelled and tokenised, one Arrow file a split.
+
+Knows nothing about models; the labels' order may be given, as a teacher knows it.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from kdray.config import DataConfig
+from kdray.corpus.splits import cut
+from kdray.corpus.tokenizer import load_tokenizer
+from kdray.errors import DataError
+from kdray.progress import progress
+from kdray.storage import Store, content_key
+from kdray.tasks import Row, Task
+
+KIND = "corpus"
+SPLITS = ("train", "validation", "test")
+_BATCH = 1000
+_SHOWN = 60
+
+
+def corpus_key(tables: dict[str, pa.Table], task: Task, data: DataConfig, tokenizer: str,
+               label_order: list[str] | None) -> str:
+    """Content key of a corpus: its raw rows, the cut, the label order and the tokenisation."""
+    return content_key({
+        "rows": {name: table_digest(table) for name, table in tables.items()},
+        "cut": [data.validation_share, data.test_share, data.seed],
+        "task": task.name, "tokenizer": tokenizer, "max_length": data.max_length, "labels": label_order,
+    })
+
+
+def build_corpus(store: Store, key: str, tables: dict[str, pa.Table], task: Task, data: DataConfig,
+                 tokenizer_folder: Path, label_order: list[str] | None) -> dict[str, Any]:
+    """Publishes the corpus under `key` and returns its manifest.
+
+    Raises DataError that names the split, the row and what is wrong with it.
+    """
+    rows = {split: table.to_pylist() for split, table in tables.items()}
+    for split, found in rows.items():
+        _check(split, found, task)
+    rows = _cut_missing(rows, task, data)
+    labels = label_names(rows, task, label_order)
+    tokenizer = load_tokenizer(tokenizer_folder)
+    with store.staging(KIND) as folder:
+        for split in SPLITS:
+            _write(folder / f"{split}.arrow", split, rows[split], labels, task, tokenizer, data.max_length)
+        return store.publish(KIND, key, folder, {
+            "parents": {}, "task": task.name, "labels": labels, "max_length": data.max_length,
+            "pad_token_id": tokenizer.pad_token_id, "rows": {split: len(rows[split]) for split in SPLITS},
+            "data": {"source": data.source, "train": data.train, "validation": data.validation, "test": data.test},
+        })
+
+
+def table_digest(table: pa.Table) -> str:
+    """SHA-256 over the values of a table."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table.combine_chunks())
+    return hashlib.sha256(memoryview(sink.getvalue())).hexdigest()
+
+
+def label_names(rows: dict[str, list[Row]], task: Task, order: list[str] | None) -> list[str]:
+    """Label names by id: in the `order` given, else sorted.
+
+    Raises DataError where train has one class only, another split has a label that train lacks, or the
+    labels are not those of `order`.
+    """
+    seen = {split: {label for row in found for label in task.labels(row)} for split, found in rows.items()}
+    if len(seen["train"]) < 2:
+        raise DataError(f"the train split has one class only ({', '.join(seen['train'])}): nothing to learn")
+    if order is None:
+        for split, names in seen.items():
+            for name in sorted(names - seen["train"]):
+                raise DataError(f"label {name!r} of the {split} split is unseen in training, which has "
+                                f"{', '.join(sorted(seen['train']))}")
+        return sorted(seen["train"])
+    unknown = set().union(*seen.values()) - set(order)
+    if unknown and not _are_ids(set().union(*seen.values()), order):
+        raise DataError(f"the teacher's labels are {', '.join(order)}, but the data also has "
+                        f"{', '.join(sorted(unknown))}. Rename the labels in the data, or fine-tune the teacher "
+                        "(teacher.finetune)")
+    return order
+
+
+def _are_ids(names: set[str], order: list[str]) -> bool:
+    return all(name.isdigit() and int(name) < len(order) for name in names)
+
+
+def _check(split: str, rows: list[Row], task: Task) -> None:
+    for index, row in enumerate(rows):
+        complaint = task.complaint(row)
+        if complaint:
+            raise DataError(f"row {index} of the {split} split: {complaint} ({str(row)[:_SHOWN]}...)")
+
+
+def _cut_missing(rows: dict[str, list[Row]], task: Task, data: DataConfig) -> dict[str, list[Row]]:
+    whole = len(rows["train"])
+    for split, share in (("test", data.test_share), ("validation", data.validation_share)):
+        if split not in rows:
+            train = rows["train"]
+            kept, off = cut([task.stratum(row) for row in train], [str(task.item(row)) for row in train],
+                            min(0.5, share * whole / len(train)), data.seed)
+            rows = {**rows, "train": [train[i] for i in kept], split: [train[i] for i in off]}
+    return rows
+
+
+def _write(path: Path, split: str, rows: list[Row], labels: list[str], task: Task, tokenizer: Any,
+           max_length: int) -> None:
+    writer = None
+    try:
+        for batch in _batches(split, rows, labels, task, tokenizer, max_length):
+            writer = writer or pa.ipc.new_file(path, batch.schema)
+            writer.write_batch(batch)
+    finally:
+        if writer is not None:
+            writer.close()
+
+
+def _batches(split: str, rows: list[Row], labels: list[str], task: Task, tokenizer: Any,
+             max_length: int) -> Iterator[pa.RecordBatch]:
+    ids = {name: index for index, name in enumerate(labels)}
+    report = progress(f"tokenise {split}", len(rows))
+    for start in range(0, len(rows), _BATCH):
+        part = rows[start:start + _BATCH]
+        encoded = task.encode(tokenizer, part, max_length)
+        columns = {name: [row[name] for row in part] for name in part[0]}
+        columns |= {"input_ids": pa.array(encoded.input_ids, pa.list_(pa.int32()))}
+        if encoded.token_type_ids is not None:
+            columns |= {"token_type_ids": pa.array(encoded.token_type_ids, pa.list_(pa.int8()))}
+        columns |= {
+            "targets": pa.array(encoded.targets, pa.list_(pa.int32())),
+            "positions": pa.array(encoded.positions, pa.list_(pa.int32())),
+            "labels": pa.array([[ids[name] if name in ids else int(name) for name in task.labels(row)]
+                                for row in part], pa.list_(pa.int32())),
+        }
+        yield pa.record_batch(columns)
+        report.advance(len(part))
+    report.close()

@@ -1,0 +1,1 @@
+"""Finished models and the test split become numbers, once."""

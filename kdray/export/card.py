@@ -1,0 +1,113 @@
+"""Numbers, checks and lineage of a package become its model card.
+
+Knows nothing about files: it says what it is given, and leaves out what it is not.
+"""
+
+import json
+from typing import Any
+
+from kdray.tasks import Task
+
+_WHO = {"teacher": "teacher", "baseline": "baseline: this student without distillation",
+        "winner": "**this model**"}
+
+
+def model_card(task: Task, labels: list[str], max_length: int, numbers: dict[str, Any],
+               checks: dict[str, dict[str, Any]], sizes: dict[str, int], lineage: dict[str, str]) -> str:
+    """The model card, as the Hugging Face hub reads it.
+
+    `numbers` has `test` (metrics with intervals), `parameters` and `settings`; `checks` is ONNX against
+    PyTorch by backend, `sizes` bytes by file, and `lineage` artefact keys by kind.
+    """
+    parts = [
+        _front_matter(task), "# A distilled model", _summary(task, labels, numbers),
+        _section("Test split", _metrics_table(numbers)),
+        _section("Files", _sizes_table(sizes)),
+        _section("ONNX against PyTorch, on the validation split", _checks_table(checks)),
+        _section("Use", _use(task, max_length)),
+        _section("Settings of the distillation", _named(numbers.get("settings", {}))),
+        _section("Lineage", _named(lineage)),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _front_matter(task: Task) -> str:
+    return "\n".join(["---", "library_name: transformers", f"pipeline_tag: {task.pipeline_tag}", "tags:",
+                      "- distillation", "- kdray", "---"])
+
+
+def _summary(task: Task, labels: list[str], numbers: dict[str, Any]) -> str:
+    parameters = numbers.get("parameters", {})
+    size = f" with {parameters['winner']:,} parameters" if "winner" in parameters else ""
+    teacher = f" of {parameters['teacher']:,}" if "teacher" in parameters else ""
+    return (f"A {task.name} model{size}, distilled by kdray from a teacher{teacher}. "
+            f"Its labels are {', '.join(f'`{label}`' for label in labels)}.")
+
+
+def _metrics_table(numbers: dict[str, Any]) -> str:
+    test, parameters = numbers.get("test", {}), numbers.get("parameters", {})
+    metrics = list(dict.fromkeys(name for scores in test.values() for name in scores))
+    lines = [[_WHO[who], *(_interval(test[who].get(name)) for name in metrics), _count(parameters.get(who))]
+             for who in _WHO if who in test]
+    if not lines:
+        return ""
+    table = _table(["model", *metrics, "parameters"], lines)
+    return f"{table}\n\nIn brackets: the confidence interval. The winner was chosen on the validation split."
+
+
+def _sizes_table(sizes: dict[str, int]) -> str:
+    return _table(["file", "bytes"], [[f"`{name}`", f"{size:,}"] for name, size in sizes.items()])
+
+
+def _checks_table(checks: dict[str, dict[str, Any]]) -> str:
+    lines = [[name, f"{check['value']:.4f}", f"{check['torch']:.4f}", f"{check['agreement']:.2%}",
+              f"{check['largest_difference']:.2g}"] for name, check in checks.items()]
+    metric = next((check["metric"] for check in checks.values()), "metric")
+    head = ["backend", metric, f"{metric}, PyTorch", "same decision", "largest difference of a logit"]
+    return _table(head, lines)
+
+
+def _use(task: Task, max_length: int) -> str:
+    return f"""In this folder, with transformers:
+
+```python
+from transformers import pipeline
+
+print(pipeline("{task.pipeline_tag}", model=".")("Some text."))
+```
+
+With ONNX Runtime, for the logits (`onnx/model.onnx` is the float32 file):
+
+```python
+import onnxruntime
+from transformers import AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained(".")
+session = onnxruntime.InferenceSession("onnx/model_int8.onnx")
+batch = tokenizer(["Some text."], padding=True, truncation=True, max_length={max_length}, return_tensors="np")
+print(session.run(["logits"], {{item.name: batch[item.name] for item in session.get_inputs()}})[0])
+```
+
+Rows were cut to {max_length} tokens in training."""
+
+
+def _named(values: dict[str, Any]) -> str:
+    shown = [(name, value if isinstance(value, str) else json.dumps(value)) for name, value in values.items()]
+    return "\n".join(f"- {name}: `{value}`" for name, value in shown)
+
+
+def _section(title: str, body: str) -> str:
+    return f"## {title}\n\n{body}" if body else ""
+
+
+def _table(head: list[str], lines: list[list[str]]) -> str:
+    cells = [head, ["---"] * len(head), *lines] if lines else []
+    return "\n".join(f"| {' | '.join(line)} |" for line in cells)
+
+
+def _interval(score: dict[str, float] | None) -> str:
+    return f"{score['value']:.4f} ({score['low']:.4f} to {score['high']:.4f})" if score else "-"
+
+
+def _count(number: int | None) -> str:
+    return "-" if number is None else f"{number:,}"

@@ -1,0 +1,1 @@
+"""Model folders: find one, check it, load a teacher, build a student."""

@@ -1,0 +1,97 @@
+"""A hub id, folder or package name becomes a checked local model folder, and a folder its fingerprint.
+
+Reads JSON and bytes only: nothing here imports torch or runs what a folder holds.
+"""
+
+import hashlib
+import importlib.util
+import json
+from pathlib import Path
+from typing import Any
+
+from kdray.corpus.tokenizer import tokenizer_files
+from kdray.errors import ModelError
+from kdray.storage import file_digest
+
+HUB_FILES = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.txt", "*.model"]
+
+
+def locate(model: str, revision: str | None = None) -> Path:
+    """The local folder of `model`: a folder, `package:MODULE:FOLDER`, or a hub id (downloaded once).
+
+    Raises ModelError where there is none, or where it has no config, tokenizer or safetensors.
+    """
+    if model.startswith("package:"):
+        folder = _in_package(model)
+    elif Path(model).expanduser().is_dir():
+        folder = Path(model).expanduser().resolve()
+    elif model.startswith(("/", ".", "~")):
+        raise ModelError(f"no model folder {model}")
+    else:
+        folder = _from_hub(model, revision)
+    _check(folder)
+    return folder
+
+
+def fingerprint(folder: Path) -> str:
+    """SHA-256 (32 hex digits) over weights, config and tokenizer."""
+    digest = hashlib.sha256()
+    files = [*sorted(folder.glob("*.safetensors")), folder / "config.json", *tokenizer_files(folder)]
+    for file in files:
+        digest.update(f"{file.name}\0{file_digest(file)}\0".encode())
+    return digest.hexdigest()[:32]
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The folder's config.json. Raises ModelError where it is not JSON."""
+    try:
+        return json.loads((folder / "config.json").read_text())
+    except ValueError as error:
+        raise ModelError(f"{folder}/config.json is not JSON: {error}") from error
+
+
+def label_order(folder: Path) -> list[str] | None:
+    """Label names by id from the config's id2label, None where it has none."""
+    names = read_config(folder).get("id2label")
+    if not names:
+        return None
+    by_id = {int(index): str(name) for index, name in names.items()}
+    if sorted(by_id) != list(range(len(by_id))) or len(set(by_id.values())) != len(by_id):
+        raise ModelError(f"{folder}/config.json: id2label must name the ids 0 to {len(by_id) - 1} once each: {names}")
+    return [by_id[index] for index in range(len(by_id))]
+
+
+def _in_package(model: str) -> Path:
+    parts = model.split(":")
+    if len(parts) != 3:
+        raise ModelError(f"{model} must look like package:MODULE:FOLDER")
+    spec = importlib.util.find_spec(parts[1])
+    if spec is None or not spec.submodule_search_locations:
+        raise ModelError(f"{model}: there is no package {parts[1]}. Install it"
+                         " (the quickstart's: pip install 'kdray[quickstart]')")
+    folder = Path(spec.submodule_search_locations[0]) / parts[2]
+    if not folder.is_dir():
+        raise ModelError(f"{model}: the package {parts[1]} has no folder {parts[2]}")
+    return folder
+
+
+def _from_hub(model: str, revision: str | None) -> Path:
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(model, revision=revision, allow_patterns=HUB_FILES))
+    except Exception as error:
+        raise ModelError(f"{model!r} is no local folder, and the hub did not give it: {error}") from error
+
+
+def _check(folder: Path) -> None:
+    if not (folder / "config.json").exists():
+        raise ModelError(f"{folder} is not a model folder: it has no config.json")
+    if "auto_map" in read_config(folder):
+        raise ModelError(f"{folder} needs code of its own (auto_map in config.json); kdray runs no remote code")
+    tokenizer_files(folder)
+    if not any(folder.glob("*.safetensors")):
+        pickled = [file.name for file in folder.iterdir() if file.suffix in (".bin", ".pt", ".pth", ".ckpt")]
+        found = f"pickled weights only ({', '.join(sorted(pickled))})" if pickled else "no weights"
+        raise ModelError(f"{folder} has {found}; kdray reads safetensors only. Convert once, where you trust the "
+                         "file: AutoModel.from_pretrained(FOLDER).save_pretrained(FOLDER)")

@@ -1,0 +1,256 @@
+"""A config becomes artefacts, stage by stage; a stage whose artefact exists is skipped.
+
+Each property below is one stage: it asks for the stages before it, and returns what it made or found.
+Ray is started by the first stage that needs it.
+"""
+
+import json
+import logging
+import os
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from kdray.cache.manifest import KIND as CACHES
+from kdray.config import Config, Optimisation, TrainingConfig
+from kdray.corpus.build import KIND as CORPUS
+from kdray.corpus.build import SPLITS, build_corpus, corpus_key
+from kdray.corpus.sources import read_splits
+from kdray.corpus.tokenizer import tokenizer_fingerprint
+from kdray.errors import ConfigError, ModelError
+from kdray.models.folder import fingerprint, label_order, locate, read_config
+from kdray.storage import Store, content_key
+from kdray.tasks import TASKS
+
+logger = logging.getLogger("kdray")
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """A teacher that is ready: its folder and what identifies it."""
+
+    folder: Path
+    fingerprint: str
+    key: str | None
+    """Key of the fine-tuned artefact; None where the folder was taken as it is."""
+    parameters: int | None
+
+
+class Pipeline:
+    """The stages of one config, in the order of the flow."""
+
+    def __init__(self, config: Config):
+        self.config, self.task, self.store = config, TASKS[config.task], Store(config.storage)
+
+    @cached_property
+    def base(self) -> Path:
+        """Folder of the configured teacher model."""
+        return locate(self.config.teacher.model, self.config.teacher.revision)
+
+    @cached_property
+    def tables(self) -> dict[str, Any]:
+        """Raw rows by split."""
+        return read_splits(self.config.data, self.task)
+
+    @cached_property
+    def corpus(self) -> dict[str, Any]:
+        """Manifest of the corpus, tokenised for the teacher."""
+        return self._corpus(self.base)
+
+    def _corpus(self, folder: Path) -> dict[str, Any]:
+        order = None if self.config.teacher.finetune else label_order(self.base)
+        if self.config.teacher.finetune is None and order is None:
+            raise ModelError(f"{self.base}/config.json has no id2label. Name the labels there, or fine-tune the "
+                             "teacher (teacher.finetune)")
+        self._check_length(folder)
+        key = corpus_key(self.tables, self.task, self.config.data, tokenizer_fingerprint(folder), order)
+        return self._made("corpus", CORPUS, key) or build_corpus(
+            self.store, key, self.tables, self.task, self.config.data, folder, order)
+
+    def _check_length(self, folder: Path) -> None:
+        longest = read_config(folder).get("max_position_embeddings")
+        if longest and self.config.data.max_length > longest:
+            raise ConfigError(f"data.max_length = {self.config.data.max_length} is more than the {longest} positions "
+                              f"of {folder}")
+
+    @cached_property
+    def teacher(self) -> Teacher:
+        """The teacher, fine-tuned where the config asks for it."""
+        tuning = self.config.teacher.finetune
+        if tuning is None:
+            return Teacher(self.base, fingerprint(self.base), None, None)
+        job = self._job("teachers", TrainingConfig(**{**tuning.model_dump(), "alpha": 1.0}), self.base, {},
+                        self.corpus, None)
+        made = self._made("teacher", "teachers", job.key) or self._fit(job, "teacher.finetune")
+        folder = self.store.fetch("teachers", job.key)
+        return Teacher(folder, fingerprint(folder), job.key, made["parameters"])
+
+    @cached_property
+    def cache(self) -> dict[str, Any]:
+        """Manifest of the soft-target cache of all splits."""
+        from kdray.cache.manifest import cache_key, missing_shards, plan
+        from kdray.cache.shard import Schema
+        from kdray.corpus.rows import Rows
+        from kdray.models.precision import resolve_precision
+        from kdray.teacher.fill import fill_cache
+
+        teacher, wanted = self.teacher, self.config.teacher
+        schema = Schema(teacher.fingerprint, self.task.name, tuple(self.corpus["labels"]),
+                        self.config.data.max_length, resolve_precision(wanted.precision, wanted.num_gpus))
+        folder = self.store.fetch(CORPUS, self.corpus["key"])
+        slots = plan(schema, {split: Rows(folder, split) for split in SPLITS}, self.config.cache.rows_per_shard)
+        made = self.store.manifest(CACHES, cache_key(slots))
+        if made is not None and not missing_shards(self.store, made):
+            return self._made("cache", CACHES, made["key"]) or made
+        self._connect()
+        return fill_cache(self.store, self.config, schema, slots, self.corpus, teacher.folder,
+                          {"corpus": self.corpus["key"], "teacher": teacher.fingerprint})
+
+    @cached_property
+    def job(self) -> Any:
+        """The student at the configured temperature and alpha, not yet trained."""
+        student = self.config.student
+        folder = locate(student.model) if student.model else self.teacher.folder
+        own = student.model and tokenizer_fingerprint(folder) != tokenizer_fingerprint(self.teacher.folder)
+        corpus = self._corpus(folder) if own else self.corpus
+        origin = {"fresh": student.fresh} if student.fresh is not None else {"layers": self._layers(folder)}
+        return self._job("students", self.config.training, folder, origin, corpus, self.cache["key"])
+
+    def _layers(self, folder: Path) -> tuple[int, ...] | None:
+        from kdray.models.load import even_layers
+
+        layers = self.config.student.layers
+        if layers is None:
+            return None
+        if isinstance(layers, int):
+            config = read_config(folder)
+            return even_layers(config.get("num_hidden_layers") or config["n_layers"], layers)
+        return tuple(layers)
+
+    @cached_property
+    def student(self) -> dict[str, Any]:
+        """Manifest of the one student at the configured temperature and alpha."""
+        return self._made("student", "students", self.job.key) or self._fit(self.job, "training")
+
+    @cached_property
+    def sweep(self) -> dict[str, Any]:
+        """Manifest of the sweep: the table of trials, baseline and winner."""
+        from kdray.search.sweep import KIND, Sweep
+
+        sweep = Sweep(self.job, self.config.search)
+        made = self._made("sweep", KIND, sweep.key)
+        if made is not None:
+            return made
+        self._connect()
+        return self._sweep(sweep)
+
+    def _sweep(self, sweep: Any) -> dict[str, Any]:
+        from kdray.search.selection import baseline, winner
+        from kdray.search.sweep import KIND, discard, run_sweep
+
+        rows = run_sweep(sweep)
+        best, plain = winner(rows), baseline(rows)
+        if plain["best"] > best["best"]:
+            logger.warning("the baseline (%.4f) is better on validation than every distilled student (%.4f)",
+                           plain["best"], best["best"])
+        parents = {"corpus": self.job.corpus, "cache": self.job.cache}
+        with self.store.staging(KIND) as folder:
+            made = self.store.publish(KIND, sweep.key, folder, {
+                "parents": parents, "metric": self.config.metric, "search": self.config.search.model_dump(mode="json"),
+                "trials": rows, "winner": best["student"], "baseline": plain["student"]})
+        discard(sweep)
+        return made
+
+    @cached_property
+    def evaluation(self) -> dict[str, Any]:
+        """Manifest of the numbers on the test split: teacher, baseline, winner."""
+        from kdray.evaluation.evaluate import KIND, evaluate, evaluation_key
+
+        winner, plain = self.sweep["winner"], self.sweep["baseline"]
+        key = evaluation_key(self.cache["key"], plain, winner)
+        return self._made("evaluation", KIND, key) or evaluate(self.store, key, self.cache, plain, winner,
+                                                               self.teacher.folder)
+
+    @cached_property
+    def package(self) -> dict[str, Any]:
+        """Manifest of the winner's package."""
+        from kdray.export.package import build_package
+
+        winner = self._manifest("students", self.sweep["winner"])
+        numbers = self.evaluation["numbers"]
+        lineage = self.lineage
+        key = content_key({"student": winner["key"], "evaluation": self.evaluation["key"],
+                           "max_drop": self.config.export.max_drop})
+        corpus = self._manifest(CORPUS, winner["parents"]["corpus"])
+        return self._made("package", "packages", key) or build_package(
+            self.store, key, self.store.fetch("students", winner["key"]),
+            {"parents": {"student": winner["key"], "evaluation": self.evaluation["key"]}, "numbers": numbers,
+             "lineage": lineage},
+            self.task, corpus["labels"], self.store.fetch(CORPUS, corpus["key"]), corpus["pad_token_id"],
+            corpus["max_length"], self.config.export.max_drop, _threads())
+
+    @property
+    def lineage(self) -> dict[str, Any]:
+        """What the winner was made from, as keys."""
+        return {"corpus": self.corpus["key"], "teacher": self.teacher.fingerprint, "cache": self.cache["key"],
+                "sweep": self.sweep["key"], "student": self.sweep["winner"], "baseline": self.sweep["baseline"]}
+
+    @cached_property
+    def report(self) -> dict[str, Any]:
+        """Manifest of the report."""
+        from kdray.report.build import KIND, build_report, report_key
+
+        key = report_key(self.package["key"], self.sweep["key"])
+        return self._made("report", KIND, key) or build_report(
+            self.store, key, self.config, self.package, self.sweep, self.evaluation, self.cache, self.corpus,
+            self.teacher.folder)
+
+    def run(self) -> str:
+        """All stages; returns the run's folder, which names them all."""
+        run = {"version": 1, "name": self.config.name, "lineage": self.lineage, "config": self.config.model_dump_json(),
+               "evaluation": self.evaluation["key"], "package": self.package["key"], "report": self.report["key"]}
+        name = f"{self.config.name}-{content_key([run['package'], run['report']])[:8]}"
+        self.store.write(json.dumps(run, indent=1).encode(), "runs", name, "run.json")
+        return f"{self.store.uri}/runs/{name}"
+
+    def _made(self, stage: str, kind: str, key: str) -> dict[str, Any] | None:
+        made = self.store.manifest(kind, key)
+        logger.info("%s: %s %s", stage, "found" if made else "making", key[:12])
+        return made
+
+    def _manifest(self, kind: str, key: str) -> dict[str, Any]:
+        made = self.store.manifest(kind, key)
+        if made is None:
+            raise ConfigError(f"{kind} {key} is gone from {self.store.uri}: run the stage before again")
+        return made
+
+    def _connect(self) -> None:
+        from kdray.cluster import connect
+
+        connect()
+
+    def _fit(self, job: Any, origin: str) -> dict[str, Any]:
+        from kdray.training.trainer import fit
+
+        self._connect()
+        return fit(job, origin)
+
+    def _job(self, kind: str, settings: Optimisation, folder: Path, origin: dict[str, Any], corpus: dict[str, Any],
+             cache: str | None) -> Any:
+        from kdray.models.load import Origin
+        from kdray.models.precision import resolve_precision
+        from kdray.training.job import TrainingJob
+
+        precision = resolve_precision(settings.precision, settings.num_gpus)
+        if precision == "float16" and not settings.num_gpus:
+            raise ConfigError("precision float16 needs a GPU (num_gpus); a processor trains in bfloat16 or float32")
+        return TrainingJob(
+            kind=kind, storage=self.store.uri, task=self.task.name, labels=tuple(corpus["labels"]),
+            corpus=corpus["key"], cache=cache, origin=Origin(str(folder), **origin),
+            origin_fingerprint=fingerprint(folder), tokenizer=str(folder), pad_token_id=corpus["pad_token_id"],
+            metric=self.config.metric, settings=settings.model_dump(), precision=precision)
+
+
+def _threads() -> int:
+    return len(os.sched_getaffinity(0))

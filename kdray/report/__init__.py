@@ -1,0 +1,1 @@
+"""Numbers become a table and a page."""

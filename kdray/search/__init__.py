@@ -1,0 +1,1 @@
+"""Many students become the winner."""

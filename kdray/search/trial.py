@@ -1,0 +1,63 @@
+"""A sampled point becomes a trained student, within a Tune trial.
+
+A student with one worker is trained in the trial's own process: nothing is started for it.
+"""
+
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ray import tune
+
+from kdray.config import TrainingConfig, changed
+from kdray.progress import Progress
+from kdray.storage import Store
+from kdray.training.board import Silent
+from kdray.training.job import TrainingJob
+from kdray.training.loop import run_in_process
+from kdray.training.trainer import fit
+
+
+class TrialSurroundings:
+    """The process of a Tune trial."""
+
+    rank, workers = 0, 1
+
+    def __init__(self, student: str):
+        self.student = student
+
+    def restore(self) -> Path | None:
+        """The trial's last checkpoint."""
+        checkpoint = tune.get_checkpoint()
+        return Path(checkpoint.to_directory(tempfile.mkdtemp(prefix="kdray-restored-"))) if checkpoint else None
+
+    def report(self, metrics: dict[str, Any], checkpoint: Path | None) -> None:
+        """To Tune, which may end the trial here."""
+        kept = tune.Checkpoint.from_directory(str(checkpoint)) if checkpoint else None
+        tune.report({**metrics, "student": self.student}, checkpoint=kept)
+
+    def progress(self, label: str, total: int, done: int) -> Progress:
+        """The sweep shows trials, not their rows."""
+        return Silent()
+
+
+def point_job(job: TrainingJob, point: dict[str, Any]) -> TrainingJob:
+    """The job with a sampled point's changes to its settings. Raises ConfigError where one is not allowed."""
+    settings = changed(TrainingConfig(**job.settings), point)
+    return replace(job, settings=settings.model_dump())
+
+
+def run_trial(point: dict[str, Any], job: TrainingJob) -> None:
+    """Trains the point's student, or finds it, and reports its last epoch."""
+    job = point_job(job, point)
+    known = Store(job.storage).manifest(job.kind, job.key)
+    if known is None and job.settings["workers"] == 1:
+        run_in_process(job, TrialSurroundings(job.key))
+        return
+    if known is None:
+        from ray.tune.integration.ray_train import TuneReportCallback
+
+        known = fit(job, "training", [TuneReportCallback()])
+    last = known["history"][-1]
+    tune.report({**last, "best": known["validation"][known["metric"]], "student": job.key})

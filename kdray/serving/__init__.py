@@ -1,0 +1,1 @@
+"""The winner becomes an HTTP endpoint."""

@@ -1,0 +1,106 @@
+"""A verb and a config become one stage of the pipeline, and what a person is told about it.
+
+Shared by the command line and the jobs.
+"""
+
+import json
+import logging
+import os
+from typing import Any
+
+from kdray.config import Config, ServeConfig, changed, load, parse
+from kdray.console import guarded
+from kdray.errors import ConfigError
+from kdray.pipeline import Pipeline
+from kdray.storage import Store
+
+logger = logging.getLogger("kdray")
+
+
+def job(stage: str, arguments: list[str]) -> int:
+    """What `jobs/*.py` do: `stage` of the config named by the arguments; returns the exit status."""
+
+    def act() -> None:
+        if not arguments:
+            raise ConfigError("usage: python jobs/STAGE.py CONFIG [KEY=VALUE ...]")
+        run_stage(stage, load(arguments[0], arguments[1:]))
+
+    return guarded(act)
+
+
+def run_stage(stage: str, config: Config) -> None:
+    """Runs one stage, and those before it that are missing; prints where its artefact is."""
+    pipeline = Pipeline(config)
+    if stage in ("run", "evaluate"):
+        _tell_run(pipeline)
+        return
+    act = {"teacher": _tell_teacher, "cache": _tell_cache, "distill": _tell_student, "tune": _tell_sweep}
+    act[stage](pipeline)
+
+
+def serve_run(run: str, overrides: list[str], blocking: bool) -> str:
+    """Hosts the winner of `run` (a folder or URI with run.json); returns its URL, at the end where blocking.
+
+    Raises ConfigError where there is no such run.
+    """
+    from kdray.cluster import connect
+    from kdray.serving.app import deploy
+
+    uri, _, name = run.rstrip("/").removesuffix("/run.json").rpartition("/runs/")
+    store = Store(uri) if uri else None
+    if store is None or not store.exists("runs", name, "run.json"):
+        raise ConfigError(f"{run} is not a run: it has no run.json. `kdray run CONFIG` prints the run's folder")
+    facts = json.loads(store.read("runs", name, "run.json"))
+    config = parse(json.loads(facts["config"]), f"{run}/run.json")
+    folder = store.fetch("packages", facts["package"])
+    connect()
+    return deploy(str(folder), _changed_serve(config.serve, overrides), blocking)
+
+
+def _changed_serve(settings: ServeConfig, overrides: list[str]) -> ServeConfig:
+    import yaml
+
+    changes: dict[str, Any] = {}
+    for override in overrides:
+        name, equals, value = override.partition("=")
+        if not equals:
+            raise ConfigError(f"override {override!r} must look like port=8001")
+        changes[name.removeprefix("serve.")] = yaml.safe_load(value)
+    return changed(settings, changes)
+
+
+def _tell_teacher(pipeline: Pipeline) -> None:
+    print(f"teacher: {pipeline.teacher.folder} (fingerprint {pipeline.teacher.fingerprint})")
+
+
+def _tell_cache(pipeline: Pipeline) -> None:
+    cache = pipeline.cache
+    rows = sum(shard["rows"] for shards in cache["splits"].values() for shard in shards)
+    print(f"cache: {pipeline.store.uri}/caches/{cache['key']} ({rows} rows)")
+
+
+def _tell_student(pipeline: Pipeline) -> None:
+    student = pipeline.student
+    score = student["validation"][student["metric"]]
+    print(f"student: {pipeline.store.uri}/students/{student['key']} (validation {student['metric']} {score:.4f})")
+
+
+def _tell_sweep(pipeline: Pipeline) -> None:
+    from kdray.search.describe import describe
+
+    sweep = pipeline.sweep
+    for row in sorted(sweep["trials"], key=lambda row: -(row["best"] or 0)):
+        mark = " <- winner" if row["student"] == sweep["winner"] and not row["baseline"] else ""
+        print(f"{sweep['metric']} {row['best'] or float('nan'):.4f}  {row['state']:8}  {describe(row['point'])}{mark}")
+    print(f"winner: {pipeline.store.uri}/students/{sweep['winner']}")
+
+
+def _tell_run(pipeline: Pipeline) -> None:
+    from kdray.report.table import text_table
+
+    run = pipeline.run()
+    print(text_table(pipeline.report["numbers"]))
+    print(f"\nreport:  {pipeline.store.uri}/reports/{pipeline.report['key']}/report.html")
+    print(f"package: {pipeline.store.uri}/packages/{pipeline.package['key']}")
+    home = os.path.expanduser("~")
+    print(f"serve:   kdray serve {run.replace(home, '~', 1) if run.startswith(home) else run}")

@@ -1,0 +1,80 @@
+"""The interface that every task fills: columns in, model head, targets, metrics, answer out.
+
+A *unit* is what gets one label: the row itself for a sequence task, a word for a token task. A
+*target* is a unit that the model sees, so that it has a vector of logits.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from scipy.sparse import csr_array
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Tokenised rows, one list entry a row."""
+
+    input_ids: list[list[int]]
+    token_type_ids: list[list[int]] | None
+    targets: list[list[int]]
+    """Index of the unit of each target."""
+    positions: list[list[int]]
+    """Token whose output is each target's logits; unused where the head pools the row."""
+
+
+class Task(Protocol):
+    """One task, named as Hugging Face names its model head."""
+
+    name: str
+    pipeline_tag: str
+    """The task's name in the Hugging Face inference protocol."""
+    auto_class: str
+    """Name of the class in `transformers` that loads the model with its head."""
+    columns: dict[str, bool]
+    """Task columns, and whether the data must have them."""
+    label_column: str
+    metrics: tuple[str, ...]
+    """Metrics, the one that picks the winner first; all are better when larger."""
+
+    def complaint(self, row: Row) -> str | None:
+        """What is wrong with a row's columns, None where nothing is."""
+
+    def labels(self, row: Row) -> list[str]:
+        """Label names of the row's units."""
+
+    def stratum(self, row: Row) -> str:
+        """What a stratified cut keeps in proportion."""
+
+    def item(self, row: Row) -> Any:
+        """The row as an input of the inference protocol; equal rows have equal items."""
+
+    def encode(self, tokenizer: Any, rows: list[Row], max_length: int) -> Encoded:
+        """Tokenises rows with a fast `transformers` tokenizer; at most `max_length` tokens a row."""
+
+    def gather(self, logits: Any, row: Any, position: Any) -> Any:
+        """Model output to targets: a tensor (rows, [tokens,] labels) to (targets, labels).
+
+        `row` and `position` are integer tensors (targets,): each target's row in the batch and its token.
+        """
+
+    def decide(self, logits: np.ndarray, targets: np.ndarray, units: int, labels: list[str]) -> np.ndarray:
+        """Label id of each of the row's `units`, from logits (targets, labels)."""
+
+    def tally(self, gold: list[np.ndarray], predicted: list[np.ndarray], labels: list[str]) -> csr_array:
+        """Counts (rows, counts) whose sums over any rows give the metrics of those rows."""
+
+    def rates(self, counts: np.ndarray, labels: list[str]) -> dict[str, float]:
+        """Every metric, from summed counts."""
+
+    def scores(self, gold: list[np.ndarray], predicted: list[np.ndarray], labels: list[str]) -> dict[str, float]:
+        """Every metric, from label ids of the units, one array a row."""
+
+    def requests(self, item: Any, tokenizer: Any, max_length: int) -> list[Row]:
+        """Rows to run for one input of the inference protocol, raising ValueError where it is none."""
+
+    def answer(self, rows: list[Row], logits: list[np.ndarray], targets: list[np.ndarray], labels: list[str],
+               parameters: dict[str, Any]) -> list[dict[str, Any]]:
+        """The inference protocol's answer to one input, from the logits of its rows."""

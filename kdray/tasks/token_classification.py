@@ -1,0 +1,164 @@
+"""Sentences of words become one IOB2 label a word, and entities.
+
+A word's logits are those of its first sub-word, so that they do not depend on how a tokenizer cuts words.
+"""
+
+import re
+from typing import Any
+
+import numpy as np
+from scipy.sparse import csr_array
+
+from kdray.tasks.base import Encoded, Row
+
+_WORD = re.compile(r"\w+(?:[^\w\s]+\w+)*|[^\w\s]")
+
+
+class TokenClassification:
+    """One label for each word of a sentence."""
+
+    name = "token-classification"
+    pipeline_tag = "token-classification"
+    auto_class = "AutoModelForTokenClassification"
+    columns = {"tokens": True, "tags": True}
+    label_column = "tags"
+    metrics: tuple[str, ...] = ("f1", "precision", "recall", "accuracy")
+
+    def complaint(self, row: Row) -> str | None:
+        """There must be words, none empty, and a tag for each."""
+        tokens, tags = row["tokens"], row["tags"]
+        if not tokens:
+            return "tokens is empty"
+        if any(not str(token or "").strip() for token in tokens):
+            return f"token {next(i for i, t in enumerate(tokens) if not str(t or '').strip())} is empty"
+        if tags is None or len(tags) != len(tokens):
+            return f"there are {len(tokens)} tokens and {len(tags or [])} tags"
+        return None
+
+    def labels(self, row: Row) -> list[str]:
+        """One tag a word."""
+        return [str(tag) for tag in row["tags"]]
+
+    def stratum(self, row: Row) -> str:
+        """The kinds of entity in the sentence."""
+        return "+".join(sorted({str(tag)[2:] for tag in row["tags"] if str(tag) != "O"}))
+
+    def item(self, row: Row) -> Any:
+        """Words with spaces between."""
+        return " ".join(row["tokens"])
+
+    def encode(self, tokenizer: Any, rows: list[Row], max_length: int) -> Encoded:
+        """A target for each word whose first sub-word is within `max_length`."""
+        words = [list(row["tokens"]) for row in rows]
+        encoding = tokenizer(words, is_split_into_words=True, truncation=True, max_length=max_length,
+                             return_attention_mask=False)
+        targets, positions = [], []
+        for index in range(len(rows)):
+            first: dict[int, int] = {}
+            for position, word in enumerate(encoding.word_ids(index)):
+                if word is not None:
+                    first.setdefault(word, position)
+            targets.append(list(first))
+            positions.append(list(first.values()))
+        return Encoded(encoding["input_ids"], encoding.get("token_type_ids"), targets, positions)
+
+    def gather(self, logits: Any, row: Any, position: Any) -> Any:
+        """The first sub-words' logits; padding and special tokens are left behind."""
+        return logits[row, position]
+
+    def decide(self, logits: np.ndarray, targets: np.ndarray, units: int, labels: list[str]) -> np.ndarray:
+        """The largest logit; a word that the model never saw is outside every entity."""
+        outside = labels.index("O") if "O" in labels else 0
+        decided = np.full(units, outside)
+        if len(targets):
+            decided[targets] = logits.argmax(-1)
+        return decided
+
+    def tally(self, gold: list[np.ndarray], predicted: list[np.ndarray], labels: list[str]) -> csr_array:
+        """Entities found rightly, found, and there; words labelled rightly, and there."""
+        counts = np.zeros((len(gold), 5))
+        for row, (truth, guess) in enumerate(zip(gold, predicted, strict=True)):
+            there, found = set(spans([labels[i] for i in truth])), set(spans([labels[i] for i in guess]))
+            counts[row] = len(there & found), len(found), len(there), (truth == guess).sum(), len(truth)
+        return csr_array(counts)
+
+    def rates(self, counts: np.ndarray, labels: list[str]) -> dict[str, float]:
+        """Entity-level precision, recall and F1 (micro, exact spans, as in CoNLL-2003), and word accuracy."""
+        hits, found, there, right, words = (float(count) for count in counts)
+        precision, recall = hits / found if found else 0.0, hits / there if there else 0.0
+        f1 = 2 * precision * recall / (precision + recall) if hits else 0.0
+        return {"f1": f1, "precision": precision, "recall": recall, "accuracy": right / words}
+
+    def scores(self, gold: list[np.ndarray], predicted: list[np.ndarray], labels: list[str]) -> dict[str, float]:
+        """Entity-level F1, precision and recall, and word accuracy."""
+        return self.rates(self.tally(gold, predicted, labels).sum(0), labels)
+
+    def requests(self, item: Any, tokenizer: Any, max_length: int) -> list[Row]:
+        """A string, cut into words, and into rows of at most `max_length` tokens."""
+        if not isinstance(item, str):
+            raise ValueError("an input must be a string")
+        words = [(match.group(), match.start(), match.end()) for match in _WORD.finditer(item)]
+        if not words:
+            return []
+        pieces = tokenizer([word for word, _, _ in words], add_special_tokens=False)["input_ids"]
+        room = max_length - tokenizer.num_special_tokens_to_add()
+        rows: list[list[tuple[str, int, int]]] = [[]]
+        used = 0
+        for word, ids in zip(words, pieces, strict=True):
+            if rows[-1] and used + len(ids) > room:
+                rows.append([])
+                used = 0
+            rows[-1].append(word)
+            used += len(ids)
+        return [{"tokens": [word for word, _, _ in row], "offsets": [(a, b) for _, a, b in row], "source": item}
+                for row in rows]
+
+    def answer(self, rows: list[Row], logits: list[np.ndarray], targets: list[np.ndarray], labels: list[str],
+               parameters: dict[str, Any]) -> list[dict[str, Any]]:
+        """Entities in order; `aggregation_strategy` none gives one entry a word, anything else one a span."""
+        strategy = parameters.get("aggregation_strategy") or "simple"
+        if strategy not in ("none", "simple", "first", "average", "max"):
+            raise ValueError(f"aggregation_strategy must be none, simple, first, average or max, not {strategy!r}")
+        ignored = parameters.get("ignore_labels", ["O"])
+        if not isinstance(ignored, list):
+            raise ValueError(f"ignore_labels must be a list of labels, not {ignored!r}")
+        answers = []
+        for row, row_logits, row_targets in zip(rows, logits, targets, strict=True):
+            ids = self.decide(row_logits, row_targets, len(row["tokens"]), labels)
+            confidence = _confidence(row_logits, row_targets, len(row["tokens"]))
+            words = [labels[index] for index in ids]
+            if strategy == "none":
+                answers += [_element(row, i, i + 1, confidence, {"entity": word}) for i, word in enumerate(words)
+                            if word not in ignored]
+            else:
+                answers += [_element(row, a, b, confidence, {"entity_group": kind}) for kind, a, b in spans(words)
+                            if kind not in ignored]
+        return answers
+
+
+def spans(tags: list[str]) -> list[tuple[str, int, int]]:
+    """Entities (kind, first word, word after the last) in IOB2 tags; a stray I- begins an entity, as in conlleval."""
+    found: list[tuple[str, int, int]] = []
+    previous = "O"
+    for index, tag in enumerate(tags):
+        prefix, _, kind = tag.partition("-")
+        if tag != "O" and prefix == "I" and previous != "O" and previous.partition("-")[2] == kind:
+            found[-1] = (kind, found[-1][1], index + 1)
+        elif tag != "O":
+            found.append((kind or tag, index, index + 1))
+        previous = tag
+    return found
+
+
+def _confidence(logits: np.ndarray, targets: np.ndarray, units: int) -> np.ndarray:
+    confidence = np.zeros(units)
+    if len(targets):
+        shifted = np.exp(logits.astype(np.float64) - logits.max(-1, keepdims=True))
+        confidence[targets] = (shifted / shifted.sum(-1, keepdims=True)).max(-1)
+    return confidence
+
+
+def _element(row: Row, first: int, after: int, confidence: np.ndarray, name: dict[str, str]) -> dict[str, Any]:
+    start, end = row["offsets"][first][0], row["offsets"][after - 1][1]
+    return {**name, "score": float(confidence[first:after].mean()), "word": row["source"][start:end],
+            "start": start, "end": end}

@@ -1,0 +1,76 @@
+"""A teacher folder and some rows become an Arrow shard in storage, and a receipt.
+
+Knows nothing about Ray: an actor is this, in a process of its own.
+"""
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from kdray.cache.manifest import Slot
+from kdray.cache.shard import Receipt, encode_shard, write_shard
+from kdray.corpus.rows import Rows
+from kdray.errors import CacheError
+from kdray.models.forward import predict
+from kdray.models.load import load_model
+from kdray.models.precision import DTYPES, device
+from kdray.storage import Store
+from kdray.tasks import TASKS
+
+_SAMPLE = 256
+
+
+@dataclass(frozen=True)
+class TeacherJob:
+    """All that an actor needs: names and numbers, no data."""
+
+    folder: str
+    task: str
+    labels: tuple[str, ...]
+    precision: str
+    batch_tokens: int
+    num_gpus: float
+    threads: int
+    storage: str
+    corpus: str
+    pad_token_id: int
+
+
+@dataclass(frozen=True)
+class Done:
+    """What comes back for a shard: its receipt, the time it took, and a sample of (gold, predicted) labels."""
+
+    receipt: Receipt
+    seconds: float
+    gold: list[int]
+    predicted: list[int]
+
+
+class TeacherRunner:
+    """The teacher, loaded once, and the rows it is asked about."""
+
+    def __init__(self, job: TeacherJob):
+        torch.set_num_threads(job.threads)
+        self.job, self.task, self.store = job, TASKS[job.task], Store(job.storage)
+        model = load_model(self.task, job.folder, list(job.labels), dtype=DTYPES[job.precision])
+        self.model = model.eval().to(device(job.num_gpus))
+        self.folder = self.store.fetch("corpus", job.corpus)
+        self.rows: dict[str, Rows] = {}
+
+    def fill(self, slot: Slot) -> Done:
+        """Computes a slot's logits and publishes its shard. Raises CacheError where logits are not finite."""
+        started = time.perf_counter()
+        rows = self.rows.get(slot.split) or self.rows.setdefault(slot.split, Rows(self.folder, slot.split))
+        indices = np.arange(slot.start, slot.stop)
+        logits = predict(self.model, self.task, rows, indices, self.job.pad_token_id, self.job.batch_tokens)
+        targets = [rows.targets[index] for index in indices]
+        try:
+            data = encode_shard(logits, targets)
+        except CacheError as error:
+            raise CacheError(f"{slot}: {error}") from error
+        receipt = write_shard(self.store, slot.key, data, slot.rows)
+        gold = np.concatenate([rows.labels[i][t] for i, t in zip(indices, targets, strict=True)])[:_SAMPLE]
+        predicted = np.concatenate([row.argmax(-1) for row in logits])[:_SAMPLE]
+        return Done(receipt, time.perf_counter() - started, gold.tolist(), predicted.tolist())

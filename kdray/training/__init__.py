@@ -1,0 +1,1 @@
+"""Batches of rows and soft targets become a student."""

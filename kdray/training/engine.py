@@ -1,0 +1,99 @@
+"""A model and the words of `Optimisation` become a DeepSpeed engine, and its state a checkpoint.
+
+The only module that imports deepspeed. Knows nothing about rows or losses.
+"""
+
+import logging
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from kdray.errors import ConfigError
+
+
+def make_engine(model: nn.Module, settings: dict[str, Any], precision: str, steps: int, lr: float,
+                workers: int) -> Any:
+    """A DeepSpeed engine around `model`.
+
+    `settings` are the fields of Optimisation, `steps` the optimizer steps of the whole stage, `lr` the peak
+    rate. torch.distributed must have a process group of `workers`. Raises ConfigError where DeepSpeed refuses
+    its options.
+    """
+    import deepspeed
+
+    logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
+    options = engine_options(settings, precision, workers)
+    optimizer = None if "optimizer" in options else make_optimizer(model, lr, settings["weight_decay"])
+    scheduler = None if "scheduler" in options else _schedule(settings, steps)
+    try:
+        engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, lr_scheduler=scheduler, config=options)
+    except (ValueError, AssertionError, deepspeed.runtime.config.DeepSpeedConfigError) as error:
+        raise ConfigError(f"DeepSpeed refuses training.deepspeed = {settings['deepspeed']} with precision "
+                          f"{precision}: {error}") from error
+    return engine
+
+
+def engine_options(settings: dict[str, Any], precision: str, workers: int) -> dict[str, Any]:
+    """DeepSpeed's configuration: what follows from our words, and what the user passes through."""
+    share = settings["batch_size"] // (workers * settings["accumulation"])
+    modes: dict[str, dict[str, Any]] = {
+        "float32": {},
+        "bfloat16": {"torch_autocast": {"enabled": True, "dtype": "bfloat16"}},
+        "float16": {"fp16": {"enabled": True}},
+    }
+    return {
+        "train_micro_batch_size_per_gpu": max(1, share),
+        "gradient_accumulation_steps": settings["accumulation"],
+        "gradient_clipping": settings["clip"],
+        "steps_per_print": 10**12,
+        **modes[precision],
+        **settings["deepspeed"],
+    }
+
+
+def make_optimizer(model: nn.Module, lr: float, weight_decay: float) -> torch.optim.Optimizer:
+    """Fused AdamW that does not decay biases and norms, as is usual for transformers."""
+    decayed = [weight for weight in model.parameters() if weight.requires_grad and weight.ndim > 1]
+    plain = [weight for weight in model.parameters() if weight.requires_grad and weight.ndim <= 1]
+    return torch.optim.AdamW([{"params": decayed, "weight_decay": weight_decay},
+                              {"params": plain, "weight_decay": 0.0}], lr=lr, fused=True)
+
+
+def rate(step: int, steps: int, warmup: float, decay: str) -> float:
+    """Share of the peak learning rate at `step` (from 0) of `steps`: linear warm-up, then the decay."""
+    rising = math.ceil(warmup * steps)
+    if step < rising:
+        return (step + 1) / rising
+    gone = (step - rising) / max(1, steps - rising)
+    if decay == "constant":
+        return 1.0
+    return max(0.0, 1 - gone) if decay == "linear" else 0.5 * (1 + math.cos(math.pi * min(1.0, gone)))
+
+
+def whole_state(engine: Any) -> dict[str, torch.Tensor]:
+    """The model's weights in float32 on the CPU, gathered where ZeRO 3 has split them. All workers call it."""
+    import deepspeed
+
+    weights = list(engine.module.parameters())
+    with deepspeed.zero.GatheredParameters(weights, enabled=engine.zero_optimization_stage() == 3):
+        return {name: tensor.detach().float().cpu().clone() if tensor.is_floating_point() else tensor.cpu().clone()
+                for name, tensor in engine.module.state_dict().items()}
+
+
+def save_engine(engine: Any, folder: Path) -> None:
+    """This worker's part of a checkpoint. All workers call it."""
+    engine.save_checkpoint(str(folder), tag="engine")
+
+
+def load_engine(engine: Any, folder: Path) -> None:
+    """Puts a checkpoint into a new engine."""
+    engine.load_checkpoint(str(folder), tag="engine")
+
+
+def _schedule(settings: dict[str, Any], steps: int) -> Callable[[torch.optim.Optimizer], Any]:
+    return lambda optimizer: torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: rate(step, steps, settings["warmup"], settings["decay"]))

@@ -1,0 +1,284 @@
+"""Batches become a trained model: stages, epochs, steps, validation, checkpoints, the best kept.
+
+Knows nothing about Ray: who reports, restores and shows progress is handed in. Invariant: a run that is
+interrupted and restored takes the same steps on the same batches as one that is not.
+"""
+
+import json
+import os
+import tempfile
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from safetensors.torch import load_file, save_file
+
+from kdray.cache.reader import SoftTargets
+from kdray.corpus.rows import Rows
+from kdray.errors import TrainingError
+from kdray.models.forward import predict
+from kdray.models.load import build, count_parameters, dropout_options, save_model
+from kdray.models.precision import device
+from kdray.progress import Progress
+from kdray.storage import Store
+from kdray.tasks import TASKS
+from kdray.training.batches import Batch, Batches, epoch_plan
+from kdray.training.engine import load_engine, make_engine, save_engine, whole_state
+from kdray.training.job import TrainingJob
+from kdray.training.losses import cross_entropy, distillation, mix
+
+_EVALUATION_TOKENS = 8192
+_BEST = "best.safetensors"
+_STATE = "state.json"
+
+
+class Surroundings(Protocol):
+    """What a run needs of the process it runs in."""
+
+    rank: int
+    workers: int
+
+    def restore(self) -> Path | None:
+        """Folder of the last checkpoint, None at the start."""
+
+    def report(self, metrics: dict[str, Any], checkpoint: Path | None) -> None:
+        """Takes the metrics of an epoch and this worker's part of a checkpoint; all workers call it."""
+
+    def progress(self, label: str, total: int, done: int) -> Progress:
+        """Shows rows done."""
+
+
+@dataclass
+class State:
+    """Where a run is, and what it has seen."""
+
+    stage: int = 0
+    epoch: int = 0
+    """Epochs done in the stage."""
+    step: int = 0
+    """Steps done in the epoch."""
+    best: float = float("-inf")
+    best_epoch: int = 0
+    """Epoch of the best weights, counted from 1 over all stages."""
+    stale: int = 0
+    """Epochs since the best."""
+    history: list[dict[str, Any]] = field(default_factory=list)
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Epochs with one alpha and one peak rate."""
+
+    epochs: int
+    lr: float
+    alpha: float
+
+
+def train(job: TrainingJob, here: Surroundings) -> dict[str, Any]:
+    """Trains `job` and publishes the model under its key; returns its manifest on every worker.
+
+    torch.distributed must have a process group. Raises TrainingError where the loss is not finite.
+    """
+    store = Store(job.storage)
+    made = store.manifest(job.kind, job.key)
+    if made is None:
+        made = Run(job, here, store).run()
+    return made
+
+
+class Run:
+    """One worker's view of a run."""
+
+    def __init__(self, job: TrainingJob, here: Surroundings, store: Store):
+        torch.set_num_threads(job.threads)
+        self.job, self.here, self.store, self.task = job, here, store, TASKS[job.task]
+        self.settings = job.settings
+        corpus = store.fetch("corpus", job.corpus)
+        self.train_rows, self.validation_rows = Rows(corpus, "train"), Rows(corpus, "validation")
+        soft = SoftTargets(store, job.cache, "train") if job.cache and job.settings["alpha"] < 1 else None
+        self.batches = Batches(self.train_rows, soft, len(job.labels), job.pad_token_id)
+        self.soft_loss = distillation(self.settings["loss"], self.settings["temperature"],
+                                      self.settings["huber_delta"])
+        self.stages = stages(self.settings)
+        self.state = State()
+        self.best_weights: dict[str, torch.Tensor] | None = None
+        self.restored = self._restore()
+        self.loss_sum = torch.zeros(())
+        self.started = time.perf_counter()
+
+    def run(self) -> dict[str, Any]:
+        """All stages, from the last checkpoint where there is one."""
+        for index in range(self.state.stage, len(self.stages)):
+            if index > self.state.stage:
+                self.state.stage, self.state.epoch, self.state.stale = index, 0, 0
+            engine = self._engine(self.stages[index])
+            if self.restored is not None:
+                load_engine(engine, self.restored)
+                self.restored = None
+            self._run_stage(engine, self.stages[index])
+        return self._publish()
+
+    def _restore(self) -> Path | None:
+        folder = self.here.restore()
+        if folder is not None:
+            self.state = State(**json.loads((folder / _STATE).read_text()))
+            if (folder / _BEST).exists():
+                self.best_weights = load_file(folder / _BEST)
+        return folder
+
+    def _engine(self, stage: Stage) -> Any:
+        on = device(self.settings["num_gpus"])
+        self.model = self._model("eager" if on.type == "cpu" else "sdpa")
+        if self.best_weights is not None:
+            self.model.load_state_dict(self.best_weights)
+        steps = stage.epochs * -(-len(self.train_rows) // self.settings["batch_size"])
+        return make_engine(self.model.to(on), self.settings, self.job.precision, steps, stage.lr, self.here.workers)
+
+    def _model(self, attention: str) -> Any:
+        """Eager attention trains faster than sdpa on a CPU, whose fused kernels take neither dropout nor a mask."""
+        options = {**dropout_options(self.job.origin.folder, self.settings["dropout"]),
+                   "attn_implementation": attention}
+        return build(self.task, self.job.origin, list(self.job.labels), self.settings["seed"], **options)
+
+    def _run_stage(self, engine: Any, stage: Stage) -> None:
+        while self.state.epoch < stage.epochs:
+            if self.settings["patience"] and self.state.stale >= self.settings["patience"]:
+                return
+            self._run_epoch(engine, stage)
+
+    def _run_epoch(self, engine: Any, stage: Stage) -> None:
+        number = len(self.state.history) + 1
+        plan = epoch_plan(self.train_rows.lengths, self.settings["batch_size"], self.settings["seed"], number)
+        done = sum(len(step) for step in plan[:self.state.step])
+        show = self.here.progress(f"epoch {number}/{sum(s.epochs for s in self.stages)}", len(self.train_rows), done)
+        engine.train()
+        self.loss_sum, first = torch.zeros(()), self.state.step
+        for step in range(first, len(plan)):
+            self._step(engine, stage, plan[step], (number, step))
+            self.state.step = step + 1
+            loss = self._mean_loss(step, first) if step % 10 == 9 else None
+            show.advance(len(plan[step]), f"loss {loss:.4f}" if loss is not None else "")
+            every = self.settings["checkpoint_steps"]
+            if every and self.state.step % every == 0 and self.state.step < len(plan):
+                self._checkpoint(engine, {"step": self.state.step})
+        show.close()
+        self._end_epoch(engine, number, self._mean_loss(len(plan) - 1, first))
+
+    def _step(self, engine: Any, stage: Stage, rows: np.ndarray, place: tuple[int, int]) -> None:
+        accumulation = self.settings["accumulation"]
+        torch.manual_seed(np.random.SeedSequence([self.settings["seed"], *place, self.here.rank])
+                          .generate_state(1)[0].item())
+        for micro in range(accumulation):
+            batch = self.batches.batch(rows, self.here.rank, self.here.workers, micro, accumulation)
+            losses = self._losses(engine, stage, batch)
+            # DeepSpeed means over workers and micro-batches; `share` has divided by the whole step already.
+            engine.backward(losses.sum() * batch.share * self.here.workers * accumulation)
+            engine.step()
+            self.loss_sum = self.loss_sum + (losses.detach().sum() * batch.share * self.here.workers).cpu()
+
+    def _losses(self, engine: Any, stage: Stage, batch: Batch) -> torch.Tensor:
+        inputs = batch.inputs.to(engine.device)
+        logits = self.task.gather(engine(**inputs.model).logits, inputs.row, inputs.position).float()
+        task = cross_entropy(logits, batch.labels.to(engine.device))
+        if stage.alpha == 1:
+            return task
+        soft = self.soft_loss(logits, batch.soft.to(engine.device))
+        return mix(task, soft, batch.known.to(engine.device), stage.alpha)
+
+    def _mean_loss(self, step: int, first: int) -> float:
+        mean = self.loss_sum / (step - first + 1)
+        if self.here.workers > 1:
+            dist.all_reduce(mean)
+            mean = mean / self.here.workers
+        if not torch.isfinite(mean):
+            raise TrainingError(f"the loss is {mean.item()} in step {step} of epoch {self.state.epoch + 1} with lr "
+                                f"{self.settings['lr']}, precision {self.job.precision}. Lower the rate, or set "
+                                "precision: float32")
+        return mean.item()
+
+    def _end_epoch(self, engine: Any, number: int, loss: float) -> None:
+        scores = self._validate(engine)
+        score = scores[self.job.metric]
+        self.state.epoch, self.state.step = self.state.epoch + 1, 0
+        self.state.stale += 1
+        if score > self.state.best:
+            self.state.best, self.state.best_epoch, self.state.stale = score, number, 0
+            self.best_weights = whole_state(engine)
+        entry = {"epoch": number, "stage": self.state.stage, "loss": loss, **scores}
+        self.state.history.append(entry)
+        self._checkpoint(engine, {**entry, "best": self.state.best})
+
+    def _validate(self, engine: Any) -> dict[str, float]:
+        """Metrics on validation: workers share the rows, but under ZeRO 3 all must run every batch together."""
+        engine.eval()
+        rows, together = self.validation_rows, engine.zero_optimization_stage() == 3
+        mine = np.arange(len(rows)) if together else np.arange(len(rows))[self.here.rank::self.here.workers]
+        logits = predict(engine, self.task, rows, mine, self.job.pad_token_id, _EVALUATION_TOKENS)
+        decided = {int(row): self.task.decide(part, rows.targets[row], len(rows.labels[row]), list(self.job.labels))
+                   for row, part in zip(mine, logits, strict=True)}
+        if self.here.workers > 1 and not together:
+            parts: list[Any] = [None] * self.here.workers
+            dist.all_gather_object(parts, decided)
+            decided = {row: ids for part in parts for row, ids in part.items()}
+        return self.task.scores(rows.gold(), [decided[row] for row in range(len(rows))], list(self.job.labels))
+
+    def _checkpoint(self, engine: Any, metrics: dict[str, Any]) -> None:
+        now = time.perf_counter()
+        self.state.seconds += now - self.started
+        self.started = now
+        with tempfile.TemporaryDirectory(prefix="kdray-checkpoint-") as name:
+            folder = Path(name)
+            save_engine(engine, folder)
+            if self.here.rank == 0:
+                (folder / _STATE).write_text(json.dumps(asdict(self.state)))
+                if self.best_weights is not None:
+                    save_file(self.best_weights, folder / _BEST)
+            if self.here.workers > 1:
+                dist.barrier()
+            self.here.report(metrics, folder)
+
+    def _publish(self) -> dict[str, Any]:
+        if self.here.rank == 0:
+            with self.store.staging(self.job.kind) as folder:
+                model = self._model("sdpa")
+                model.load_state_dict(self.best_weights)
+                save_model(model, Path(self.job.tokenizer), folder)
+                self.store.publish(self.job.kind, self.job.key, folder, self._manifest(model))
+        if self.here.workers > 1:
+            dist.barrier()
+        manifest = self.store.manifest(self.job.kind, self.job.key)
+        assert manifest is not None
+        return manifest
+
+    def _manifest(self, model: Any) -> dict[str, Any]:
+        state = self.state
+        best = next(entry for entry in state.history if entry["epoch"] == state.best_epoch)
+        return {
+            "parents": {"corpus": self.job.corpus, "cache": self.job.cache, "origin": self.job.origin_fingerprint},
+            "origin": asdict(self.job.origin), "task": self.job.task, "labels": list(self.job.labels),
+            "settings": self.settings, "precision": self.job.precision, "metric": self.job.metric,
+            "validation": {name: best[name] for name in self.task.metrics}, "best_epoch": state.best_epoch,
+            "history": state.history, "parameters": count_parameters(model),
+            "seconds": round(state.seconds + time.perf_counter() - self.started, 3),
+                    }
+
+
+def stages(settings: dict[str, Any]) -> list[Stage]:
+    """The distillation, and the last stage on hard labels where there is one."""
+    found = [Stage(settings["epochs"], settings["lr"], settings["alpha"])]
+    last = settings.get("finetune")
+    return [*found, Stage(last["epochs"], last["lr"], 1.0)] if last else found
+
+
+def run_in_process(job: TrainingJob, here: Surroundings) -> dict[str, Any]:
+    """`train` in this process alone, with a process group of one."""
+    if not dist.is_initialized():
+        os.environ.update(RANK="0", LOCAL_RANK="0", WORLD_SIZE="1", MASTER_ADDR="127.0.0.1", MASTER_PORT="0")
+        dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    return train(job, here)
+

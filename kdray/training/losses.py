@@ -1,0 +1,54 @@
+"""Logits of student and teacher become losses: pure tensor functions, one value a target.
+
+Every function takes logits (targets, labels) in float32 and returns (targets,). Knows nothing about
+batches, weights or schedules. alpha weights the hard labels: 1 is plain fine-tuning, 0 pure distillation.
+"""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def kl(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """T^2 * KL(softmax(teacher / T) || softmax(student / T)), summed over labels.
+
+    Hinton, Vinyals, Dean 2015 (arXiv 1503.02531), section 2: T^2 keeps the gradient's size as T changes.
+    """
+    wanted = F.log_softmax(teacher / temperature, -1)
+    given = F.log_softmax(student / temperature, -1)
+    return temperature**2 * (wanted.exp() * (wanted - given)).sum(-1)
+
+
+def mse(student: Tensor, teacher: Tensor) -> Tensor:
+    """Mean over labels of (student - teacher)^2: Ba, Caruana 2014 (arXiv 1312.6184), equation 1."""
+    return (student - teacher).square().mean(-1)
+
+
+def huber(student: Tensor, teacher: Tensor, delta: float) -> Tensor:
+    """Mean over labels of Huber's loss: d^2 / 2 up to `delta`, then delta * (|d| - delta / 2). Huber 1964."""
+    return F.huber_loss(student, teacher, reduction="none", delta=delta).mean(-1)
+
+
+def cross_entropy(student: Tensor, labels: Tensor) -> Tensor:
+    """-log softmax(student)[label]; `labels` are ids (targets,)."""
+    return F.cross_entropy(student, labels, reduction="none")
+
+
+def distillation(name: str, temperature: float, delta: float) -> Callable[[Tensor, Tensor], Tensor]:
+    """The loss called `name`, kl, mse or huber, as a function of student and teacher logits."""
+    losses: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+        "kl": lambda student, teacher: kl(student, teacher, temperature),
+        "mse": mse,
+        "huber": lambda student, teacher: huber(student, teacher, delta),
+    }
+    return losses[name]
+
+
+def mix(task: Tensor, soft: Tensor, known: Tensor, alpha: float) -> Tensor:
+    """alpha * task + (1 - alpha) * soft; a target that the teacher does not know has its task loss alone.
+
+    All (targets,); `known` is boolean.
+    """
+    return torch.where(known, alpha * task + (1 - alpha) * soft, task)

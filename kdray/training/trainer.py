@@ -1,0 +1,115 @@
+"""A training job becomes a Ray Train run: workers, process group, restarts from the last checkpoint.
+
+Knows nothing about what the loop does.
+"""
+
+import json
+import os
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import ray.train
+import ray.train.torch
+from ray.train.v2.api.exceptions import TrainingFailedError, WorkerGroupError
+
+from kdray.cluster import check_resources, cluster_cpus
+from kdray.errors import KdrayError, TrainingError
+from kdray.progress import Progress
+from kdray.storage import Store
+from kdray.training.board import Silent, Told, watched
+from kdray.training.job import TrainingJob
+from kdray.training.loop import train
+
+FOLDER = "train"
+os.environ.setdefault("RAY_TRAIN_ENABLE_STATE_TRACKING", "0")
+
+
+class WorkerSurroundings:
+    """A Ray Train worker."""
+
+    def __init__(self, board: Any):
+        context = ray.train.get_context()
+        self.rank, self.workers, self.board = context.get_world_rank(), context.get_world_size(), board
+
+    def restore(self) -> Path | None:
+        """Downloads the run's last checkpoint."""
+        checkpoint = ray.train.get_checkpoint()
+        return Path(checkpoint.to_directory(tempfile.mkdtemp(prefix="kdray-restored-"))) if checkpoint else None
+
+    def report(self, metrics: dict[str, Any], checkpoint: Path | None) -> None:
+        """Uploads the checkpoint's parts of all workers as one."""
+        kept = ray.train.Checkpoint.from_directory(checkpoint) if checkpoint else None
+        ray.train.report(metrics, checkpoint=kept)
+
+    def progress(self, label: str, total: int, done: int) -> Progress:
+        """The first worker tells the board."""
+        return Silent() if self.rank > 0 else Told(self.board, label, total, done)
+
+
+def fit(job: TrainingJob, origin: str, callbacks: list[Any] | None = None) -> dict[str, Any]:
+    """Trains `job` on Ray and returns the model's manifest; finds it where it was trained before.
+
+    `origin` names the part of the config that asks for the workers. Raises ClusterError where they do not
+    fit, and the worker's own error, or TrainingError, where restarts are used up.
+    """
+    store = Store(job.storage)
+    made = store.manifest(job.kind, job.key)
+    if made is not None:
+        return made
+    settings = job.settings
+    cpus = settings["num_cpus"] or max(1.0, cluster_cpus() // settings["workers"])
+    check_resources(settings["workers"], {"CPU": cpus, "GPU": settings["num_gpus"]}, f"{origin}.workers")
+    with watched(job.kind.removesuffix("s")) as board:
+        result = _run(_trainer(job, cpus, store, board, callbacks or []))
+    if isinstance(result, str):
+        raise TrainingError(result)
+    store.delete_folder(FOLDER, f"{job.kind}-{job.key}")
+    return result
+
+
+def _trainer(job: TrainingJob, cpus: float, store: Store, board: Any,
+             callbacks: list[Any]) -> ray.train.torch.TorchTrainer:
+    settings = job.settings
+    return ray.train.torch.TorchTrainer(
+        _worker,  # type: ignore[arg-type]
+        train_loop_config={"job": replace(job, threads=max(1, int(cpus))), "board": board},
+        torch_config=ray.train.torch.TorchConfig(backend="nccl" if settings["num_gpus"] else "gloo"),
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=settings["workers"], use_gpu=settings["num_gpus"] > 0,
+            resources_per_worker={"CPU": cpus, **_gpus(settings)}),
+        run_config=ray.train.RunConfig(
+            name=f"{job.kind}-{job.key}", storage_path=f"{store.uri}/{FOLDER}", callbacks=callbacks,
+            failure_config=ray.train.FailureConfig(max_failures=settings["max_failures"]),
+            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=1)),
+    )
+
+
+def _gpus(settings: dict[str, Any]) -> dict[str, float]:
+    return {"GPU": settings["num_gpus"]} if settings["num_gpus"] else {}
+
+
+def _run(trainer: ray.train.torch.TorchTrainer) -> dict[str, Any] | str:
+    try:
+        result = trainer.fit()
+    except WorkerGroupError as error:
+        first = next(iter(error.worker_failures.values()))
+        cause = getattr(first, "_original_exception", first)
+        if isinstance(cause, KdrayError):
+            raise cause from None
+        raise TrainingError(f"training failed and its restarts are used up, first cause: {cause!r}") from error
+    except TrainingFailedError as error:
+        raise TrainingError(f"training failed: {error}") from error
+    return json.loads(result.return_value)  # type: ignore[attr-defined]
+
+
+def _worker(config: dict[str, Any]) -> str:
+    """Runs on each worker. A fault of the user's in a lone worker is returned: to try again would not mend it."""
+    here = WorkerSurroundings(config["board"])
+    try:
+        return json.dumps(train(config["job"], here))
+    except KdrayError as error:
+        if here.workers > 1:
+            raise
+        return json.dumps(str(error))

@@ -1,0 +1,68 @@
+"""Small real parts for tests: sentences with a learnable label, a word-level tokenizer, a tiny BERT."""
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+WORDS = {"positive": ["good", "fine", "great", "lovely"], "negative": ["bad", "poor", "awful", "dull"]}
+FILLERS = ["the", "film", "was", "a", "story", "with", "actors", "and", "music", "plot", "some", "very"]
+
+
+def sentences(count: int, seed: int = 0) -> list[dict[str, str]]:
+    """Rows of text and label; the label is that of the one telling word in the text."""
+    chance = random.Random(seed)
+    rows = []
+    for _ in range(count):
+        label = chance.choice(list(WORDS))
+        words = [chance.choice(FILLERS) for _ in range(chance.randint(2, 12))]
+        words.insert(chance.randrange(len(words) + 1), chance.choice(WORDS[label]))
+        rows.append({"text": " ".join(words), "label": label})
+    return rows
+
+
+def tagged(count: int, seed: int = 0) -> list[dict[str, Any]]:
+    """Rows of tokens and IOB2 tags; names are those in NAMES."""
+    chance = random.Random(seed)
+    names = {"ann": "PER", "bob": "PER", "rome": "LOC", "oslo": "LOC"}
+    rows = []
+    for _ in range(count):
+        tokens = [chance.choice([*FILLERS, *names]) for _ in range(chance.randint(3, 10))]
+        rows.append({"tokens": tokens, "tags": [f"B-{names[t]}" if t in names else "O" for t in tokens]})
+    return rows
+
+
+def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> Path:
+    """Writes JSON lines."""
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def make_tokenizer(folder: Path) -> None:
+    """A lower-casing BERT tokenizer over the words above, with letters as sub-words."""
+    from transformers import BertTokenizerFast
+
+    letters = [chr(code) for code in range(ord("a"), ord("z") + 1)]
+    words = [*FILLERS, *(word for group in WORDS.values() for word in group), "ann", "bob", "rome", "oslo"]
+    vocabulary = list(dict.fromkeys(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words, *letters,
+                                     *("##" + letter for letter in letters), ".", ",", "|"]))
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "vocab.txt").write_text("\n".join(vocabulary) + "\n")
+    BertTokenizerFast(vocab=str(folder / "vocab.txt")).save_pretrained(folder)
+
+
+def make_model(folder: Path, labels: list[str] | None = None, layers: int = 4, seed: int = 0,
+               head: str = "BertForSequenceClassification") -> Path:
+    """A tiny random BERT (hidden 32) with a tokenizer, as a Hugging Face folder."""
+    import torch
+    import transformers
+
+    make_tokenizer(folder)
+    torch.manual_seed(seed)
+    names = labels or ["negative", "positive"]
+    size = len(transformers.AutoTokenizer.from_pretrained(folder))
+    config = transformers.BertConfig(
+        vocab_size=size, hidden_size=32, num_hidden_layers=layers, num_attention_heads=4, intermediate_size=64,
+        max_position_embeddings=64, id2label=dict(enumerate(names)), label2id={n: i for i, n in enumerate(names)})
+    getattr(transformers, head)(config).save_pretrained(folder)
+    return folder

@@ -1,0 +1,187 @@
+"""The batcher collects while busy, starts at once while idle, and keeps one item's trouble from the others.
+
+No test sleeps: a gate in the worker thread says when a batch has begun and when it may end.
+"""
+
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import pytest
+
+from kdray.serving.batcher import Batcher
+
+
+class Gate:
+    """Doubles its items, one batch at a time, each when it is let through."""
+
+    def __init__(self):
+        self.batches: list[list[int]] = []
+        self.threads: set[str] = set()
+        self.began, self.may_end = threading.Semaphore(0), threading.Semaphore(0)
+
+    def __call__(self, items: list[int]) -> list[int | Exception]:
+        self.batches.append(items)
+        self.threads.add(threading.current_thread().name)
+        self.began.release()
+        assert self.may_end.acquire(timeout=10)
+        return [ValueError(f"{item} is negative") if item < 0 else 2 * item for item in items]
+
+    async def wait_for_batch(self) -> None:
+        assert await asyncio.to_thread(self.began.acquire, timeout=10)
+
+    def let_through(self, batches: int = 1) -> None:
+        self.may_end.release(batches)
+
+
+def run(scenario: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    asyncio.run(asyncio.wait_for(scenario(), 20))
+
+
+async def submitted(batcher: Batcher[int, int], *items: int) -> list[asyncio.Task[int]]:
+    """Tasks that have queued their items."""
+    tasks = [asyncio.create_task(batcher.submit(item)) for item in items]
+    await asyncio.sleep(0)
+    return tasks
+
+
+def test_an_idle_model_starts_at_once_with_one_item():
+    async def scenario() -> None:
+        gate = Gate()
+        batcher = Batcher(gate, 8)
+        task = asyncio.create_task(batcher.submit(1))
+        await gate.wait_for_batch()
+        assert gate.batches == [[1]]
+        gate.let_through()
+        assert await task == 2
+        await batcher.close()
+
+    run(scenario)
+
+
+def test_what_arrives_while_busy_is_the_next_batch():
+    async def scenario() -> None:
+        gate = Gate()
+        batcher = Batcher(gate, 8)
+        first = await submitted(batcher, 1)
+        await gate.wait_for_batch()
+        later = await submitted(batcher, 2, 3, 4, 5)
+        assert gate.batches == [[1]]
+        gate.let_through(2)
+        assert await asyncio.gather(*first, *later) == [2, 4, 6, 8, 10]
+        assert gate.batches == [[1], [2, 3, 4, 5]]
+        await batcher.close()
+
+    run(scenario)
+
+
+def test_a_batch_has_at_most_max_items_and_the_oldest_go_first():
+    async def scenario() -> None:
+        gate = Gate()
+        batcher = Batcher(gate, 2)
+        tasks = await submitted(batcher, 1, 2, 3, 4, 5)
+        gate.let_through(3)
+        assert await asyncio.gather(*tasks) == [2, 4, 6, 8, 10]
+        assert gate.batches == [[1, 2], [3, 4], [5]]
+        await batcher.close()
+
+    run(scenario)
+
+
+def test_batches_run_one_at_a_time_in_one_thread_beside_the_event_loop():
+    async def scenario() -> None:
+        gate = Gate()
+        batcher = Batcher(gate, 1)
+        tasks = await submitted(batcher, 1, 2)
+        await gate.wait_for_batch()
+        assert len(gate.batches) == 1
+        gate.let_through(2)
+        await asyncio.gather(*tasks)
+        assert len(gate.threads) == 1 and threading.current_thread().name not in gate.threads
+        await batcher.close()
+
+    run(scenario)
+
+
+def test_an_exception_in_an_items_place_is_raised_to_its_submitter_alone():
+    async def scenario() -> None:
+        gate = Gate()
+        batcher = Batcher(gate, 8)
+        tasks = await submitted(batcher, 1, -1, 2)
+        gate.let_through()
+        answers = await asyncio.gather(*tasks, return_exceptions=True)
+        assert answers[0] == 2 and answers[2] == 4
+        assert isinstance(answers[1], ValueError) and str(answers[1]) == "-1 is negative"
+        await batcher.close()
+
+    run(scenario)
+
+
+def test_a_cancelled_submitter_that_waits_is_left_out_of_the_batch():
+    async def scenario() -> None:
+        gate = Gate()
+        batcher = Batcher(gate, 2)
+        first = await submitted(batcher, 1)
+        await gate.wait_for_batch()
+        gone, *stay = await submitted(batcher, 2, 3, 4)
+        gone.cancel()
+        await asyncio.wait([gone])
+        gate.let_through(2)
+        assert await asyncio.gather(*first, *stay) == [2, 6, 8]
+        assert gate.batches == [[1], [3, 4]]
+        await batcher.close()
+
+    run(scenario)
+
+
+def test_a_submitter_cancelled_while_its_batch_runs_does_not_hurt_the_others():
+    async def scenario() -> None:
+        gate = Gate()
+        batcher = Batcher(gate, 8)
+        gone, stays = await submitted(batcher, 1, 2)
+        await gate.wait_for_batch()
+        gone.cancel()
+        await asyncio.wait([gone])
+        (later,) = await submitted(batcher, 3)
+        gate.let_through(2)
+        assert gone.cancelled() and await stays == 4 and await later == 6
+        await batcher.close()
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("broken, error", [(lambda items: 1 / 0, ZeroDivisionError),
+                                           (lambda items: [], RuntimeError)])
+def test_a_batch_that_fails_fails_alone_and_the_next_one_runs(broken, error):
+    async def scenario() -> None:
+        batcher: Batcher[int, int] = Batcher(lambda items: broken(items) if 1 in items else items, 2)
+        tasks = await submitted(batcher, 1, 2, 3)
+        answers = await asyncio.gather(*tasks, return_exceptions=True)
+        assert [type(answer) for answer in answers] == [error, error, int]
+        assert await batcher.submit(4) == 4
+        await batcher.close()
+
+    run(scenario)
+
+
+def test_close_answers_those_that_wait_refuses_new_ones_and_ends_the_thread():
+    async def scenario() -> None:
+        gate = Gate()
+        batcher = Batcher(gate, 1)
+        tasks = await submitted(batcher, 1, 2)
+        await gate.wait_for_batch()
+        closing = asyncio.create_task(batcher.close())
+        await asyncio.sleep(0)
+        with pytest.raises(RuntimeError, match="closed"):
+            await batcher.submit(3)
+        gate.let_through(2)
+        await closing
+        assert [task.result() for task in tasks] == [2, 4]
+        assert gate.threads.isdisjoint(thread.name for thread in threading.enumerate())
+
+    run(scenario)
+
+
+def test_close_of_an_unused_batcher_returns_at_once():
+    run(Batcher(Gate(), 1).close)
