@@ -4,6 +4,7 @@ Knows nothing about Ray, torch or the data: it checks what can be checked from t
 """
 
 import difflib
+import re
 import types
 import typing
 from collections.abc import Iterator
@@ -25,6 +26,14 @@ class Settings(BaseModel):
 
 
 T = typing.TypeVar("T", bound=Settings)
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML in which 1e-4 is a number, as in YAML 1.2; PyYAML reads a text where there is no point."""
+
+
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"),
+                              list("-+0123456789"))
 
 
 class DataConfig(Settings):
@@ -184,7 +193,8 @@ class SearchConfig(Settings):
 class ExportConfig(Settings):
     """What the package of the winner must hold to be accepted."""
 
-    max_drop: float = Field(0.005, ge=0, description="Largest loss of the metric on validation, ONNX against PyTorch")
+    max_drop: float = Field(0.005, ge=0, description="Largest loss of the metric on validation, ONNX int8 against "
+                            "PyTorch (two units are always allowed)")
 
 
 class ServeConfig(Settings):
@@ -197,14 +207,14 @@ class ServeConfig(Settings):
     replicas: int = Field(1, ge=1, description="Copies of the student")
     num_cpus: float = Field(1, ge=0, description="CPUs a replica")
     num_gpus: float = Field(0, ge=0, description="GPUs a replica")
-    batch_tokens: int = Field(4096, ge=16, description="Padded tokens a batch at most")
+    batch_tokens: int = Field(1024, ge=16, description="Padded tokens a batch at most")
 
 
 class Config(Settings):
     """Everything that one run needs."""
 
     name: str = Field("run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="Name of the run")
-    storage: str = Field("~/kdray", description="Folder or URI (s3://, gs://) of all artefacts")
+    storage: str = Field("~/kdray", validate_default=True, description="Folder or URI (s3://, gs://) of all artefacts")
     task: str = Field("sequence-classification", description="What the models do: " + " or ".join(TASKS))
     data: DataConfig
     teacher: TeacherConfig
@@ -259,9 +269,11 @@ def load(path: str | Path, overrides: list[str] | None = None) -> Config:
     Raises ConfigError that names the file, the key and the nearest known key.
     """
     try:
-        tree = yaml.safe_load(Path(path).read_text())
+        tree = yaml.load(Path(path).read_text(), _Loader)
     except FileNotFoundError as error:
         raise ConfigError(f"no config file {path}") from error
+    except OSError as error:
+        raise ConfigError(f"cannot read the config file {path}: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not YAML: {error}") from error
     if not isinstance(tree, dict):
@@ -316,12 +328,17 @@ def _settings_type(annotation: Any) -> type[Settings] | None:
     return next((option for option in options if isinstance(option, type) and issubclass(option, Settings)), None)
 
 
+def _value_type(annotation: Any) -> type[Settings] | None:
+    """The settings that a mapping of free names holds."""
+    return _settings_type(typing.get_args(annotation)[1]) if typing.get_origin(annotation) is dict else None
+
+
 def _override(tree: dict[str, Any], override: str) -> None:
     name, equals, text = override.partition("=")
     if not equals or not name:
         raise ConfigError(f"override {override!r} must look like training.lr=1e-4")
     try:
-        value = yaml.safe_load(text)
+        value = yaml.load(text, _Loader)
     except yaml.YAMLError as error:
         raise ConfigError(f"override {override!r}: {text!r} is not a YAML value") from error
     _assign(tree, name.split("."), value)
@@ -365,5 +382,5 @@ def _complaint(model: type[Settings], item: Any) -> str:
 def _known_keys(model: type[Settings], path: list[str]) -> list[str]:
     for part in path:
         field = model.model_fields.get(part)
-        model = (field and _settings_type(field.annotation)) or model
+        model = (field and (_settings_type(field.annotation) or _value_type(field.annotation))) or model
     return list(model.model_fields)

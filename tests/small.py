@@ -38,13 +38,13 @@ def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> Path:
     return path
 
 
-def make_tokenizer(folder: Path) -> None:
-    """A lower-casing BERT tokenizer over the words above, with letters as sub-words."""
+def make_tokenizer(folder: Path, more: tuple[str, ...] = ()) -> None:
+    """A lower-casing BERT tokenizer over the words above and `more`, with letters as sub-words."""
     from transformers import BertTokenizerFast
 
     letters = [chr(code) for code in range(ord("a"), ord("z") + 1)]
     words = [*FILLERS, *(word for group in WORDS.values() for word in group), "ann", "bob", "rome", "oslo"]
-    vocabulary = list(dict.fromkeys(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words, *letters,
+    vocabulary = list(dict.fromkeys(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *more, *words, *letters,
                                      *("##" + letter for letter in letters), ".", ",", "|"]))
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "vocab.txt").write_text("\n".join(vocabulary) + "\n")
@@ -52,12 +52,12 @@ def make_tokenizer(folder: Path) -> None:
 
 
 def make_model(folder: Path, labels: list[str] | None = None, layers: int = 4, seed: int = 0,
-               head: str = "BertForSequenceClassification") -> Path:
+               head: str = "BertForSequenceClassification", more: tuple[str, ...] = ()) -> Path:
     """A tiny random BERT (hidden 32) with a tokenizer, as a Hugging Face folder."""
     import torch
     import transformers
 
-    make_tokenizer(folder)
+    make_tokenizer(folder, more)
     torch.manual_seed(seed)
     names = labels or ["negative", "positive"]
     size = len(transformers.AutoTokenizer.from_pretrained(folder))

@@ -6,6 +6,7 @@ Knows nothing about splits, labels or tokens.
 import contextlib
 import importlib
 import io
+import re
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +76,16 @@ def _matches(file_system: pafs.FileSystem, path: str) -> list[str]:
         return [path] if file_system.get_file_info(path).type == pafs.FileType.File else []
     folder = path[:min(path.index(sign) for sign in "*?[" if sign in path)].rpartition("/")[0] or "/"
     found = file_system.get_file_info(pafs.FileSelector(folder, recursive=True, allow_not_found=True))
-    return sorted(info.path for info in found if info.type == pafs.FileType.File and Path(info.path).match(path))
+    pattern = _pattern(path)
+    return sorted(info.path for info in found if info.type == pafs.FileType.File and pattern.fullmatch(info.path))
+
+
+def _pattern(path: str) -> re.Pattern[str]:
+    """The glob as a regular expression: * and ? stay within a folder, **/ is any folders or none."""
+    signs = {"**/": "(?:.*/)?", "*": "[^/]*", "?": "[^/]"}
+    parts = re.split(r"(\*\*/|[*?]|\[[^]]+\])", path)
+    return re.compile("".join(signs.get(part) or (part.replace("[!", "[^") if part[:1] == "[" and part[-1] == "]"
+                                                  else re.escape(part)) for part in parts))
 
 
 def _read_file(file_system: pafs.FileSystem, path: str, kind: str, data: DataConfig, task: Task) -> pa.Table:
@@ -113,7 +123,7 @@ def _from_function(source: str, arguments: dict[str, Any]) -> pa.Table:
         rows = function(**arguments)
     try:
         return _as_table(rows)
-    except (pa.ArrowInvalid, pa.ArrowTypeError, TypeError) as error:
+    except (pa.ArrowInvalid, pa.ArrowTypeError, TypeError, AttributeError) as error:
         raise DataError(f"{source} returned {type(rows).__name__}, not rows: it must return a list of dicts, a dict "
                         f"of equally long columns, an Arrow table, or a tuple of columns named 0, 1, ... ({error})"
                         ) from error
@@ -152,14 +162,21 @@ def _with_label_names(dataset: Any) -> pa.Table:
         column = table.column(name).combine_chunks()
         lookup = pa.array(names)
         if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
-            column = pa.ListArray.from_arrays(column.offsets.cast(pa.int32()), lookup.take(column.values))
+            column = pa.ListArray.from_arrays(column.offsets.cast(pa.int32()), lookup.take(_known(column.values)))
         else:
-            column = lookup.take(column)
+            column = lookup.take(_known(column))
         table = table.set_column(table.schema.get_field_index(name), name, column)
     return table
 
 
+def _known(ids: pa.Array) -> pa.Array:
+    """Label ids with null for -1, which datasets write where a label is not known."""
+    return pc.if_else(pc.less(ids, 0), pa.scalar(None, ids.type), ids)
+
+
 def _task_columns(table: pa.Table, split: str, data: DataConfig, task: Task) -> pa.Table:
+    if table.num_rows == 0:
+        raise DataError(f"the {split} split is empty: it has no rows")
     columns = {}
     for name, required in task.columns.items():
         source = data.columns.get(name, name)
@@ -168,13 +185,13 @@ def _task_columns(table: pa.Table, split: str, data: DataConfig, task: Task) -> 
         elif required or name in data.columns:
             raise DataError(f"the {split} split has no column {source!r} for {name}, only "
                             f"{', '.join(table.column_names)}. Map it: data.columns.{name}: COLUMN")
-    if table.num_rows == 0:
-        raise DataError(f"the {split} split is empty: it has no rows")
-    return pa.table({name: _as_text(column) for name, column in columns.items()})
+    return pa.table({name: _as_text(column, f"{name} of the {split} split") for name, column in columns.items()})
 
 
-def _as_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
+def _as_text(column: pa.ChunkedArray, what: str) -> pa.ChunkedArray:
     kind = column.type
-    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
-        return pc.cast(column, pa.list_(pa.string()))
-    return pc.cast(column, pa.string())
+    many = pa.types.is_list(kind) or pa.types.is_large_list(kind)
+    try:
+        return pc.cast(column, pa.list_(pa.string()) if many else pa.string())
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise DataError(f"{what} is neither text nor a list of texts: {error}") from error

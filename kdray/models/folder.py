@@ -65,7 +65,10 @@ def _in_package(model: str) -> Path:
     parts = model.split(":")
     if len(parts) != 3:
         raise ModelError(f"{model} must look like package:MODULE:FOLDER")
-    spec = importlib.util.find_spec(parts[1])
+    try:
+        spec = importlib.util.find_spec(parts[1])
+    except ModuleNotFoundError:
+        spec = None
     if spec is None or not spec.submodule_search_locations:
         raise ModelError(f"{model}: there is no package {parts[1]}. Install it"
                          " (the quickstart's: pip install 'kdray[quickstart]')")

@@ -4,6 +4,7 @@ Knows nothing about rows or training.
 """
 
 import contextlib
+import errno
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,8 @@ from typing import Any
 
 import torch
 import transformers
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
 from torch import nn
 
 from kdray.corpus.tokenizer import copy_tokenizer
@@ -82,8 +85,13 @@ def even_layers(count: int, keep: int) -> tuple[int, ...]:
 
 
 def save_model(model: Any, tokenizer_folder: Path, folder: Path) -> None:
-    """Writes a Hugging Face folder: safetensors, config, tokenizer."""
-    model.save_pretrained(str(folder))
+    """Writes a Hugging Face folder: safetensors, config, tokenizer. Raises OSError where the disk is full."""
+    try:
+        model.save_pretrained(str(folder))
+    except SafetensorError as error:
+        # The system's error number is only in the text.
+        full = "No space left" in str(error)
+        raise OSError(errno.ENOSPC if full else errno.EIO, str(error), str(folder)) from error
     copy_tokenizer(tokenizer_folder, folder)
 
 
@@ -97,12 +105,18 @@ def _fresh(task: Task, origin: Origin, labels: list[str], **options: Any) -> nn.
     for name, value in (origin.fresh or {}).items():
         if not hasattr(config, name):
             raise ModelError(f"student.fresh: {type(config).__name__} has no setting {name!r}")
-        setattr(config, name, value)
+        try:
+            setattr(config, name, value)
+        except (ValueError, TypeError, StrictDataclassError) as error:
+            raise ModelError(f"student.fresh: {name} = {value!r}: {error}") from error
     config.id2label = dict(enumerate(labels))
     config.label2id = {name: index for index, name in enumerate(labels)}
-    for name in [name for name in options if name.endswith("dropout_prob")]:
+    for name in [name for name in options if hasattr(config, name) and "dropout" in name]:
         setattr(config, name, options.pop(name))
-    return _auto(task).from_config(config, **{"dtype": torch.float32, **options})
+    try:
+        return _auto(task).from_config(config, **{"dtype": torch.float32, **options})
+    except ValueError as error:
+        raise ModelError(f"student.fresh = {origin.fresh}: {error}") from error
 
 
 def dropout_options(folder: str, dropout: float | None) -> dict[str, float]:

@@ -81,7 +81,7 @@ def _numbers(store: Store, package: dict[str, Any], sweep: dict[str, Any], evalu
     folders = {"teacher": teacher, **students}
     threads = len(os.sched_getaffinity(0))
     rows = Rows(store.fetch("corpus", corpus["key"]), "test")
-    items = [task.item(row) for row in _raw(rows, task)[:ROWS]]
+    items = [task.item(row) for row in raw_rows(rows, task)[:ROWS]]
     speed = examples_per_second(task, folders, folder, items, threads, config.serve.batch_tokens)
     return {
         **evaluation["numbers"], "examples_per_second": speed, "timed_rows": len(items), "threads": threads,
@@ -105,7 +105,8 @@ def _served(task: Task, store: Store, folder: Path, package: dict[str, Any], swe
     return interval_scores(task, rows.gold(), decided, labels)
 
 
-def _raw(rows: Rows, task: Task) -> list[Row]:
+def raw_rows(rows: Rows, task: Task) -> list[Row]:
+    """The task's columns of every row, as they were read."""
     return rows.table.select([name for name in task.columns if name in rows.table.column_names]).to_pylist()
 
 

@@ -7,14 +7,15 @@ from typing import Any
 
 from ray import tune
 
-from kdray.config import Domain, TrainingConfig
+from kdray.config import Domain, TrainingConfig, changed
+from kdray.errors import ConfigError
 
 _FIRST_ALPHA = 0.5
 
 
 def tune_space(space: dict[str, Domain], training: TrainingConfig) -> dict[str, Any]:
     """Tune's search space; a field that holds a whole number is searched in whole numbers."""
-    return {name: _domain(domain, field(training, name)) for name, domain in space.items()}
+    return {name: _domain(domain, _whole(training, name)) for name, domain in space.items()}
 
 
 def first_point(space: dict[str, Domain], training: TrainingConfig) -> dict[str, Any]:
@@ -27,15 +28,27 @@ def field(training: TrainingConfig, name: str) -> Any:
     """Value of a dotted field."""
     value: Any = training.model_dump()
     for part in name.split("."):
-        value = value[part] if value is not None else None
+        value = value.get(part) if isinstance(value, dict) else None
     return value
 
 
-def _domain(domain: Domain, now: Any) -> Any:
+def _whole(training: TrainingConfig, name: str) -> bool:
+    """Whether the field holds a whole number, or would refuse another one where it holds nothing."""
+    now = field(training, name)
+    if now is not None:
+        return isinstance(now, int)
+    try:
+        changed(training, {name: 1.5})
+    except ConfigError as error:
+        return "integer" in str(error)
+    return False
+
+
+def _domain(domain: Domain, whole: bool) -> Any:
     if domain.values is not None:
         return tune.choice(domain.values)
     assert domain.min is not None and domain.max is not None
-    if isinstance(now, int) and domain.min.is_integer() and domain.max.is_integer():
+    if whole and domain.min.is_integer() and domain.max.is_integer():
         low, high = int(domain.min), int(domain.max) + 1
         return tune.lograndint(low, high) if domain.log else tune.randint(low, high)
     return tune.loguniform(domain.min, domain.max) if domain.log else tune.uniform(domain.min, domain.max)

@@ -9,9 +9,9 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
+import optuna
 import ray
 from ray import tune
-from ray.tune.result_grid import ResultGrid
 from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 from ray.tune.search.optuna import OptunaSearch
 
@@ -51,14 +51,15 @@ def run_sweep(sweep: Sweep) -> list[dict[str, Any]]:
     `student` (key, None where it was not finished), `history` and `error`. Raises ClusterError where a trial
     does not fit, TrainingError where all trials or the baseline failed.
     """
-    os.environ.update(TUNE_DISABLE_STRICT_METRIC_CHECKING="1", TUNE_DISABLE_AUTO_CALLBACK_LOGGERS="1",
+    os.environ.update(TUNE_DISABLE_STRICT_METRIC_CHECKING="1", TUNE_DISABLE_SIGINT_HANDLER="1", TUNE_DISABLE_AUTO_CALLBACK_LOGGERS="1",
                       RAY_CHDIR_TO_TRIAL_DIR="0", RAY_AIR_NEW_OUTPUT="0",
                       TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S="0")
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
     store = Store(sweep.job.storage)
     grid = _tuner(sweep, store).fit()
     rows = [_row(result, store, sweep) for result in list(grid)]  # type: ignore[call-overload]
-    _check(rows, grid)
+    _check(rows, sweep.search.trials + 1)
     return sorted(rows, key=lambda row: not row["baseline"])
 
 
@@ -186,7 +187,9 @@ def _history(result: tune.Result) -> list[dict[str, Any]]:
     return frame[columns].dropna().to_dict("records")
 
 
-def _check(rows: list[dict[str, Any]], grid: ResultGrid) -> None:
+def _check(rows: list[dict[str, Any]], wanted: int) -> None:
+    if len(rows) < wanted:
+        raise TrainingError(f"the sweep ended with {len(rows)} of {wanted} trials; run it again to go on")
     failed = [row for row in rows if row["state"] == "failed"]
     for row in failed:
         logger.warning("sweep: %s failed: %s", describe(row["point"]), _last_line(row["error"]))

@@ -20,6 +20,9 @@ class SequenceClassification:
 
     def complaint(self, row: Row) -> str | None:
         """Texts must not be empty and the label must be there."""
+        for column in ("text", "text_pair", "label"):
+            if isinstance(row.get(column), list):
+                return f"{column} is a list, not a text"
         for column in ("text", "text_pair"):
             if column in row and not str(row[column] or "").strip():
                 return f"{column} is empty"
@@ -96,12 +99,12 @@ class SequenceClassification:
         return [{"label": labels[index], "score": float(scores[index])} for index in order]
 
 
-def _activation(name: str) -> Any:
+def _activation(name: Any) -> Any:
     functions = {
         "softmax": lambda x: np.exp(x - x.max()) / np.exp(x - x.max()).sum(),
         "sigmoid": lambda x: 1 / (1 + np.exp(-x)),
         "none": lambda x: x,
     }
-    if name not in functions:
+    if not isinstance(name, str) or name not in functions:
         raise ValueError(f"function_to_apply must be one of {', '.join(functions)}, not {name!r}")
     return functions[name]

@@ -27,12 +27,17 @@ class TokenClassification:
     def complaint(self, row: Row) -> str | None:
         """There must be words, none empty, and a tag for each."""
         tokens, tags = row["tokens"], row["tags"]
+        for column in ("tokens", "tags"):
+            if isinstance(row[column], str):
+                return f"{column} is a text, not a list: give JSON lines, Parquet or a dataset"
         if not tokens:
             return "tokens is empty"
         if any(not str(token or "").strip() for token in tokens):
             return f"token {next(i for i, t in enumerate(tokens) if not str(t or '').strip())} is empty"
         if tags is None or len(tags) != len(tokens):
             return f"there are {len(tokens)} tokens and {len(tags or [])} tags"
+        if any(tag in (None, "") for tag in tags):
+            return f"tag {next(i for i, tag in enumerate(tags) if tag in (None, ''))} is missing"
         return None
 
     def labels(self, row: Row) -> list[str]:

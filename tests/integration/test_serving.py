@@ -93,6 +93,13 @@ def names_url(url, names) -> str:
     return f"{url}/names/"
 
 
+@pytest.fixture
+def client(monkeypatch) -> type[InferenceClient]:
+    """The Hugging Face client, which refuses even the loopback where the tests are offline."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    return InferenceClient
+
+
 def post(url: str, body: Any, content_type: str = "application/json") -> tuple[int, Any]:
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
     return fetch(urllib.request.Request(url, data, {"content-type": content_type}))
@@ -106,27 +113,27 @@ def fetch(request: str | urllib.request.Request) -> tuple[int, Any]:
         return error.code, json.loads(error.read())
 
 
-def test_the_client_classifies_text_unchanged(url):
-    answer = InferenceClient(model=url).text_classification("What a film.")
+def test_the_client_classifies_text_unchanged(url, client):
+    answer = client(model=url).text_classification("What a film.")
     assert {item.label for item in answer} == {"bad", "good", "mixed"}
     assert sum(item.score for item in answer) == pytest.approx(1)
-    best = InferenceClient(model=url).text_classification("What a film.", top_k=1, function_to_apply="none")
+    best = client(model=url).text_classification("What a film.", top_k=1, function_to_apply="none")
     assert [item.label for item in best] == [answer[0].label]
 
 
-def test_the_client_finds_entities_unchanged(names_url):
+def test_the_client_finds_entities_unchanged(names_url, client):
     text = "Ada Lovelace met Charles Babbage in London."
-    answer = InferenceClient(model=names_url).token_classification(text)
+    answer = client(model=names_url).token_classification(text)
     assert answer and all(item.word == text[item.start:item.end] for item in answer)
     assert {item.entity_group for item in answer} == {"PER"}
-    words = InferenceClient(model=names_url).token_classification(text, aggregation_strategy="none",
-                                                                  ignore_labels=["B-PER", "I-PER"])
+    words = client(model=names_url).token_classification(text, aggregation_strategy="none",
+                                                         ignore_labels=["B-PER", "I-PER"])
     assert {item.entity for item in words} == {"O"}
 
 
-def test_the_client_shows_what_is_refused(url):
+def test_the_client_shows_what_is_refused(url, client):
     with pytest.raises(HfHubHTTPError, match="top_k must be a whole number above 0"):
-        InferenceClient(model=url).text_classification("fine", top_k=0)
+        client(model=url).text_classification("fine", top_k=0)
 
 
 def test_a_list_gets_one_answer_an_input_in_order(url, names_url):

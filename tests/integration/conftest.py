@@ -1,0 +1,85 @@
+"""A Ray cluster on this machine, a small trained teacher, and the command line as a user calls it."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.small import make_model, sentences, write_jsonl
+
+ROOT = Path(__file__).resolve().parents[2]
+Command = Callable[..., subprocess.CompletedProcess]
+
+
+def command(*arguments: str) -> list[str]:
+    """A `kdray` command with this interpreter."""
+    return [sys.executable, "-m", "kdray.cli", *arguments]
+
+
+def environment() -> dict[str, str]:
+    """The tests' environment without a cluster to join."""
+    return {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+
+
+@pytest.fixture(scope="session")
+def kdray() -> Command:
+    """Runs a `kdray` command in a process of its own and returns what it printed."""
+
+    def run(*arguments: str, timeout: float = 300) -> subprocess.CompletedProcess:
+        return subprocess.run(command(*arguments), capture_output=True, text=True, timeout=timeout, env=environment(),
+                              cwd=ROOT)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[None]:
+    """Ray with 2 CPUs in this process."""
+    import ray
+
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, configure_logging=False)
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """600 labelled sentences as JSON lines."""
+    return write_jsonl(tmp_path_factory.mktemp("rows") / "rows.jsonl", sentences(600))
+
+
+@pytest.fixture(scope="session")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An untrained model."""
+    return make_model(tmp_path_factory.mktemp("base") / "model")
+
+
+@pytest.fixture(scope="session")
+def teacher(tmp_path_factory: pytest.TempPathFactory, rows: Path, base: Path, kdray: Command) -> Path:
+    """Folder of a teacher that kdray fine-tuned on the rows."""
+    folder = tmp_path_factory.mktemp("teacher")
+    path = write_config(folder / "c.yaml", small_config(folder / "store", rows, base, {
+        "teacher": {"model": str(base), "finetune": {"epochs": 4, "lr": 3e-3}}}))
+    done = kdray("teacher", str(path))
+    assert done.returncode == 0, done.stderr
+    return Path(done.stdout.split("teacher: ")[1].split(" (")[0])
+
+
+def small_config(storage: Path, rows: Path, teacher: Path, changes: dict[str, Any] | None = None) -> dict[str, Any]:
+    """A config that runs in seconds."""
+    return {
+        "name": "small", "storage": str(storage), "data": {"source": str(rows), "max_length": 32},
+        "teacher": {"model": str(teacher)}, "cache": {"rows_per_shard": 32}, "student": {"layers": 2},
+        "training": {"epochs": 2, "lr": 3e-3}, "search": {"trials": 2}, **(changes or {}),
+    }
+
+
+def write_config(path: Path, config: dict[str, Any]) -> Path:
+    """Writes a config as YAML."""
+    path.write_text(yaml.safe_dump(config))
+    return path

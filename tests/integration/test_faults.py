@@ -1,0 +1,144 @@
+"""Actors, workers and drivers are killed in mid-work; what comes out is what an undisturbed run gives."""
+
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from kdray.config import load
+from kdray.pipeline import Pipeline
+from tests.integration.conftest import Command, command, environment, small_config, write_config
+
+
+@pytest.fixture(scope="module")
+def quiet(tmp_path_factory: pytest.TempPathFactory, rows: Path, teacher: Path, cluster: None) -> Path:
+    """Storage of an undisturbed run with a cache, and a student with checkpoints in mid-epoch."""
+    folder = tmp_path_factory.mktemp("quiet")
+    pipeline = Pipeline(load(make(folder, rows, teacher)))
+    assert pipeline.student
+    return folder / "store"
+
+
+def make(folder: Path, rows: Path, teacher: Path) -> Path:
+    return write_config(folder / "c.yaml", small_config(folder / "store", rows, teacher, {
+        "cache": {"rows_per_shard": 8}, "teacher": {"model": str(teacher), "num_cpus": 1},
+        "training": {"epochs": 3, "lr": 3e-3, "checkpoint_steps": 4, "num_cpus": 1}}))
+
+
+def shards(store: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in (store / "shards").rglob("*.arrow")}
+
+
+def student(store: Path) -> dict:
+    (folder,) = (path for path in (store / "students").iterdir() if not path.name.startswith("."))
+    return load_file(folder / "model.safetensors")
+
+
+def same_weights(one: dict, other: dict) -> bool:
+    return one.keys() == other.keys() and all(bool((one[name] == other[name]).all()) for name in one)
+
+
+def kill_when(found: Callable[[], bool], victim: Callable[[], int | None]) -> threading.Thread:
+    """Sends SIGKILL to the `victim` process as soon as `found`."""
+
+    def watch() -> None:
+        ends = time.monotonic() + 120
+        while time.monotonic() < ends:
+            pid = victim() if found() else None
+            if pid is not None:
+                os.kill(pid, signal.SIGKILL)
+                return
+            time.sleep(0.02)
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    return thread
+
+
+def process(title: str) -> int | None:
+    """A Ray worker process of this cluster, by the start of its title."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (folder / "cmdline").read_bytes().decode(errors="replace").replace("\0", " ")
+            parent = (folder / "stat").read_text().rpartition(")")[2].split()[1]
+            mine = Path(f"/proc/{parent}/stat").read_text().rpartition(")")[2].split()[1] == str(os.getpid())
+        except (OSError, IndexError):
+            continue
+        if words.startswith(title) and mine:
+            return int(folder.name)
+    return None
+
+
+def test_killed_actor_changes_nothing(tmp_path: Path, rows: Path, teacher: Path, quiet: Path) -> None:
+    store = tmp_path / "store"
+    killer = kill_when(lambda: len(shards(store)) >= 5, lambda: process("ray::TeacherActor"))
+    assert Pipeline(load(make(tmp_path, rows, teacher))).cache
+    killer.join(1)
+    assert not killer.is_alive(), "nothing was killed"
+    assert shards(store) == shards(quiet)
+
+
+def test_killed_worker_resumes_on_the_same_batches(tmp_path: Path, rows: Path, teacher: Path, quiet: Path) -> None:
+    store = tmp_path / "store"
+    pipeline = Pipeline(load(make(tmp_path, rows, teacher)))
+    assert pipeline.cache
+    saved = lambda: any((store / "train").rglob("checkpoint_*/state.json"))  # noqa: E731
+    killer = kill_when(saved, lambda: process("ray::RayTrainWorker"))
+    assert pipeline.student
+    killer.join(1)
+    assert not killer.is_alive(), "nothing was killed"
+    assert same_weights(student(store), student(quiet))
+
+
+@pytest.mark.parametrize("number, status", [(signal.SIGKILL, -9), (signal.SIGINT, 130)])
+def test_driver_ended_in_mid_cache_goes_on(tmp_path: Path, rows: Path, teacher: Path, quiet: Path, kdray: Command,
+                                           number: int, status: int) -> None:
+    config, store = make(tmp_path, rows, teacher), tmp_path / "store"
+    driver = subprocess.Popen(command("cache", "fill", str(config)), env=environment(), stderr=subprocess.PIPE)
+    wait_for(lambda: len(shards(store)) >= 3)
+    driver.send_signal(number)
+    assert driver.wait(60) == status
+    before = len(shards(store))
+    assert 3 <= before < len(shards(quiet)), "the driver had finished"
+    done = kdray("cache", "fill", str(config))
+    assert done.returncode == 0, done.stderr
+    assert "0 of" not in done.stderr and "shards are there" in done.stderr
+    assert shards(store) == shards(quiet)
+
+
+def test_torn_shard_is_computed_anew(tmp_path: Path, rows: Path, teacher: Path, quiet: Path, cluster: None) -> None:
+    config, store = make(tmp_path, rows, teacher), tmp_path / "store"
+    assert Pipeline(load(config)).cache
+    torn = next((store / "shards").rglob("*.arrow"))
+    torn.write_bytes(torn.read_bytes()[:-100])
+    assert Pipeline(load(config)).cache
+    assert shards(store) == shards(quiet)
+
+
+def test_driver_killed_in_mid_sweep_keeps_finished_trials(tmp_path: Path, rows: Path, teacher: Path,
+                                                          kdray: Command) -> None:
+    config = write_config(tmp_path / "c.yaml", small_config(tmp_path / "store", rows, teacher, {
+        "search": {"trials": 4, "max_concurrent": 1}, "training": {"epochs": 2, "lr": 3e-3}}))
+    students = tmp_path / "store" / "students"
+    driver = subprocess.Popen(command("tune", str(config)), env=environment(), stderr=subprocess.PIPE)
+    wait_for(lambda: students.exists() and len([path for path in students.iterdir() if path.name[0] != "."]) >= 2)
+    driver.send_signal(signal.SIGKILL)
+    driver.wait(60)
+    kept = {path.name: path.stat().st_mtime_ns for path in students.iterdir() if path.name[0] != "."}
+    done = kdray("tune", str(config))
+    assert done.returncode == 0, done.stderr
+    assert "winner:" in done.stdout and done.stdout.count("alpha") == 5
+    assert {name: (students / name).stat().st_mtime_ns for name in kept} == kept
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 120) -> None:
+    ends = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < ends, "it did not come to that"
+        time.sleep(0.02)

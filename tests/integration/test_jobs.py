@@ -1,0 +1,88 @@
+"""Stages as Ray jobs on a cluster of their own: `ray start --head`, `ray job submit`, and the endpoint that stays."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.integration.conftest import ROOT, small_config, write_config
+
+BIN = Path(sys.executable).parent
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Dashboard address of a head node, run in the foreground so that ending it ends all of it."""
+    port, dashboard = free_port(), free_port()
+    folder = tmp_path_factory.mktemp("head")
+    environment = {**os.environ, "RAY_AUTH_MODE": "disabled"}
+    environment.pop("RAY_ADDRESS", None)
+    with open(folder / "log", "w") as log:
+        head = subprocess.Popen(
+            [str(BIN / "ray"), "start", "--head", "--block", f"--port={port}", f"--dashboard-port={dashboard}",
+             "--num-cpus=2", "--disable-usage-stats", "--min-worker-port=20000", "--max-worker-port=20999"],
+            stdout=log, stderr=subprocess.STDOUT, env=environment)
+        try:
+            wait_until_up(f"http://127.0.0.1:{dashboard}/api/version", head, folder / "log")
+            yield f"http://127.0.0.1:{dashboard}"
+        finally:
+            head.terminate()
+            head.wait(60)
+
+
+def wait_until_up(url: str, head: subprocess.Popen, log: Path) -> None:
+    ends = time.monotonic() + 90
+    while True:
+        try:
+            urllib.request.urlopen(url, timeout=2).read()
+            return
+        except OSError:
+            assert head.poll() is None and time.monotonic() < ends, log.read_text()
+            time.sleep(0.5)
+
+
+def submit(address: str, *entrypoint: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [str(BIN / "ray"), "job", "submit", f"--address={address}", "--working-dir", str(ROOT / "jobs"), "--",
+         sys.executable, *entrypoint], capture_output=True, text=True, timeout=400,
+        env={**os.environ, "RAY_AUTH_MODE": "disabled"})
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory, rows: Path, teacher: Path) -> Path:
+    folder = tmp_path_factory.mktemp("jobs")
+    return write_config(folder / "c.yaml", small_config(folder / "store", rows, teacher))
+
+
+def test_stages_run_as_jobs_and_the_endpoint_stays(address: str, config: Path) -> None:
+    for stage, says in (("cache", "cache: "), ("distill", "student: "), ("tune", "winner: "),
+                        ("evaluate", "kdray serve "), ("pipeline", "kdray serve ")):
+        done = submit(address, f"{stage}.py", str(config))
+        assert done.returncode == 0 and says in done.stdout, done.stdout + done.stderr
+    run = done.stdout.split("kdray serve ")[1].split()[0].replace("~", str(Path.home()), 1)
+    port = free_port()
+    served = submit(address, "serve.py", run, f"port={port}")
+    assert served.returncode == 0 and f"http://127.0.0.1:{port}" in served.stdout, served.stdout + served.stderr
+    request = urllib.request.Request(f"http://127.0.0.1:{port}/", json.dumps({"inputs": "the film was great"}).encode(),
+                                     {"Content-Type": "application/json"})
+    answer = json.loads(urllib.request.urlopen(request, timeout=30).read())
+    assert answer[0][0]["label"] == "positive"
+
+
+def test_a_job_that_cannot_run_fails_with_its_reason(address: str, config: Path) -> None:
+    done = submit(address, "cache.py", str(config), "data.sorce=x")
+    assert done.returncode == 1
+    assert "did you mean 'data.source'?" in done.stdout + done.stderr

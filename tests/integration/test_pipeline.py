@@ -1,0 +1,77 @@
+"""`kdray run` from rows to a package and a report, again, and with another search."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.integration.conftest import Command, small_config, write_config
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory, rows: Path, teacher: Path) -> Path:
+    folder = tmp_path_factory.mktemp("pipeline")
+    return write_config(folder / "c.yaml", small_config(folder / "store", rows, teacher))
+
+
+@pytest.fixture(scope="module")
+def first(kdray: Command, config: Path) -> str:
+    done = kdray("run", str(config))
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def run_folder(printed: str) -> Path:
+    return Path(printed.split("kdray serve ")[1].strip().replace("~", str(Path.home()), 1))
+
+
+def test_run_prints_the_three_models_and_how_to_serve(first: str) -> None:
+    for word in ("teacher", "baseline", "winner as served (ONNX int8)", "examples/s", "parameters", "kdray serve "):
+        assert word in first
+
+
+def test_run_names_every_artefact(first: str, config: Path) -> None:
+    run = json.loads((run_folder(first) / "run.json").read_text())
+    store = config.parent / "store"
+    for kind, key in (("corpus", run["lineage"]["corpus"]), ("caches", run["lineage"]["cache"]),
+                      ("students", run["lineage"]["student"]), ("sweeps", run["lineage"]["sweep"]),
+                      ("packages", run["package"]), ("reports", run["report"])):
+        assert json.loads((store / kind / key / "manifest.json").read_text())["key"] == key
+
+
+def test_baseline_is_among_the_trials_and_the_winner_is_distilled(first: str, config: Path) -> None:
+    run = json.loads((run_folder(first) / "run.json").read_text())
+    sweep = json.loads((config.parent / "store" / "sweeps" / run["lineage"]["sweep"] / "manifest.json").read_text())
+    points = [trial["point"] for trial in sweep["trials"]]
+    assert points[0] == {"alpha": 1.0} and sweep["trials"][0]["student"] == sweep["baseline"]
+    assert points[1]["alpha"] == 0.5
+    assert sweep["winner"] in [trial["student"] for trial in sweep["trials"][1:]]
+
+
+def test_package_loads_with_a_pipeline(first: str, config: Path) -> None:
+    from transformers import pipeline
+
+    run = json.loads((run_folder(first) / "run.json").read_text())
+    classify = pipeline("text-classification", model=str(config.parent / "store" / "packages" / run["package"]))
+    assert [answer["label"] for answer in classify(["the film was great", "the film was awful"])] == [
+        "positive", "negative"]
+
+
+def test_report_is_one_page_with_plots(first: str) -> None:
+    page = Path(first.split("report:  ")[1].split("\n")[0]).read_text()
+    assert page.count("<svg") == 3 and "http-equiv" not in page and "<script src" not in page
+
+
+def test_second_run_finds_everything(kdray: Command, first: str, config: Path) -> None:
+    again = kdray("run", str(config))
+    assert again.returncode == 0 and "making" not in again.stderr
+    assert again.stdout == first
+
+
+def test_another_search_runs_the_sweep_and_what_follows(kdray: Command, first: str, config: Path) -> None:
+    other = kdray("run", str(config), "search.space={temperature: {min: 4, max: 9}, alpha: {values: [0.2, 0.5]}}")
+    assert other.returncode == 0, other.stderr
+    for stage in ("corpus", "cache"):
+        assert f"{stage}: found" in other.stderr and f"{stage}: making" not in other.stderr
+    for stage in ("sweep", "package", "report"):
+        assert f"{stage}: making" in other.stderr

@@ -1,0 +1,126 @@
+"""A shard is named by what it was made from, and gives back exactly what was written, or an error."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from kdray.cache.shard import Receipt, Schema, encode_shard, find_shard, open_shard, shard_key, shard_path, write_shard
+from kdray.corpus.rows import Ragged
+from kdray.errors import CacheError
+from kdray.storage import Store
+
+SCHEMA = Schema("fingerprint", "token-classification", ("a", "b"), 128, "float32")
+
+
+@pytest.fixture
+def store(tmp_path) -> Store:
+    return Store(str(tmp_path))
+
+
+def ragged(seed: int = 0, rows: int = 20) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Logits (targets, 2) and units of rows with 0 to 5 targets."""
+    random = np.random.default_rng(seed)
+    counts = [0, *random.integers(0, 6, rows - 1)]
+    return ([random.normal(size=(count, 2)).astype(np.float32) for count in counts],
+            [np.sort(random.choice(9, count, replace=False)) for count in counts])
+
+
+def written(store: Store, seed: int = 0) -> Receipt:
+    logits, units = ragged(seed)
+    return write_shard(store, "ab12", encode_shard(logits, units), len(logits))
+
+
+def file(store: Store) -> Path:
+    return Path(store.path(*shard_path("ab12")))
+
+
+def test_a_shard_gives_back_what_was_written(store):
+    receipt = written(store)
+    table = open_shard(store, receipt)
+    logits, units = ragged()
+    found_units, found = Ragged(table.column("targets")), Ragged(table.column("logits"))
+    for row in range(20):
+        assert found_units[row].tolist() == units[row].tolist()
+        assert found[row].dtype == np.float32
+        assert np.array_equal(found[row].reshape(-1, 2), logits[row])
+
+
+def test_a_receipt_is_that_of_the_file_whoever_finds_it(store):
+    receipt = written(store)
+    assert receipt == find_shard(store, "ab12", 20)
+    assert (receipt.rows, receipt.bytes) == (20, file(store).stat().st_size)
+
+
+def test_a_key_covers_everything_that_logits_depend_on():
+    changes = [{}, {"teacher": "other"}, {"task": "sequence-classification"}, {"labels": ("b", "a")},
+               {"labels": ("a", "b", "c")}, {"max_length": 64}, {"precision": "bfloat16"}]
+    keys = [shard_key(replace(SCHEMA, **change), "rows") for change in changes] + [shard_key(SCHEMA, "other rows")]
+    assert len(set(keys)) == len(keys)
+    assert keys[0] == shard_key(replace(SCHEMA), "rows")
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_logits_that_are_not_finite_are_refused_with_their_row(value):
+    logits, units = ragged()
+    row = next(i for i, part in enumerate(logits) if len(part) > 1 and i > 3)
+    logits[row][1, 0] = value
+    with pytest.raises(CacheError, match=rf"row {row} of the shard .*not finite \({value}\)"):
+        encode_shard(logits, units)
+
+
+def truncate(data: bytes) -> bytes:
+    return data[:-20]
+
+
+def flip(data: bytes) -> bytes:
+    middle = len(data) // 2
+    return data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1:]
+
+
+def empty(data: bytes) -> bytes:
+    return b""
+
+
+@pytest.mark.parametrize("spoil", [truncate, flip, empty])
+def test_a_spoilt_shard_is_corrupt_when_opened(store, spoil):
+    receipt = written(store)
+    file(store).write_bytes(spoil(file(store).read_bytes()))
+    with pytest.raises(CacheError, match=r"ab12.arrow is corrupt.*only this shard is computed anew"):
+        open_shard(store, receipt)
+
+
+def test_a_missing_shard_is_missing_when_opened(store):
+    receipt = written(store)
+    file(store).unlink()
+    with pytest.raises(CacheError, match=r"ab12.arrow is missing"):
+        open_shard(store, receipt)
+
+
+@pytest.mark.parametrize("spoil", [truncate, empty, lambda data: b"not arrow at all"])
+def test_a_torn_shard_is_not_found(store, spoil):
+    written(store)
+    file(store).write_bytes(spoil(file(store).read_bytes()))
+    assert find_shard(store, "ab12", 20) is None
+
+
+def test_a_shard_of_other_rows_or_none_is_not_found(store):
+    assert find_shard(store, "ab12", 20) is None
+    written(store)
+    assert find_shard(store, "ab12", 19) is None
+
+
+def test_a_reader_of_an_old_file_is_not_disturbed_by_a_second_writer(store):
+    table = open_shard(store, written(store, 0))
+    before = table.column("logits").to_pylist()
+    written(store, 1)
+    assert table.column("logits").to_pylist() == before
+
+
+def test_an_opened_shard_is_mapped_and_not_copied(store):
+    receipt = written(store)
+    before = pa.total_allocated_bytes()
+    table = open_shard(store, receipt)
+    assert table.num_rows == 20 and pa.total_allocated_bytes() == before

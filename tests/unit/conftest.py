@@ -1,0 +1,97 @@
+"""Tiny real parts that many unit tests share: model folders and corpora built as the pipeline builds them."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+import torch
+
+from kdray.cache.manifest import KIND, cache_key, make_manifest, plan
+from kdray.cache.shard import Schema
+from kdray.config import DataConfig
+from kdray.corpus.build import build_corpus, corpus_key
+from kdray.corpus.rows import Rows
+from kdray.corpus.tokenizer import tokenizer_fingerprint
+from kdray.storage import Store
+from kdray.tasks import TASKS, Task
+from kdray.teacher.runner import TeacherJob, TeacherRunner
+from tests.small import make_model, sentences, tagged
+
+TAGS = ["B-LOC", "B-PER", "O"]
+torch.set_num_threads(1)
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """A corpus and the model folder that it was tokenised for."""
+
+    store: Store
+    manifest: dict[str, Any]
+    model: Path
+    task: Task
+
+    @property
+    def folder(self) -> Path:
+        return self.store.fetch("corpus", self.manifest["key"])
+
+    @property
+    def labels(self) -> list[str]:
+        return self.manifest["labels"]
+
+    def rows(self, split: str) -> Rows:
+        return Rows(self.folder, split)
+
+
+def make_corpus(storage: Path, task_name: str, rows: list[dict], model: Path, max_length: int = 24,
+                order: list[str] | None = None) -> Corpus:
+    """All splits cut from `rows`."""
+    store, task = Store(str(storage)), TASKS[task_name]
+    data = DataConfig(source="rows.jsonl", max_length=max_length)
+    tables = {"train": pa.Table.from_pylist(rows)}
+    key = corpus_key(tables, task, data, tokenizer_fingerprint(model), order)
+    return Corpus(store, build_corpus(store, key, tables, task, data, model, order), model, task)
+
+
+def make_cache(corpus: Corpus) -> dict[str, Any]:
+    """The manifest of the soft targets of all splits, from the model that the corpus was tokenised for."""
+    labels = tuple(corpus.labels)
+    schema = Schema("fingerprint", corpus.task.name, labels, 24, "float32")
+    slots = plan(schema, {split: corpus.rows(split) for split in ("train", "validation", "test")}, 16)
+    runner = TeacherRunner(TeacherJob(str(corpus.model), corpus.task.name, labels, "float32", 1024, 0, 1,
+                                      corpus.store.uri, corpus.manifest["key"], corpus.manifest["pad_token_id"]))
+    receipts = {slot.key: runner.fill(slot).receipt for slot in slots}
+    parents = {"corpus": corpus.manifest["key"], "teacher": "fingerprint"}
+    manifest = make_manifest(schema, slots, receipts, 16, parents, 1.0)
+    with corpus.store.staging(KIND) as folder:
+        return corpus.store.publish(KIND, cache_key(slots), folder, manifest)
+
+
+@pytest.fixture(scope="session")
+def model_folder(tmp_path_factory) -> Path:
+    return make_model(tmp_path_factory.mktemp("models") / "sequence")
+
+
+@pytest.fixture(scope="session")
+def token_folder(tmp_path_factory) -> Path:
+    return make_model(tmp_path_factory.mktemp("models") / "token", TAGS, 2, head="BertForTokenClassification")
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory, model_folder) -> Corpus:
+    return make_corpus(tmp_path_factory.mktemp("store"), "sequence-classification", sentences(160), model_folder)
+
+
+@pytest.fixture(scope="session")
+def cache(corpus) -> dict[str, Any]:
+    return make_cache(corpus)
+
+
+@pytest.fixture(scope="session")
+def token_corpus(tmp_path_factory, token_folder) -> Corpus:
+    """Rows cut at 10 tokens, so that long ones have words without a target."""
+    rows = tagged(120)
+    for row in rows:
+        row["tokens"] = [word if word not in ("film", "music") else "zebra" for word in row["tokens"]]
+    return make_corpus(tmp_path_factory.mktemp("store"), "token-classification", rows, token_folder, 10)

@@ -1,0 +1,179 @@
+"""Raw rows become a checked corpus whose key is what it was made from."""
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from kdray.config import DataConfig
+from kdray.corpus.build import build_corpus, corpus_key, label_names
+from kdray.corpus.sources import read_splits
+from kdray.corpus.tokenizer import load_tokenizer
+from kdray.errors import DataError
+from kdray.storage import Store
+from kdray.tasks import TASKS
+from tests.small import sentences, tagged, write_jsonl
+from tests.unit.conftest import make_corpus
+
+SEQUENCE, TOKEN = TASKS["sequence-classification"], TASKS["token-classification"]
+DATA = DataConfig(source="rows.jsonl", max_length=24)
+
+
+def build(tmp_path, folder, splits: dict[str, list], task=SEQUENCE, order=None, data=DATA):
+    tables = {split: pa.Table.from_pylist(rows) for split, rows in splits.items()}
+    return build_corpus(Store(str(tmp_path)), "key", tables, task, data, folder, order)
+
+
+def rows(count: int = 60) -> list[dict]:
+    return sentences(count)
+
+
+def test_a_corpus_holds_every_row_once_tokenised_and_labelled(corpus):
+    found = {split: corpus.rows(split) for split in ("train", "validation", "test")}
+    assert corpus.manifest["rows"] == {split: len(part) for split, part in found.items()}
+    tokenizer = load_tokenizer(corpus.model)
+    texts = []
+    for part in found.values():
+        for index in range(len(part)):
+            text, label = (part.table.column(name)[index].as_py() for name in ("text", "label"))
+            assert part.input_ids[index].tolist() == tokenizer(text, truncation=True, max_length=24)["input_ids"]
+            assert corpus.labels[part.labels[index][0]] == label
+            texts.append((text, label))
+    assert sorted(texts) == sorted((row["text"], row["label"]) for row in sentences(160))
+    assert corpus.labels == ["negative", "positive"]
+    assert corpus.manifest["pad_token_id"] == tokenizer.pad_token_id
+
+
+def test_token_rows_keep_a_label_for_every_word_and_a_target_for_those_seen(token_corpus):
+    part = token_corpus.rows("train")
+    cut_words = 0
+    for index in range(len(part)):
+        tags = part.table.column("tags")[index].as_py()
+        assert [token_corpus.labels[i] for i in part.labels[index]] == tags
+        assert part.targets[index].tolist() == list(range(len(part.targets[index])))
+        assert len(part.targets[index]) == len(part.positions[index]) <= len(tags)
+        assert len(part.input_ids[index]) <= 10
+        cut_words += len(tags) - len(part.targets[index])
+    assert cut_words > 0
+
+
+def test_equal_texts_are_in_one_split(tmp_path, model_folder):
+    made = make_corpus(tmp_path, "sequence-classification", rows(60) * 3, model_folder)
+    texts = [set(made.rows(split).table.column("text").to_pylist()) for split in ("train", "validation", "test")]
+    assert not texts[0] & texts[1] and not texts[0] & texts[2] and not texts[1] & texts[2]
+
+
+def test_given_splits_stay_as_they_are_and_missing_ones_are_cut_from_train(tmp_path, model_folder):
+    made = build(tmp_path, model_folder, {"train": rows(100), "test": rows(7)})
+    assert made["rows"] == {"train": 90, "validation": 10, "test": 7}
+    found = Store(str(tmp_path)).fetch("corpus", "key")
+    with pa.ipc.open_file(str(found / "test.arrow")) as file:
+        assert file.read_all().column("text").to_pylist() == [row["text"] for row in rows(7)]
+
+
+def test_more_rows_than_a_batch_are_all_written(tmp_path, model_folder):
+    made = build(tmp_path, model_folder, {"train": rows(2500), "validation": rows(5), "test": rows(5)})
+    table = pa.ipc.open_file(str(Store(str(tmp_path)).fetch("corpus", "key") / "train.arrow")).read_all()
+    assert table.num_rows == made["rows"]["train"] == 2500
+    assert table.column("text").to_pylist() == [row["text"] for row in rows(2500)]
+
+
+@pytest.mark.parametrize("change, words", [
+    ({"text": ""}, r"row 13 of the train split: text is empty"),
+    ({"text": "   "}, r"row 13 of the train split: text is empty"),
+    ({"text": None}, r"row 13 of the train split: text is empty"),
+    ({"label": None}, r"row 13 of the train split: label is missing"),
+])
+def test_a_wrong_row_is_named_and_nothing_is_written(tmp_path, model_folder, change, words):
+    wrong = rows()
+    wrong[13] = {**wrong[13], **change}
+    with pytest.raises(DataError, match=words):
+        build(tmp_path, model_folder, {"train": wrong})
+    assert Store(str(tmp_path)).names("corpus") == []
+
+
+def test_a_wrong_sentence_is_named(tmp_path, token_folder):
+    wrong = tagged(60)
+    wrong[4]["tags"].append("O")
+    with pytest.raises(DataError, match=r"row 4 of the train split: there are \d+ tokens and \d+ tags"):
+        build(tmp_path, token_folder, {"train": wrong}, TOKEN)
+
+
+def test_a_failure_while_writing_leaves_nothing(tmp_path, model_folder, monkeypatch):
+    def refuse(self, batch):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(pa.RecordBatchFileWriter, "write_batch", refuse)
+    with pytest.raises(Exception, match="no space left"):
+        build(tmp_path, model_folder, {"train": rows()})
+    assert Store(str(tmp_path)).names("corpus") == [] and list((tmp_path / "corpus").iterdir()) == []
+
+
+def names(*labels: str, test: tuple = (), order=None) -> list[str]:
+    splits = {"train": [{"label": label} for label in labels], "test": [{"label": label} for label in test]}
+    return label_names(splits, SEQUENCE, order)
+
+
+def test_labels_are_sorted_or_in_the_teachers_order():
+    assert names("b", "a", "b", test=("a",)) == ["a", "b"]
+    assert names("b", "a", order=["b", "a", "c"]) == ["b", "a", "c"]
+    assert names("1", "0", order=["b", "a"]) == ["b", "a"]
+    assert names("1", "0", order=["1", "0"]) == ["1", "0"]
+
+
+@pytest.mark.parametrize("labels, test, order, words", [
+    (("a", "a"), (), None, "one class only \\(a\\)"),
+    (("a", "a"), (), ["a", "b"], "one class only"),
+    (("a", "b"), ("c",), None, "label 'c' of the test split is unseen in training, which has a, b"),
+    (("a", "b"), (), ["b", "c"], "the teacher's labels are b, c, but the data also has a"),
+    (("a", "b"), ("c",), ["a", "b"], "also has c"),
+    (("0", "1", "2"), (), ["b", "a"], "also has 0, 1, 2"),
+    (("0", "a"), (), ["b", "a"], "also has 0"),
+    (("-1", "0"), (), ["b", "a"], "also has -1, 0"),
+])
+def test_labels_that_cannot_be_learnt_or_matched_are_refused(labels, test, order, words):
+    with pytest.raises(DataError, match=words):
+        names(*labels, test=test, order=order)
+
+
+@pytest.mark.parametrize("written", [{"negative": "1", "positive": "0"}, {"negative": "neg", "positive": "pos"}])
+def test_a_teachers_order_gives_the_ids(tmp_path, model_folder, written):
+    given = [{**row, "label": written[row["label"]]} for row in rows()]
+    made = make_corpus(tmp_path, "sequence-classification", given, model_folder, order=["pos", "neg"])
+    part = made.rows("train")
+    want = {"1": 1, "0": 0, "neg": 1, "pos": 0}
+    assert [part.labels[i][0] for i in range(len(part))] == [want[x] for x in part.table.column("label").to_pylist()]
+
+
+def key(rows: list[dict], tokenizer: str = "t", order=None, task=SEQUENCE, **data) -> str:
+    return corpus_key({"train": pa.Table.from_pylist(rows)}, task, DataConfig(source="rows.jsonl", **data), tokenizer,
+                      order)
+
+
+def test_the_key_changes_with_what_the_corpus_is_made_from():
+    base = rows()
+    edited = [dict(row) for row in base]
+    edited[3]["text"] += "!"
+    relabelled = [dict(row) for row in base]
+    relabelled[3]["label"] = "other"
+    keys = [key(base), key(edited), key(relabelled), key(base[:-1]), key(base[::-1]), key(base, max_length=64),
+            key(base, tokenizer="u"), key(base, order=["a", "b"]), key(base, order=["b", "a"]), key(base, seed=1),
+            key(base, test_share=0.2), key(base, validation_share=0.2)]
+    assert len(set(keys)) == len(keys)
+
+
+def test_the_key_does_not_change_with_a_files_name_or_chunks(tmp_path):
+    keys = []
+    for name in ("one.jsonl", "two.jsonl"):
+        data = DataConfig(source=str(write_jsonl(tmp_path / name, rows())))
+        keys.append(corpus_key(read_splits(data, SEQUENCE), SEQUENCE, data, "t", None))
+    assert keys[0] == keys[1]
+    table = pa.Table.from_pylist(rows())
+    chunked = pa.concat_tables([table.slice(0, 20), table.slice(20)])
+    assert corpus_key({"train": chunked}, SEQUENCE, DATA, "t", None) == corpus_key(
+        {"train": table}, SEQUENCE, DATA, "t", None)
+
+
+def test_a_files_row_order_is_kept(corpus):
+    whole = [row["text"] for row in sentences(160)]
+    places = [whole.index(text) for text in corpus.rows("train").table.column("text").to_pylist()]
+    assert np.all(np.diff(places) >= 0)

@@ -1,0 +1,254 @@
+"""Every source gives the same table of the task's columns, or says what is missing."""
+
+import gzip
+import json
+import sys
+
+import datasets
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from kdray.config import DataConfig
+from kdray.corpus.bbcnews import rows as bbcnews
+from kdray.corpus.sources import read_splits
+from kdray.errors import DataError
+from kdray.tasks import TASKS
+
+SEQUENCE, TOKEN = TASKS["sequence-classification"], TASKS["token-classification"]
+ROWS = [{"text": 'He said "no", then\nleft', "label": "1"}, {"text": "plain,  text é", "label": "NA"}]
+
+
+def read(task=SEQUENCE, **data) -> dict[str, list]:
+    return {split: table.to_pylist() for split, table in read_splits(DataConfig(**data), task).items()}
+
+
+@pytest.fixture
+def functions(tmp_path, monkeypatch):
+    """Installs a module with the code given and returns its name."""
+
+    def install(code: str, name: str) -> str:
+        (tmp_path / f"{name}.py").write_text(code)
+        monkeypatch.syspath_prepend(tmp_path)
+        monkeypatch.delitem(sys.modules, name, raising=False)
+        return name
+
+    return install
+
+
+@pytest.fixture
+def hub_cache(tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "datasets-cache")
+
+
+def as_csv(path, extra: str = "") -> None:
+    path.write_text('text,label\n"He said ""no"", then\nleft",1\n"plain,  text é",NA\n' + extra)
+
+
+def as_jsonl(path) -> None:
+    path.write_text("".join(json.dumps({**row, "unused": [1]}) + "\n" for row in ROWS))
+
+
+def as_parquet(path) -> None:
+    pq.write_table(pa.Table.from_pylist(ROWS), path)
+
+
+@pytest.mark.parametrize("name, write", [
+    ("a.csv", as_csv), ("a.CSV", as_csv), ("a.jsonl", as_jsonl), ("a.json", as_jsonl), ("a.ndjson", as_jsonl),
+    ("a.parquet", as_parquet), ("a.pq", as_parquet)])
+def test_a_file_of_each_kind_gives_its_rows(tmp_path, name, write):
+    write(tmp_path / name)
+    assert read(source=str(tmp_path / name)) == {"train": ROWS}
+    assert read(source=f"file://{tmp_path / name}") == {"train": ROWS}
+
+
+def test_tsv_has_no_quotes(tmp_path):
+    (tmp_path / "a.tsv").write_text('text\tlabel\n"Hi", he said\tx\n5" disk\ty\n')
+    assert read(source=str(tmp_path / "a.tsv")) == {"train": [{"text": '"Hi", he said', "label": "x"},
+                                                              {"text": '5" disk', "label": "y"}]}
+
+
+def test_a_gzipped_file_is_read(tmp_path):
+    (tmp_path / "a.csv.gz").write_bytes(gzip.compress(b"text,label\nfine,x\n"))
+    assert read(source=str(tmp_path / "a.csv.gz")) == {"train": [{"text": "fine", "label": "x"}]}
+
+
+def test_labels_that_look_like_numbers_stay_as_written_and_json_numbers_become_text(tmp_path):
+    (tmp_path / "a.csv").write_text("text,label\n1,01\n2,true\n")
+    (tmp_path / "b.jsonl").write_text('{"text": "1", "label": 3}\n{"text": "2", "label": 4}\n')
+    assert [row["label"] for row in read(source=str(tmp_path / "a.csv"))["train"]] == ["01", "true"]
+    assert [row["label"] for row in read(source=str(tmp_path / "b.jsonl"))["train"]] == ["3", "4"]
+
+
+@pytest.mark.parametrize("pattern, texts", [
+    ("*.csv", "ab"), ("[a].csv", "a"), ("[!a].csv", "b"), ("?.csv", "ab"), ("**/*.csv", "abcd"), ("in/**/*.csv", "cd"),
+    ("*/*.csv", "c")])
+def test_a_glob_gives_the_rows_of_its_files_in_order_of_their_names(tmp_path, pattern, texts):
+    (tmp_path / "in" / "deep").mkdir(parents=True)
+    for name in ("b.csv", "a.csv", "in/c.csv", "in/deep/d.csv"):
+        (tmp_path / name).write_text(f"text,label\n{name[-5]},x\n")
+    (tmp_path / "a.csv.bak").write_text("text,label\nwrong,x\n")
+    assert "".join(row["text"] for row in read(source=str(tmp_path / pattern))["train"]) == texts
+
+
+def test_columns_are_mapped_and_others_left_out(tmp_path):
+    (tmp_path / "a.csv").write_text("id,sentence,topic,text\n7,good,x,wrong\n")
+    found = read(source=str(tmp_path / "a.csv"), columns={"text": "sentence", "label": "topic"})
+    assert found == {"train": [{"text": "good", "label": "x"}]}
+
+
+def test_splits_with_sources_of_their_own(tmp_path):
+    for name in ("train", "test"):
+        (tmp_path / f"{name}.csv").write_text(f"text,label\n{name},x\n")
+    found = read(train=str(tmp_path / "train.csv"), test=str(tmp_path / "test.csv"))
+    assert {split: rows[0]["text"] for split, rows in found.items()} == {"train": "train", "test": "test"}
+
+
+@pytest.mark.parametrize("body", [
+    "[{'text': 'a', 'label': 'x'}, {'text': 'b', 'label': 'y'}]",
+    "{'text': ['a', 'b'], 'label': ['x', 'y']}",
+    "__import__('pyarrow').table({'text': ['a', 'b'], 'label': ['x', 'y']})",
+    "({'text': text, 'label': label} for text, label in (('a', 'x'), ('b', 'y')))",
+])
+def test_a_function_gives_its_rows(functions, body):
+    name = functions(f"def rows():\n    return {body}\n", "given_rows")
+    assert read(source=f"package:{name}:rows") == {"train": [{"text": "a", "label": "x"}, {"text": "b", "label": "y"}]}
+
+
+def test_a_function_may_give_columns_by_number_and_take_arguments(functions):
+    name = functions("def rows(count):\n    return ['t'] * count, ['x'] * count\n", "numbered_rows")
+    found = read(source=f"package:{name}:rows", arguments={"count": 3}, columns={"text": "0", "label": "1"})
+    assert found == {"train": [{"text": "t", "label": "x"}] * 3}
+
+
+def test_a_function_that_prints_stays_quiet(functions, capsys):
+    name = functions("def rows():\n    print('noise')\n    return {'text': ['a'], 'label': ['x']}\n", "noisy_rows")
+    read(source=f"package:{name}:rows")
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("source, words", [
+    ("package:no_such_module:rows", "Install the package"),
+    ("package:no_such.module:rows", "Install the package"),
+    ("package:json:no_rows", "has no function no_rows"),
+    ("package:json", "package:MODULE:FUNCTION"),
+    ("package:a:b:c", "package:MODULE:FUNCTION"),
+])
+def test_a_function_that_is_not_there_is_named(source, words):
+    with pytest.raises(DataError, match=words):
+        read(source=source)
+
+
+def test_a_function_without_rows_gives_an_empty_split(functions):
+    with pytest.raises(DataError, match="train split is empty"):
+        read(source=f"package:{functions('def rows(): return []', 'no_rows')}:rows")
+
+
+@pytest.mark.parametrize("body", ["5", "None", "['a', 'b']", "{'text': ['a'], 'label': ['x', 'y']}"])
+def test_a_function_that_gives_no_rows_is_told_what_to_give(functions, body):
+    name = functions(f"def rows():\n    return {body}\n", "wrong_rows")
+    with pytest.raises(DataError, match="must return a list of dicts"):
+        read(source=f"package:{name}:rows")
+
+
+def test_a_local_dataset_folder_gives_its_splits(tmp_path, hub_cache):
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for name in ("train", "test"):
+        (folder / f"{name}.csv").write_text(f"text,label\n{name} one,x\n{name} two,y\n")
+    found = read(source=str(folder))
+    assert found == {name: [{"text": f"{name} one", "label": "x"}, {"text": f"{name} two", "label": "y"}]
+                     for name in ("train", "test")}
+    with pytest.raises(DataError, match=r"name it as data.source"):
+        read(train=str(folder))
+
+
+class Loaded(dict):
+    """What `datasets.load_dataset` gives."""
+
+
+def loaded(monkeypatch, **splits) -> None:
+    monkeypatch.setattr(datasets, "load_dataset", lambda source, subset: Loaded(splits))
+
+
+def test_class_labels_of_a_dataset_become_their_names(monkeypatch):
+    features = datasets.Features(text=datasets.Value("string"), label=datasets.ClassLabel(names=["neg", "pos"]))
+    part = datasets.Dataset.from_dict({"text": ["a", "b"], "label": [1, 0]}, features)
+    loaded(monkeypatch, train=part, validation=part.select([1]), unsupervised=part)
+    assert read(source="owner/name") == {"train": [{"text": "a", "label": "pos"}, {"text": "b", "label": "neg"}],
+                                         "validation": [{"text": "b", "label": "neg"}]}
+
+
+def test_tags_of_a_dataset_become_their_names(monkeypatch):
+    features = datasets.Features(tokens=datasets.List(datasets.Value("string")),
+                                 ner_tags=datasets.List(datasets.ClassLabel(names=["O", "B-X"])))
+    part = datasets.Dataset.from_dict({"tokens": [["a"], ["b", "c"]], "ner_tags": [[0], [1, 0]]}, features)
+    loaded(monkeypatch, train=part.select([1, 0]))
+    assert read(TOKEN, source="owner/name", columns={"tags": "ner_tags"})["train"] == [
+        {"tokens": ["b", "c"], "tags": ["B-X", "O"]}, {"tokens": ["a"], "tags": ["O"]}]
+
+
+def test_labels_that_a_dataset_hides_are_missing(monkeypatch):
+    features = datasets.Features(text=datasets.Value("string"), label=datasets.ClassLabel(names=["neg", "pos"]))
+    hidden = datasets.Dataset.from_dict({"text": ["a"], "label": [-1]}, features)
+    loaded(monkeypatch, train=hidden)
+    assert read(source="owner/name") == {"train": [{"text": "a", "label": None}]}
+
+
+def test_a_dataset_without_train_is_refused(monkeypatch):
+    loaded(monkeypatch, test=datasets.Dataset.from_dict({"text": ["a"], "label": ["x"]}))
+    with pytest.raises(DataError, match="no train split, only test"):
+        read(source="owner/name")
+
+
+def test_a_dataset_that_is_not_there_is_named(hub_cache):
+    with pytest.raises(DataError, match="'no-such-owner/no-such-data'"):
+        read(source="no-such-owner/no-such-data")
+
+
+@pytest.mark.parametrize("name, words", [
+    ("missing.csv", "no file matches .*missing.csv"),
+    ("missing/*.csv", "no file matches"),
+    ("missing", "neither a folder nor a file of a known kind"),
+    ("notes.txt", "neither a folder nor a file of a known kind"),
+])
+def test_a_missing_file_is_named(tmp_path, name, words):
+    (tmp_path / "notes.txt").write_text("text")
+    with pytest.raises(DataError, match=words):
+        read(source=str(tmp_path / name))
+
+
+def test_a_missing_column_names_those_there_and_the_remedy(tmp_path):
+    (tmp_path / "a.csv").write_text("sentence,label\na,x\n")
+    with pytest.raises(DataError, match=r"train split has no column 'text'.*only sentence, label.*data.columns.text"):
+        read(source=str(tmp_path / "a.csv"))
+    with pytest.raises(DataError, match="no column 'second' for text_pair"):
+        read(source=str(tmp_path / "a.csv"), columns={"text": "sentence", "text_pair": "second"})
+
+
+@pytest.mark.parametrize("name, text, words", [
+    ("a.csv", b"text,label\n", "train split is empty"),
+    ("a.csv", b"wrong,names\n", "train split is empty"),
+    ("a.csv", b"", "cannot read"),
+    ("a.csv", b"text,label\na,b,c\n", "cannot read .*a.csv as csv"),
+    ("a.csv", "text,label\ncafé,x\n".encode("latin-1"), "cannot read"),
+    ("a.jsonl", b'{"text": "a", "label"', "cannot read .*a.jsonl as json"),
+    ("a.json", b'[{"text": "a", "label": "x"}]', "cannot read"),
+    ("a.jsonl", b'{"text": {"de": "a"}, "label": "x"}\n', "text of the train split is neither text nor a list"),
+    ("a.parquet", b"text,label\n", "cannot read .*a.parquet as parquet"),
+])
+def test_a_file_that_cannot_be_read_is_named(tmp_path, name, text, words):
+    (tmp_path / name).write_bytes(text)
+    with pytest.raises(DataError, match=words):
+        read(source=str(tmp_path / name))
+
+
+def test_the_quickstarts_articles_are_in_a_fixed_order(capsys):
+    columns = bbcnews()
+    capsys.readouterr()
+    found = read(source="package:kdray.corpus.bbcnews:rows", columns={"label": "topic"})["train"]
+    assert capsys.readouterr().out == ""
+    assert [row["label"] for row in found] == columns["topic"]
+    assert len(columns["text"]) == len(columns["topic"]) == 2225
+    assert len(set(columns["topic"])) == 5
+    assert list(zip(*columns.values(), strict=True)) == sorted(zip(*columns.values(), strict=True))

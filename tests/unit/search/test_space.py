@@ -1,0 +1,80 @@
+"""The words of a search become Tune's domains and the usual first point."""
+
+import pytest
+from ray.tune.search.sample import Categorical, Float, Integer, LogUniform
+
+from kdray.config import Domain, SearchConfig, TrainingConfig, changed
+from kdray.search.describe import BASELINE, describe
+from kdray.search.space import field, first_point, tune_space
+
+TRAINING = TrainingConfig(temperature=3.0, lr=1e-4)
+
+
+def interval(low: float, high: float, log: bool = False) -> Domain:
+    return Domain(min=low, max=high, log=log)
+
+
+@pytest.mark.parametrize("name, domain, wanted", [
+    ("alpha", interval(0, 0.9), 0.5),
+    ("alpha", interval(0, 0.3), 0.3),
+    ("alpha", interval(0.7, 0.9), 0.7),
+    ("alpha", Domain(values=[0.1, 0.5]), 0.5),
+    ("alpha", Domain(values=[0.1, 0.2]), 0.1),
+    ("temperature", interval(1, 8), 3.0),
+    ("temperature", interval(4, 8), 4.0),
+    ("lr", interval(1e-5, 1e-3, True), 1e-4),
+    ("epochs", interval(6, 8), 6),
+    ("loss", Domain(values=["mse", "kl"]), "kl"),
+    ("patience", interval(1, 3), 1),
+    ("finetune.lr", interval(1e-6, 1e-5), 1e-6),
+])
+def test_the_first_point_is_alpha_a_half_and_what_is_configured_within_the_domain(name, domain, wanted):
+    [(found_name, found)] = first_point({name: domain}, TRAINING).items()
+    assert (found_name, found) == (name, wanted)
+
+
+def test_the_default_search_starts_at_alpha_a_half_and_the_configured_temperature():
+    assert first_point(SearchConfig().space, TRAINING) == {"temperature": 3.0, "alpha": 0.5}
+
+
+@pytest.mark.parametrize("name, domain, kind, log", [
+    ("alpha", interval(0, 0.9), Float, False),
+    ("lr", interval(1e-5, 1e-3, True), Float, True),
+    ("batch_size", interval(8, 64), Integer, False),
+    ("batch_size", interval(8, 64, True), Integer, True),
+    ("epochs", interval(1, 3), Integer, False),
+    ("patience", interval(1, 3), Integer, False),
+    ("finetune.epochs", interval(1, 3), Integer, False),
+    ("finetune.lr", interval(1, 3), Float, False),
+    ("dropout", interval(0, 0.5), Float, False),
+    ("temperature", interval(1, 8), Float, False),
+    ("loss", Domain(values=["kl", "mse"]), Categorical, None),
+])
+def test_a_domain_becomes_tunes(name, domain, kind, log):
+    found = tune_space({name: domain}, TRAINING)[name]
+    assert isinstance(found, kind)
+    assert log is None or isinstance(found.get_sampler(), (LogUniform, type(found)._LogUniform)) == log
+    for value in found.sample(size=50):
+        if domain.values is None:
+            assert domain.min <= value <= domain.max
+        changed(TRAINING, {name: value})
+
+
+def test_both_ends_of_whole_numbers_are_searched():
+    found = tune_space({"epochs": interval(1, 3)}, TRAINING)["epochs"]
+    assert set(found.sample(size=200)) == {1, 2, 3}
+
+
+@pytest.mark.parametrize("name, value", [
+    ("lr", 1e-4), ("finetune.lr", None), ("deepspeed.zero_optimization.stage", None)])
+def test_a_dotted_field_has_a_value_or_none(name, value):
+    assert field(TRAINING, name) == value
+
+
+@pytest.mark.parametrize("point, text", [
+    (BASELINE, "baseline (alpha 1)"),
+    ({"temperature": 2.0, "alpha": 0.123456}, "temperature 2, alpha 0.1235"),
+    ({"loss": "kl", "epochs": 3}, "loss kl, epochs 3"),
+])
+def test_a_point_is_described(point, text):
+    assert describe(point) == text

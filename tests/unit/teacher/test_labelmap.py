@@ -1,0 +1,52 @@
+"""A teacher whose label map is not the data's is told apart from one that errs."""
+
+import numpy as np
+import pytest
+
+from kdray.errors import ModelError
+from kdray.teacher.labelmap import check_label_map
+
+LABELS = ("business", "politics", "sport")
+
+
+def drawn(count: int, accuracy: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    random = np.random.default_rng(seed)
+    gold = random.integers(0, 3, count)
+    return gold, np.where(random.random(count) < accuracy, gold, random.integers(0, 3, count))
+
+
+def check(gold, predicted, labels=LABELS) -> None:
+    check_label_map(list(gold), list(predicted), labels)
+
+
+@pytest.mark.parametrize("accuracy", [0.4, 0.7, 1.0])
+@pytest.mark.parametrize("seed", range(5))
+def test_a_teacher_that_is_right_more_often_than_chance_passes(accuracy, seed):
+    check(*drawn(300, accuracy, seed))
+
+
+@pytest.mark.parametrize("order", [[1, 0, 2], [1, 2, 0], [2, 1, 0], [0, 2, 1], [2, 0, 1]])
+def test_a_permuted_map_is_named_with_the_better_accuracy(order):
+    gold, predicted = drawn(300, 0.9)
+    with pytest.raises(ModelError, match=r"label map disagrees.*with its labels permuted 0\.9") as error:
+        check(gold, np.array(order)[predicted])
+    moved = [index for index, to in enumerate(order) if to != index]
+    assert all(f"{LABELS[i]} is what it calls {LABELS[order[i]]}" in str(error.value) for i in moved)
+
+
+def test_two_swapped_labels_are_found():
+    gold = np.random.default_rng(0).integers(0, 2, 200)
+    with pytest.raises(ModelError, match=r"with its labels permuted 1.000"):
+        check(gold, 1 - gold, ("neg", "pos"))
+
+
+@pytest.mark.parametrize("predicted", [np.zeros(300, int), np.tile([0, 1, 2], 100)], ids=["constant", "independent"])
+def test_a_teacher_at_chance_is_refused(predicted):
+    with pytest.raises(ModelError, match=r"no better than chance.*0.333"):
+        check(np.repeat([0, 1, 2], 100), predicted)
+
+
+@pytest.mark.parametrize("count", [0, 1, 99])
+def test_too_few_labels_say_nothing(count):
+    gold = np.arange(count) % 3
+    check(gold, (gold + 1) % 3)

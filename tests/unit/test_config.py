@@ -1,0 +1,185 @@
+"""A config is checked from its words alone, and says which word is wrong."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+from pydantic import ValidationError
+
+from kdray.config import Config, Domain, TrainingConfig, changed, dump, explain, load, parse
+from kdray.errors import ConfigError
+
+CONFIGS = sorted(Path(__file__).parents[2].glob("jobs/configs/*.yaml"))
+
+
+def tree(**parts) -> dict:
+    return {"data": {"source": "rows.csv"}, "teacher": {"model": "folder"}, **parts}
+
+
+def space(name: str, **domain) -> dict:
+    return tree(search={"space": {name: domain}})
+
+
+def written(path: Path, text: str) -> Path:
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize("wrong, words", [
+    (tree(trainnig={}), ["'trainnig'", "did you mean 'training'"]),
+    (tree(training={"temprature": 2}), ["'training.temprature'", "did you mean 'training.temperature'"]),
+    (tree(search={"space": {"alpha": {"mn": 0, "max": 1}}}), ["'search.space.alpha.mn'", "search.space.alpha.min"]),
+    (tree(teacher={"model": "m", "finetune": {"epoch": 1}}), ["'teacher.finetune.epoch'", "teacher.finetune.epochs"]),
+    (tree(cache={"zzz": 1}), ["'cache.zzz'", "known are rows_per_shard"]),
+])
+def test_an_unknown_key_names_the_nearest_known_one(wrong, words):
+    with pytest.raises(ConfigError) as error:
+        parse(wrong, "c.yaml")
+    assert all(word in str(error.value) for word in ["c.yaml", *words])
+
+
+@pytest.mark.parametrize("wrong, words", [
+    ({"teacher": {"model": "m"}}, ["data is required"]),
+    (tree(data={}), ["`source`", "`train`"]),
+    (tree(data={"source": "a.csv", "train": "b.csv"}), ["not both"]),
+    (tree(data={"source": "a.csv", "test": "b.csv"}), ["`source` holds all splits"]),
+    (tree(data={"source": "a.csv", "columns": {"sentence": "s"}}), ["no column 'sentence'", "text, text_pair, label"]),
+    (tree(task="translation"), ["unknown task 'translation'", "token-classification"]),
+    (tree(training={"alpha": 1.5}), ["training.alpha = 1.5", "less than or equal to 1"]),
+    (tree(training={"alpha": -0.1}), ["training.alpha"]),
+    (tree(training={"alpha": float("nan")}), ["training.alpha"]),
+    (tree(training={"temperature": 0}), ["training.temperature = 0", "greater than 0"]),
+    (tree(training={"deepspeed": {"gradient_clipping": 2}}), ["training.deepspeed", "`clip`"]),
+    (tree(training={"deepspeed": {"bf16": {"enabled": True}}}), ["`precision`"]),
+    (tree(student={"layers": 2, "model": "m"}), ["exactly one of"]),
+    (tree(student={}), ["exactly one of", "none"]),
+    (tree(student={"layers": 0}), ["at least one layer"]),
+    (tree(student={"layers": []}), ["at least one layer"]),
+    (tree(name="a/b"), ["name = 'a/b'"]),
+    (tree(search={"metric": "f1"}), ["no metric 'f1'", "accuracy, macro_f1, matthews"]),
+    (space("alpha", min=0, max=1.2), ["search.space.alpha", "alpha = 1.2"]),
+    (space("alpha", values=[0.5, -1]), ["search.space.alpha", "alpha = -1"]),
+    (space("temperature", min=0, max=4), ["search.space.temperature", "temperature = 0"]),
+    (space("temperature", min=4, max=1), ["min 4.0 must be below max 1.0"]),
+    (space("temperature", min=4), ["min and max, or values"]),
+    (space("temperature", min=1, max=2, values=[1]), ["either min and max, or values"]),
+    (space("temperature", values=[]), ["search.space.temperature.values"]),
+    (space("lr", min=0, max=1, log=True), ["must be above 0"]),
+    (space("batch_size", min=1.5, max=4), ["search.space.batch_size"]),
+    (space("temprature", min=1, max=4), ["search.space.temprature", "did you mean 'temperature'"]),
+    (space("finetune.epoch", min=1, max=4), ["search.space.finetune.epoch", "'finetune.epochs'"]),
+    (space("loss", values=["kl", "kullback"]), ["search.space.loss", "kullback"]),
+])
+def test_a_wrong_value_is_refused_by_its_name(wrong, words):
+    with pytest.raises(ConfigError) as error:
+        parse(wrong, "c.yaml")
+    assert all(word in str(error.value) for word in words), str(error.value)
+
+
+@pytest.mark.parametrize("override, read, wanted", [
+    ("training.lr=1e-4", lambda c: c.training.lr, 1e-4),
+    ("training.finetune.epochs=2", lambda c: c.training.finetune.epochs, 2),
+    ("student.layers=[0, 2]", lambda c: c.student.layers, [0, 2]),
+    ("data.columns.text=a=b", lambda c: c.data.columns, {"text": "a=b"}),
+    ("search.space.alpha={min: 0, max: 0.2}", lambda c: c.search.space["alpha"].max, 0.2),
+    ("training.patience=null", lambda c: c.training.patience, None),
+    ("training.deepspeed.zero_optimization.stage=2", lambda c: c.training.deepspeed["zero_optimization"]["stage"], 2),
+])
+def test_a_dotted_override_changes_one_field(tmp_path, override, read, wanted):
+    path = written(tmp_path / "c.yaml", yaml.safe_dump(tree()))
+    assert read(load(path, [override])) == wanted
+
+
+@pytest.mark.parametrize("override, words", [
+    ("training.lr", "must look like"),
+    ("=3", "must look like"),
+    ("data.source.path=x", "`source` is a single value"),
+    ("training.lrr=1", "did you mean 'training.lr'"),
+    ("training.lr=[", "not a YAML value"),
+])
+def test_a_wrong_override_is_refused(tmp_path, override, words):
+    path = written(tmp_path / "c.yaml", yaml.safe_dump(tree()))
+    with pytest.raises(ConfigError, match=r"override|single|mean") as error:
+        load(path, [override])
+    assert words in str(error.value)
+
+
+@pytest.mark.parametrize("text, words", [
+    ("", "must hold a mapping"),
+    ("- a", "found list"),
+    ("a: [", "is not YAML"),
+    ("1: 2\ndata: {source: a}\nteacher: {model: m}", "keys should be strings"),
+])
+def test_a_file_that_is_no_config_is_refused(tmp_path, text, words):
+    with pytest.raises(ConfigError, match=words):
+        load(written(tmp_path / "c.yaml", text))
+
+
+@pytest.mark.parametrize("name", ["missing.yaml", ""])
+def test_a_path_that_is_no_file_is_refused(tmp_path, name):
+    with pytest.raises(ConfigError, match="config file"):
+        load(tmp_path / name)
+
+
+def test_numbers_with_an_exponent_are_numbers_where_no_type_is_known(tmp_path):
+    text = yaml.safe_dump(tree()) + "search: {space: {lr: {values: [1e-5, 3E+1, .5e-3, 1.0e-4]}}}\n"
+    assert load(written(tmp_path / "c.yaml", text)).search.space["lr"].values == [1e-5, 30.0, 5e-4, 1e-4]
+
+
+def test_every_field_has_a_description_and_appears_once():
+    fields = list(explain())
+    names = [name for name, _, _ in fields]
+    assert len(set(names)) == len(names) > 70
+    assert {"data.max_length", "training.alpha", "teacher.finetune", "teacher.finetune.lr"} <= set(names)
+    assert [name for name, _, text in fields if not text.strip() or "\n" in text] == []
+    assert ("teacher.model", "required") in [(name, default) for name, default, _ in fields]
+    assert ("training.alpha", "0.5") in [(name, default) for name, default, _ in fields]
+
+
+def test_a_domain_describes_its_fields_too():
+    assert all(text for _, _, text in explain(Domain))
+
+
+def test_the_tree_is_frozen():
+    config = parse(tree(), "c.yaml")
+    with pytest.raises(ValidationError):
+        config.name = "other"
+    with pytest.raises(ValidationError):
+        config.training.lr = 1.0
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
+def test_the_shipped_configs_load(path):
+    assert load(path).training.lr > 0
+
+
+def test_there_are_shipped_configs():
+    assert CONFIGS
+
+
+def test_a_dumped_config_loads_as_the_same(tmp_path):
+    config = parse(tree(teacher={"model": "m", "finetune": {"lr": 1e-7}}, student={"fresh": {"hidden_size": 8}},
+                        search={"space": {"lr": {"values": [1e-5, 2e-5]}, "alpha": {"min": 0, "max": 0.5}}},
+                        name="run-1.b"), "c.yaml")
+    assert load(written(tmp_path / "c.yaml", dump(config))) == config
+    assert Config.model_validate_json(config.model_dump_json()) == config
+
+
+def test_storage_is_made_absolute_and_uris_stay(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert parse(tree(storage="here"), "c").storage == str(tmp_path / "here")
+    assert parse(tree(storage="s3://bucket/x/"), "c").storage == "s3://bucket/x"
+
+
+def test_the_metric_that_picks_is_the_tasks_first_unless_named():
+    assert parse(tree(), "c").metric == "accuracy"
+    assert parse(tree(task="token-classification"), "c").metric == "f1"
+    assert parse(tree(search={"metric": "matthews"}), "c").metric == "matthews"
+
+
+def test_changed_gives_a_checked_copy():
+    settings = TrainingConfig()
+    assert changed(settings, {"alpha": 0.1, "finetune.lr": 1e-6}).finetune.lr == 1e-6
+    assert settings.alpha == 0.5 and settings.finetune is None
+    with pytest.raises(ConfigError, match="alpha = 2"):
+        changed(settings, {"alpha": 2})

@@ -1,0 +1,153 @@
+"""An artefact is whole or absent, whatever happens while it is written."""
+
+import errno
+import json
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from kdray.errors import StorageError
+from kdray.storage import MANIFEST, Store, content_key
+
+
+@pytest.fixture
+def store(tmp_path) -> Store:
+    return Store(str(tmp_path / "store"))
+
+
+def publish(store: Store, key: str, text: str) -> dict:
+    with store.staging("things") as folder:
+        (folder / "file.txt").write_text(text)
+        return store.publish("things", key, folder, {"parents": {"a": "b"}})
+
+
+def everything(store: Store) -> list[str]:
+    return sorted(str(path.relative_to(store.root)) for path in Path(store.root).rglob("*"))
+
+
+@pytest.fixture
+def full_disk(monkeypatch):
+    def refuse(handle):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", refuse)
+
+
+def test_a_published_artefact_has_its_files_and_a_manifest_with_parents(store):
+    made = publish(store, "k1", "whole")
+    assert store.manifest("things", "k1") == made
+    assert made == {"version": 1, "kind": "things", "key": "k1", "parents": {"a": "b"}}
+    assert (store.fetch("things", "k1") / "file.txt").read_text() == "whole"
+
+
+def test_without_a_manifest_an_artefact_is_not_there_and_is_made_anew(store):
+    folder = Path(store.path("things", "k1"))
+    folder.mkdir(parents=True)
+    (folder / "file.txt").write_text("half")
+    assert store.manifest("things", "k1") is None
+    publish(store, "k1", "whole")
+    assert (folder / "file.txt").read_text() == "whole"
+
+
+def test_an_exception_while_staging_leaves_nothing(store):
+    with pytest.raises(RuntimeError, match="boom"):
+        with store.staging("things") as folder:
+            (folder / "file.txt").write_text("half")
+            raise RuntimeError("boom")
+    assert everything(store) == ["things"]
+
+
+def test_staged_folders_are_not_listed(store):
+    publish(store, "k1", "whole")
+    with store.staging("things"):
+        assert store.names("things") == ["k1"]
+
+
+def test_the_second_publisher_of_a_key_changes_nothing(store):
+    publish(store, "k1", "first")
+    publish(store, "k1", "second")
+    assert (store.fetch("things", "k1") / "file.txt").read_text() == "first"
+    assert everything(store) == ["things", "things/k1", "things/k1/file.txt", f"things/k1/{MANIFEST}"]
+
+
+@pytest.mark.parametrize("text, words", [
+    (b"", "is not a manifest"),
+    (b'{"version": 1, "ki', "is not a manifest"),
+    (b'\xff\xfe', "is not a manifest"),
+    (b'{"version": 99}', "manifest version 99, this kdray reads 1"),
+    (b'{}', "manifest version None"),
+    (b'[1]', "manifest version None"),
+])
+def test_a_torn_manifest_or_one_of_another_version_is_refused(store, text, words):
+    store.write(text, "things", "k1", MANIFEST)
+    with pytest.raises(StorageError, match=words):
+        store.manifest("things", "k1")
+
+
+def test_a_write_on_a_full_disk_leaves_the_old_file_and_says_so(store, full_disk):
+    Path(store.path("a")).mkdir(parents=True)
+    Path(store.path("a", "file")).write_bytes(b"old")
+    with pytest.raises(StorageError, match="no space left on the device"):
+        store.write(b"new", "a", "file")
+    assert store.read("a", "file") == b"old"
+    assert everything(store) == ["a", "a/file"]
+
+
+def test_a_publication_on_a_full_disk_leaves_nothing(store, full_disk):
+    with pytest.raises(StorageError, match="no space left"):
+        publish(store, "k1", "whole")
+    assert everything(store) == ["things"]
+    assert store.manifest("things", "k1") is None
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS])
+def test_a_folder_that_may_not_be_written_is_named(store, monkeypatch, number):
+    def refuse(source, target):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "replace", refuse)
+    with pytest.raises(StorageError, match=r"cannot write to .*store"):
+        store.write(b"new", "a", "file")
+    assert everything(store) == ["a"]
+
+
+def test_content_keys_are_stable_and_tell_inputs_apart():
+    assert content_key({"b": [1, "é"], "a": None}) == "f8f17faab95c024891d173fa43442b0e"
+    assert content_key({"a": 1, "b": 2}) == content_key({"b": 2, "a": 1})
+    different = [{"a": 1}, {"a": 1.5}, {"a": "1"}, {"a": [1]}, {"a": None}, {}, {"b": 1}, [["a", 1]]]
+    assert len({content_key(inputs) for inputs in different}) == len(different)
+    assert all(len(content_key(inputs)) == 32 for inputs in different)
+
+
+def test_content_keys_are_those_of_another_process():
+    inputs = {"labels": ["b", "a"], "rows": {"train": "x", "test": "y"}}
+    code = f"from kdray.storage import content_key; print(content_key({inputs!r}))"
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True,
+                          env={**os.environ, "PYTHONHASHSEED": "7"}).stdout.strip()
+    assert told == content_key(inputs)
+
+
+def test_a_store_travels_by_its_uri(store):
+    store.write(b"x", "a")
+    assert pickle.loads(pickle.dumps(store)).read("a") == b"x"
+
+
+def test_files_are_sized_and_deleted_and_absence_is_no_error(store):
+    store.write(b"xyz", "a", "file")
+    assert (store.size("a", "file"), store.size("a"), store.size("b")) == (3, None, None)
+    store.delete("a", "file")
+    store.delete("a", "file")
+    store.delete_folder("a")
+    store.delete_folder("a")
+    assert store.names("a") == [] and not store.exists("a")
+
+
+def test_a_manifest_keeps_text_as_it_is(store):
+    store.write(b"", "x")
+    with store.staging("things") as folder:
+        store.publish("things", "k", folder, {"labels": ["é", "日本"]})
+    assert json.loads(store.read("things", "k", MANIFEST))["labels"] == ["é", "日本"]

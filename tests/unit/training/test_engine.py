@@ -1,0 +1,58 @@
+"""The schedule, the options and the groups that DeepSpeed gets."""
+
+import numpy as np
+import pytest
+import torch
+
+from kdray.config import TrainingConfig
+from kdray.training.engine import engine_options, make_optimizer, rate
+
+
+@pytest.mark.parametrize("decay", ["linear", "cosine", "constant"])
+@pytest.mark.parametrize("steps, warmup", [(100, 0.1), (7, 0.25), (1, 0.5), (10, 0.0)])
+def test_the_rate_rises_to_its_peak_then_falls_and_stays_above_zero(decay, steps, warmup):
+    rates = [rate(step, steps, warmup, decay) for step in range(steps)]
+    rising = int(np.ceil(warmup * steps))
+    assert max(rates) == 1.0 and min(rates) > 0
+    np.testing.assert_allclose(rates[:rising], [(step + 1) / rising for step in range(rising)])
+    assert all(a >= b for a, b in zip(rates[rising:], rates[rising + 1:], strict=False))
+    if decay == "constant":
+        assert rates[rising:] == [1.0] * (steps - rising)
+
+
+@pytest.mark.parametrize("decay, wanted", [("linear", [1, 0.75, 0.5, 0.25, 0]),
+                                           ("cosine", [1, 0.853553, 0.5, 0.146447, 0])])
+def test_the_fall_of_the_rate(decay, wanted):
+    np.testing.assert_allclose([rate(step, 4, 0.0, decay) for step in range(5)], wanted, atol=1e-6)
+    assert rate(9, 4, 0.0, decay) == pytest.approx(0, abs=1e-12)
+
+
+def options(precision: str = "float32", workers: int = 1, **changes) -> dict:
+    return engine_options({**TrainingConfig().model_dump(), **changes}, precision, workers)
+
+
+@pytest.mark.parametrize("batch_size, workers, accumulation, micro", [
+    (32, 1, 1, 32), (32, 2, 2, 8), (30, 4, 1, 7), (2, 4, 1, 1)])
+def test_a_step_is_shared_among_workers_and_micro_batches(batch_size, workers, accumulation, micro):
+    found = options(workers=workers, batch_size=batch_size, accumulation=accumulation)
+    assert found["train_micro_batch_size_per_gpu"] == micro
+    assert found["gradient_accumulation_steps"] == accumulation
+
+
+@pytest.mark.parametrize("precision, mode", [("float32", None), ("bfloat16", "torch_autocast"), ("float16", "fp16")])
+def test_precision_becomes_one_mode(precision, mode):
+    found = options(precision)
+    assert [name for name in ("torch_autocast", "fp16", "bf16") if name in found] == ([mode] if mode else [])
+
+
+def test_deepspeed_options_are_passed_through():
+    found = options(deepspeed={"zero_optimization": {"stage": 2}}, clip=0.5)
+    assert found["zero_optimization"] == {"stage": 2} and found["gradient_clipping"] == 0.5
+
+
+def test_biases_and_norms_do_not_decay():
+    model = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.LayerNorm(2))
+    decayed, plain = make_optimizer(model, 1e-3, 0.1).param_groups
+    assert (decayed["weight_decay"], plain["weight_decay"]) == (0.1, 0.0)
+    assert [tuple(weight.shape) for weight in decayed["params"]] == [(2, 3)]
+    assert len(plain["params"]) == 3
