@@ -51,7 +51,8 @@ def run_sweep(sweep: Sweep) -> list[dict[str, Any]]:
     `student` (key, None where it was not finished), `history` and `error`. Raises ClusterError where a trial
     does not fit, TrainingError where all trials or the baseline failed.
     """
-    os.environ.update(TUNE_DISABLE_STRICT_METRIC_CHECKING="1", TUNE_DISABLE_SIGINT_HANDLER="1", TUNE_DISABLE_AUTO_CALLBACK_LOGGERS="1",
+    os.environ.update(TUNE_DISABLE_STRICT_METRIC_CHECKING="1", TUNE_DISABLE_SIGINT_HANDLER="1",
+                      TUNE_DISABLE_AUTO_CALLBACK_LOGGERS="1",
                       RAY_CHDIR_TO_TRIAL_DIR="0", RAY_AIR_NEW_OUTPUT="0",
                       TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S="0")
     logging.getLogger("ray.tune").setLevel(logging.ERROR)

@@ -1,20 +1,21 @@
 """Progress of a worker process becomes a bar, or lines, of the driver.
 
-Workers tell an actor how far they are; a thread of the driver asks it. Nothing of a worker's own output
+Workers tell an actor how far they are; the driver asks it while it waits. Nothing of a worker's own output
 is needed for that, so Ray's and DeepSpeed's remarks stay in their log files.
 """
 
-import contextlib
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
+from concurrent.futures import Future, wait
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import ray
 
 from kdray.progress import Progress, progress
 
+T = TypeVar("T")
 _POLL = 1.0
 _TELL = 0.5
 
@@ -81,37 +82,50 @@ class Silent:
         """Nothing."""
 
 
-@contextlib.contextmanager
-def watched(prefix: str) -> Iterator[Any]:
-    """A board whose counts are shown by this process until the end of the block."""
-    board, ended = ray.remote(num_cpus=0)(Board).remote(), threading.Event()
-    thread = threading.Thread(target=_show, args=(board, prefix, ended), daemon=True)
-    thread.start()
+def watch(prefix: str, work: Callable[[Any], T]) -> T:
+    """`work(board)`, run in a thread of its own, while this thread shows what the board is told.
+
+    So Ctrl-C reaches this thread at once, whatever Ray does with signals in the thread that waits for workers.
+    """
+    board: Any = ray.remote(num_cpus=0)(Board).remote()
+    future: Future[T] = Future()
+    threading.Thread(target=_fulfil, args=(future, work, board), daemon=True).start()
+    shown = Shown(prefix)
     try:
-        yield board
+        while not future.done():
+            wait([future], _POLL)
+            shown.update(ray.get(board.read.remote()))
     finally:
-        ended.set()
-        thread.join()
-        ray.kill(board)  # type: ignore[arg-type]
+        ray.kill(board)
+    return future.result()
 
 
-def _show(board: Any, prefix: str, ended: threading.Event) -> None:
-    shown: list[Progress] = []
-    seen: list[int] = []
-    last = False
-    while not last:
-        last = ended.wait(_POLL)
-        try:
-            counts: list[Count] = ray.get(board.read.remote())
-        except ray.exceptions.RayError:
-            return
+def _fulfil(future: "Future[T]", work: Callable[[Any], T], board: Any) -> None:
+    try:
+        future.set_result(work(board))
+    except BaseException as error:
+        future.set_exception(error)
+
+
+class Shown:
+    """The board's counts, as this process shows them."""
+
+    def __init__(self, prefix: str):
+        self._prefix = prefix
+        self._shown: list[Progress | None] = []
+        self._seen: list[int] = []
+
+    def update(self, counts: list[Count]) -> None:
+        """Shows what is new."""
         for place, count in enumerate(counts):
-            if place == len(shown):
-                shown.append(progress(f"{prefix} {count.label}", count.total, done=count.start))
-                seen.append(count.start)
-            if seen[place] >= 0:
-                shown[place].advance(count.done - seen[place], count.note)
-                seen[place] = count.done
-            if count.closed and seen[place] >= 0:
-                shown[place].close()
-                seen[place] = -1
+            if place == len(self._shown):
+                self._shown.append(progress(f"{self._prefix} {count.label}", count.total, done=count.start))
+                self._seen.append(count.start)
+            shown = self._shown[place]
+            if shown is None:
+                continue
+            shown.advance(count.done - self._seen[place], count.note)
+            self._seen[place] = count.done
+            if count.closed:
+                shown.close()
+                self._shown[place] = None

@@ -4,6 +4,7 @@ Knows nothing about Ray: who reports, restores and shows progress is handed in. 
 interrupted and restored takes the same steps on the same batches as one that is not.
 """
 
+import gc
 import json
 import os
 import tempfile
@@ -280,5 +281,6 @@ def run_in_process(job: TrainingJob, here: Surroundings) -> dict[str, Any]:
     if not dist.is_initialized():
         os.environ.update(RANK="0", LOCAL_RANK="0", WORLD_SIZE="1", MASTER_ADDR="127.0.0.1", MASTER_PORT="0")
         dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    gc.collect()  # an engine refers to itself: the last run's is still there
     return train(job, here)
 

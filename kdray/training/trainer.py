@@ -18,7 +18,7 @@ from kdray.cluster import check_resources, cluster_cpus
 from kdray.errors import KdrayError, TrainingError
 from kdray.progress import Progress
 from kdray.storage import Store
-from kdray.training.board import Silent, Told, watched
+from kdray.training.board import Silent, Told, watch
 from kdray.training.job import TrainingJob
 from kdray.training.loop import train
 
@@ -61,8 +61,8 @@ def fit(job: TrainingJob, origin: str, callbacks: list[Any] | None = None) -> di
     settings = job.settings
     cpus = settings["num_cpus"] or max(1.0, cluster_cpus() // settings["workers"])
     check_resources(settings["workers"], {"CPU": cpus, "GPU": settings["num_gpus"]}, f"{origin}.workers")
-    with watched(job.kind.removesuffix("s")) as board:
-        result = _run(_trainer(job, cpus, store, board, callbacks or []))
+    result = watch(job.kind.removesuffix("s"),
+                   lambda board: _run(_trainer(job, cpus, store, board, callbacks or [])))
     if isinstance(result, str):
         raise TrainingError(result)
     store.delete_folder(FOLDER, f"{job.kind}-{job.key}")
