@@ -19,7 +19,7 @@ from kdray.corpus.build import SPLITS, build_corpus, corpus_key
 from kdray.corpus.sources import read_splits
 from kdray.corpus.tokenizer import tokenizer_fingerprint
 from kdray.errors import ConfigError, ModelError
-from kdray.models.folder import fingerprint, label_order, locate, read_config
+from kdray.models.folder import fingerprint, label_order, locate, positions, read_config
 from kdray.storage import Store, content_key
 from kdray.tasks import TASKS
 
@@ -69,7 +69,7 @@ class Pipeline:
             self.store, key, self.tables, self.task, self.config.data, folder, order)
 
     def _check_length(self, folder: Path) -> None:
-        longest = read_config(folder).get("max_position_embeddings")
+        longest = positions(read_config(folder))
         if longest and self.config.data.max_length > longest:
             raise ConfigError(f"data.max_length = {self.config.data.max_length} is more than the {longest} positions "
                               f"of {folder}")

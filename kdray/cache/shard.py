@@ -14,6 +14,7 @@ from kdray.errors import CacheError
 from kdray.storage import Store, content_key
 
 KIND = "shards"
+_DIGEST = b"sha256"
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,7 @@ def encode_shard(logits: list[np.ndarray], targets: list[np.ndarray]) -> pa.Buff
         "targets": _lists([np.asarray(row, np.int32) for row in targets], pa.int32()),
         "logits": _lists([row.astype(np.float32).ravel() for row in logits], pa.float32()),
     })
+    table = table.replace_schema_metadata({_DIGEST: _digest(table)})
     sink = pa.BufferOutputStream()
     with pa.ipc.new_file(sink, table.schema) as writer:
         writer.write_table(table)
@@ -81,7 +83,7 @@ def find_shard(store: Store, key: str, rows: int) -> Receipt | None:
         table = pa.ipc.open_file(pa.py_buffer(data)).read_all()
     except (FileNotFoundError, pa.ArrowInvalid):
         return None
-    if table.num_rows != rows:
+    if table.num_rows != rows or (table.schema.metadata or {}).get(_DIGEST) != _digest(table):
         return None
     return Receipt(key, rows, len(data), hashlib.sha256(data).hexdigest())
 
@@ -102,6 +104,13 @@ def open_shard(store: Store, receipt: Receipt) -> pa.Table:
         raise CacheError(f"shard {where} is corrupt: {data.size} bytes that do not match the checksum of the "
                          f"{receipt.bytes} bytes in the manifest. {remedy}")
     return pa.ipc.open_file(pa.py_buffer(data)).read_all()
+
+
+def _digest(table: pa.Table) -> bytes:
+    """SHA-256 over the values, so that a shard can be trusted before a manifest has its checksum."""
+    parts = [column.combine_chunks() for column in table.columns]
+    values = [array.to_numpy().tobytes() for part in parts for array in (part.offsets, part.values)]
+    return hashlib.sha256(b"".join(values)).hexdigest().encode()
 
 
 def _lists(rows: list[np.ndarray], kind: pa.DataType) -> pa.ListArray:

@@ -4,6 +4,7 @@ Knows nothing about models; the labels' order may be given, as a teacher knows i
 """
 
 import hashlib
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from kdray.progress import progress
 from kdray.storage import Store, content_key
 from kdray.tasks import Row, Task
 
+logger = logging.getLogger("kdray")
 KIND = "corpus"
 SPLITS = ("train", "validation", "test")
 _BATCH = 1000
@@ -44,6 +46,7 @@ def build_corpus(store: Store, key: str, tables: dict[str, pa.Table], task: Task
     for split, found in rows.items():
         _check(split, found, task)
     rows = _cut_missing(rows, task, data)
+    _tell_leaks(rows, task)
     labels = label_names(rows, task, label_order)
     tokenizer = load_tokenizer(tokenizer_folder)
     with store.staging(KIND) as folder:
@@ -107,6 +110,15 @@ def _cut_missing(rows: dict[str, list[Row]], task: Task, data: DataConfig) -> di
                             min(0.5, share * whole / len(train)), data.seed)
             rows = {**rows, "train": [train[i] for i in kept], split: [train[i] for i in off]}
     return rows
+
+
+def _tell_leaks(rows: dict[str, list[Row]], task: Task) -> None:
+    known = {str(task.item(row)) for row in rows["train"]}
+    for split in ("validation", "test"):
+        leaks = sum(str(task.item(row)) in known for row in rows[split])
+        if leaks:
+            logger.warning("%d of %d %s rows have a text that is in train too: the metrics flatter every model",
+                           leaks, len(rows[split]), split)
 
 
 def _write(path: Path, split: str, rows: list[Row], labels: list[str], task: Task, tokenizer: Any,

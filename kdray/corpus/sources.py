@@ -6,6 +6,7 @@ Knows nothing about splits, labels or tokens.
 import contextlib
 import importlib
 import io
+import logging
 import re
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from kdray.errors import DataError
 from kdray.storage import absolute_uri
 from kdray.tasks import Task
 
+logger = logging.getLogger("kdray")
+
 FORMATS = {".csv": "csv", ".tsv": "tsv", ".json": "json", ".jsonl": "json", ".ndjson": "json",
            ".parquet": "parquet", ".pq": "parquet"}
 SPLIT_NAMES = {"train": "train", "validation": "validation", "valid": "validation", "dev": "validation",
@@ -31,11 +34,21 @@ def read_splits(data: DataConfig, task: Task) -> dict[str, pa.Table]:
     Raises DataError where a file, dataset, function or column is missing, or a split is empty.
     """
     if data.source is not None:
-        found = _read(data.source, data, task)
+        found = _with_labels(_read(data.source, data, task), data, task)
     else:
         named = {"train": data.train, "validation": data.validation, "test": data.test}
         found = {name: _only(_read(source, data, task), source) for name, source in named.items() if source}
     return {name: _task_columns(table, name, data, task) for name, table in found.items()}
+
+
+def _with_labels(tables: dict[str, pa.Table], data: DataConfig, task: Task) -> dict[str, pa.Table]:
+    """Without splits other than train whose labels are withheld, as in the test splits of benchmarks."""
+    column = data.columns.get(task.label_column, task.label_column)
+    withheld = [name for name, table in tables.items() if name != "train" and table.num_rows
+                and column in table.column_names and table.column(column).null_count == table.num_rows]
+    for name in withheld:
+        logger.warning("the %s split of %s has no labels: it is left out, and cut off train instead", name, data.source)
+    return {name: table for name, table in tables.items() if name not in withheld}
 
 
 def _only(tables: dict[str, pa.Table], source: str) -> pa.Table:

@@ -56,7 +56,10 @@ def _domain(domain: Domain, whole: bool) -> Any:
 
 def _nearest(domain: Domain, value: Any) -> Any:
     if domain.values is not None:
-        return value if value in domain.values else domain.values[0]
+        numbers = [item for item in domain.values if isinstance(item, (int, float))]
+        if value in domain.values or not numbers or not isinstance(value, (int, float)):
+            return value if value in domain.values else domain.values[0]
+        return min(numbers, key=lambda item: abs(item - value))
     assert domain.min is not None and domain.max is not None
     if value is None:
         return domain.min

@@ -99,7 +99,7 @@ def test_a_missing_shard_is_missing_when_opened(store):
         open_shard(store, receipt)
 
 
-@pytest.mark.parametrize("spoil", [truncate, empty, lambda data: b"not arrow at all"])
+@pytest.mark.parametrize("spoil", [truncate, flip, empty, lambda data: b"not arrow at all"])
 def test_a_torn_shard_is_not_found(store, spoil):
     written(store)
     file(store).write_bytes(spoil(file(store).read_bytes()))

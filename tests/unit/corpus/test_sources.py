@@ -195,6 +195,14 @@ def test_labels_that_a_dataset_hides_are_missing(monkeypatch):
     assert read(source="owner/name") == {"train": [{"text": "a", "label": None}]}
 
 
+def test_a_split_with_withheld_labels_is_left_out(monkeypatch):
+    features = datasets.Features(text=datasets.Value("string"), label=datasets.ClassLabel(names=["neg", "pos"]))
+    given = datasets.Dataset.from_dict({"text": ["a"], "label": [1]}, features)
+    hidden = datasets.Dataset.from_dict({"text": ["b"], "label": [-1]}, features)
+    loaded(monkeypatch, train=given, validation=given, test=hidden)
+    assert set(read(source="owner/name")) == {"train", "validation"}
+
+
 def test_a_dataset_without_train_is_refused(monkeypatch):
     loaded(monkeypatch, test=datasets.Dataset.from_dict({"text": ["a"], "label": ["x"]}))
     with pytest.raises(DataError, match="no train split, only test"):

@@ -19,7 +19,7 @@ def interval(low: float, high: float, log: bool = False) -> Domain:
     ("alpha", interval(0, 0.3), 0.3),
     ("alpha", interval(0.7, 0.9), 0.7),
     ("alpha", Domain(values=[0.1, 0.5]), 0.5),
-    ("alpha", Domain(values=[0.1, 0.2]), 0.1),
+    ("alpha", Domain(values=[0.1, 0.2]), 0.2),
     ("temperature", interval(1, 8), 3.0),
     ("temperature", interval(4, 8), 4.0),
     ("lr", interval(1e-5, 1e-3, True), 1e-4),

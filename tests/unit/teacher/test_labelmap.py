@@ -50,3 +50,19 @@ def test_a_teacher_at_chance_is_refused(predicted):
 def test_too_few_labels_say_nothing(count):
     gold = np.arange(count) % 3
     check(gold, (gold + 1) % 3)
+
+
+def test_swapped_entities_are_found_behind_the_words_outside():
+    random = np.random.default_rng(0)
+    gold = random.choice(4, 400, p=[0.85, 0.05, 0.05, 0.05])
+    with pytest.raises(ModelError, match=r"B-PER is what it calls B-LOC, B-LOC is what it calls B-PER"):
+        check(gold, np.array([0, 2, 1, 3])[gold], ("O", "B-PER", "B-LOC", "B-ORG"))
+
+
+@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("labels, accuracy", [(77, 0.5), (150, 0.7)])
+def test_many_labels_and_few_rows_do_not_condemn_a_sound_teacher(labels, accuracy, seed):
+    random = np.random.default_rng(seed)
+    gold = random.integers(0, labels, 100)
+    predicted = np.where(random.random(100) < accuracy, gold, random.integers(0, labels, 100))
+    check(gold, predicted, tuple(map(str, range(labels))))
