@@ -65,11 +65,14 @@ def run_sweep(sweep: Sweep) -> list[dict[str, Any]]:
 
 
 def trial_resources(settings: dict[str, Any]) -> tuple[dict[str, float], dict[str, float]]:
-    """Resources of a trial's own process, and of all its processes."""
+    """Resources of a trial's own process, and of all its processes.
+
+    A process that only waits for its workers takes no CPU; a byte of memory stands for what Tune must be given.
+    """
     worker = {"CPU": settings["num_cpus"] or 1.0, "GPU": settings["num_gpus"]}
     if settings["workers"] == 1:
         return worker, worker
-    return {"CPU": 0.0}, {name: need * settings["workers"] for name, need in worker.items()}
+    return {"memory": 1.0}, {name: need * settings["workers"] for name, need in worker.items()}
 
 
 def _tuner(sweep: Sweep, store: Store) -> tune.Tuner:

@@ -158,7 +158,7 @@ class Run:
         done = sum(len(step) for step in plan[:self.state.step])
         show = self.here.progress(f"epoch {number}/{sum(s.epochs for s in self.stages)}", len(self.train_rows), done)
         engine.train()
-        self.loss_sum, first = torch.zeros(()), self.state.step
+        self.loss_sum, first = torch.zeros((), device=engine.device), self.state.step
         for step in range(first, len(plan)):
             self._step(engine, stage, plan[step], (number, step))
             self.state.step = step + 1
@@ -180,7 +180,7 @@ class Run:
             # DeepSpeed means over workers and micro-batches; `share` has divided by the whole step already.
             engine.backward(losses.sum() * batch.share * self.here.workers * accumulation)
             engine.step()
-            self.loss_sum = self.loss_sum + (losses.detach().sum() * batch.share * self.here.workers).cpu()
+            self.loss_sum += losses.detach().sum() * batch.share * self.here.workers
 
     def _losses(self, engine: Any, stage: Stage, batch: Batch) -> torch.Tensor:
         inputs = batch.inputs.to(engine.device)
@@ -276,11 +276,16 @@ def stages(settings: dict[str, Any]) -> list[Stage]:
     return [*found, Stage(last["epochs"], last["lr"], 1.0)] if last else found
 
 
+def backend(num_gpus: float) -> str:
+    """Backend of the process group: gloo, and beside it nccl for what is on a GPU."""
+    return "cpu:gloo,cuda:nccl" if num_gpus else "gloo"
+
+
 def run_in_process(job: TrainingJob, here: Surroundings) -> dict[str, Any]:
     """`train` in this process alone, with a process group of one."""
     if not dist.is_initialized():
         os.environ.update(RANK="0", LOCAL_RANK="0", WORLD_SIZE="1", MASTER_ADDR="127.0.0.1", MASTER_PORT="0")
-        dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+        dist.init_process_group(backend(job.settings["num_gpus"]), store=dist.HashStore(), rank=0, world_size=1)
     gc.collect()  # an engine refers to itself: the last run's is still there
     return train(job, here)
 

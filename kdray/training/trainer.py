@@ -20,7 +20,7 @@ from kdray.progress import Progress
 from kdray.storage import Store
 from kdray.training.board import Silent, Told, watch
 from kdray.training.job import TrainingJob
-from kdray.training.loop import train
+from kdray.training.loop import backend, train
 
 FOLDER = "train"
 os.environ.setdefault("RAY_TRAIN_ENABLE_STATE_TRACKING", "0")
@@ -75,7 +75,7 @@ def _trainer(job: TrainingJob, cpus: float, store: Store, board: Any,
     return ray.train.torch.TorchTrainer(
         _worker,  # type: ignore[arg-type]
         train_loop_config={"job": replace(job, threads=max(1, int(cpus))), "board": board},
-        torch_config=ray.train.torch.TorchConfig(backend="nccl" if settings["num_gpus"] else "gloo"),
+        torch_config=ray.train.torch.TorchConfig(backend=backend(settings["num_gpus"])),
         scaling_config=ray.train.ScalingConfig(
             num_workers=settings["workers"], use_gpu=settings["num_gpus"] > 0,
             resources_per_worker={"CPU": cpus, **_gpus(settings)}),

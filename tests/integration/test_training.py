@@ -100,3 +100,10 @@ def test_entities_are_distilled(tmp_path: Path, cluster: None) -> None:
         "training": {"epochs": 6, "lr": 3e-3, "loss": "mse", "alpha": 0.1}})
     made = Pipeline(load(write_config(tmp_path / "c.yaml", config))).student
     assert made["validation"]["f1"] > 0.9
+
+
+def test_trials_of_two_workers_share_the_cluster(store: Path, rows: Path, teacher: Path, alone: dict) -> None:
+    config = small_config(store, rows, teacher, {
+        "training": {"epochs": 1, "lr": 3e-3, "num_cpus": 1, "workers": 2}, "search": {"trials": 1}})
+    sweep = Pipeline(load(write_config(store.parent / "sweep.yaml", config))).sweep
+    assert [trial["state"] for trial in sweep["trials"]] == ["finished", "finished"]
