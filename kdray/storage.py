@@ -171,8 +171,8 @@ class Store:
             return Path(self.path(kind, key))
         target = Path(tempfile.gettempdir()) / "kdray" / content_key(self.uri) / kind / key
         if not (target / MANIFEST).exists():
-            target.parent.mkdir(parents=True, exist_ok=True)
             partial = target.parent / f".tmp-{uuid.uuid4().hex}"
+            partial.mkdir(parents=True)
             pafs.copy_files(self.path(kind, key), str(partial), source_filesystem=self._fs)
             try:
                 os.rename(partial, target)
