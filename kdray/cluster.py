@@ -17,8 +17,9 @@ def connect() -> None:
         return
     warnings.filterwarnings("ignore", category=FutureWarning, module="ray")
     try:
-        ray.init(logging_level=logging.ERROR, log_to_driver=False,
-                 include_dashboard=None if os.environ.get("RAY_ADDRESS") else False,
+        address = os.environ.get("RAY_ADDRESS")
+        ray.init(address or "local", logging_level=logging.ERROR, log_to_driver=False,
+                 include_dashboard=None if address else False,
                  runtime_env={"env_vars": {"HF_HUB_OFFLINE": os.environ.get("HF_HUB_OFFLINE", "0"),
                                            "TOKENIZERS_PARALLELISM": "false"}})
     except ConnectionError as error:

@@ -23,7 +23,7 @@ def test_teacher_and_student_on_one_gpu(tmp_path: Path, precision: str) -> None:
         "teacher": {"model": str(base), "num_gpus": 1, "precision": precision,
                     "finetune": {"epochs": 3, "lr": 3e-3, "num_gpus": 1, "precision": precision}},
         "training": {"epochs": 3, "lr": 3e-3, "num_gpus": 1, "precision": precision}})
-    ray.init(include_dashboard=False, log_to_driver=False)
+    ray.init("local", include_dashboard=False, log_to_driver=False)
     try:
         student = Pipeline(load(write_config(tmp_path / "c.yaml", config))).student
     finally:

@@ -42,7 +42,7 @@ def cluster() -> Iterator[None]:
     """Ray with 2 CPUs in this process."""
     import ray
 
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, configure_logging=False)
+    ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, configure_logging=False)
     yield
     ray.shutdown()
 

@@ -79,7 +79,7 @@ def names(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def url(films) -> Any:
     os.environ["RAY_AUTH_MODE"] = "disabled"
-    ray.init(num_cpus=2, include_dashboard=False)
+    ray.init("local", num_cpus=2, include_dashboard=False)
     try:
         yield deploy(str(films), ServeConfig(port=0), blocking=False)
     finally:
