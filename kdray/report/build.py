@@ -82,7 +82,8 @@ def _numbers(store: Store, package: dict[str, Any], sweep: dict[str, Any], evalu
     threads = len(os.sched_getaffinity(0))
     rows = Rows(store.fetch("corpus", corpus["key"]), "test")
     items = [task.item(row) for row in raw_rows(rows, task)[:ROWS]]
-    speed = examples_per_second(task, folders, folder, items, threads, config.serve.batch_tokens)
+    speed = examples_per_second(task, folders, folder, items, config.data.max_length, threads,
+                                config.serve.batch_tokens)
     return {
         **evaluation["numbers"], "examples_per_second": speed, "timed_rows": len(items), "threads": threads,
         "served": _served(task, store, folder, package, sweep, threads)[evaluation["numbers"]["metric"]],

@@ -31,7 +31,7 @@ def main() -> None:
     for _ in range(3):
         rates = examples_per_second(
             pipeline.task, {"teacher": pipeline.teacher.folder}, store.fetch("packages", run["package"]), items,
-            threads, config.serve.batch_tokens)
+            config.data.max_length, threads, config.serve.batch_tokens)
         print(f"{len(items)} texts, {threads} threads: teacher {rates['teacher']:.0f}/s, served {rates['served']:.0f}/s"
               f", {rates['served'] / rates['teacher']:.1f}x")
     numbers = pipeline.report["numbers"]
