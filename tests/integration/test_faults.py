@@ -27,7 +27,7 @@ def quiet(tmp_path_factory: pytest.TempPathFactory, rows: Path, teacher: Path, c
 
 def make(folder: Path, rows: Path, teacher: Path) -> Path:
     return write_config(folder / "c.yaml", small_config(folder / "store", rows, teacher, {
-        "cache": {"rows_per_shard": 8}, "teacher": {"model": str(teacher), "num_cpus": 1},
+        "cache": {"rows_per_shard": 1}, "teacher": {"model": str(teacher), "num_cpus": 1},
         "training": {"epochs": 3, "lr": 3e-3, "checkpoint_steps": 4, "num_cpus": 1}}))
 
 
