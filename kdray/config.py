@@ -106,7 +106,7 @@ class TeacherConfig(Settings):
     num_gpus: float = Field(0, ge=0, description="GPUs an actor")
     precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="Arithmetic of the teacher; auto is bfloat16 where the device has it")
-    batch_tokens: int = Field(4096, ge=16, description="Padded tokens a batch at most")
+    batch_tokens: int = Field(2048, ge=16, description="Padded tokens a batch at most")
     max_attempts: int = Field(3, ge=1, description="Tries at one shard before the run stops with its rows")
 
 

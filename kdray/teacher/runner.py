@@ -54,7 +54,9 @@ class TeacherRunner:
     def __init__(self, job: TeacherJob):
         torch.set_num_threads(job.threads)
         self.job, self.task, self.store = job, TASKS[job.task], Store(job.storage)
-        model = load_model(self.task, job.folder, list(job.labels), dtype=DTYPES[job.precision])
+        attention = "sdpa" if job.num_gpus else "eager"  # eager: 1.2 times the rows/s on a CPU at short lengths
+        model = load_model(self.task, job.folder, list(job.labels), dtype=DTYPES[job.precision],
+                           attn_implementation=attention)
         self.model = model.eval().to(device(job.num_gpus))
         self.folder = self.store.fetch("corpus", job.corpus)
         self.rows: dict[str, Rows] = {}
