@@ -10,7 +10,7 @@ import numpy as np
 
 from kdray.cache.reader import SoftTargets
 from kdray.corpus.rows import Rows
-from kdray.models.forward import predict
+from kdray.models.forward import decisions, predict
 from kdray.models.load import count_parameters, load_model
 from kdray.tasks import Task
 
@@ -32,8 +32,7 @@ def model_predictions(task: Task, folder: Path, rows: Rows, labels: list[str],
     """Label ids of every row's units from the model in `folder` in float32, and its number of parameters."""
     model = load_model(task, folder, labels).eval()
     logits = predict(model, task, rows, np.arange(len(rows)), pad_token_id, _TOKENS)
-    decided = [task.decide(part, rows.targets[row], len(rows.labels[row]), labels) for row, part in enumerate(logits)]
-    return decided, count_parameters(model)
+    return decisions(task, rows, np.arange(len(rows)), logits, labels), count_parameters(model)
 
 
 def interval_scores(task: Task, gold: list[np.ndarray], predicted: list[np.ndarray], labels: list[str],

@@ -15,7 +15,7 @@ from kdray.corpus.tokenizer import copy_tokenizer
 from kdray.errors import ExportError
 from kdray.export.card import model_card
 from kdray.export.onnx import ATTENTION, FLOAT32, INT8, export_onnx, onnx_predict, quantise
-from kdray.models.forward import collate, predict
+from kdray.models.forward import collate, decisions, predict
 from kdray.models.load import load_model
 from kdray.storage import Store
 from kdray.tasks import Task
@@ -64,8 +64,8 @@ def compare(task: Task, rows: Rows, labels: list[str], expected: list[np.ndarray
     Gives the task's first metric of both, the share of units decided alike and the largest difference.
     """
     gold, metric = rows.gold(), task.metrics[0]
-    torch_ids, onnx_ids = ([task.decide(part, rows.targets[row], len(gold[row]), labels)
-                            for row, part in enumerate(logits)] for logits in (expected, found))
+    torch_ids, onnx_ids = (decisions(task, rows, np.arange(len(rows)), logits, labels)
+                           for logits in (expected, found))
     same = np.concatenate(torch_ids) == np.concatenate(onnx_ids)
     return {
         "metric": metric, "value": task.scores(gold, onnx_ids, labels)[metric],

@@ -69,3 +69,10 @@ def predict(model: Any, task: Task, rows: Rows, indices: np.ndarray, pad_token_i
             found[place] = part
         done(len(batch))
     return found
+
+
+def decisions(task: Task, rows: Rows, indices: np.ndarray, logits: list[np.ndarray],
+              labels: list[str]) -> list[np.ndarray]:
+    """Label ids of every unit of the rows `indices`, from their targets' logits."""
+    return [task.decide(part, rows.targets[row], len(rows.labels[row]), labels)
+            for row, part in zip(indices, logits, strict=True)]

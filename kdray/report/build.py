@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+import numpy as np
 
 from kdray.config import Config, dump
 from kdray.corpus.rows import Rows
 from kdray.evaluation.quality import interval_scores
-from kdray.export.onnx import onnx_predict
+from kdray.export.onnx import INT8, onnx_predict
+from kdray.models.forward import decisions
 from kdray.progress import duration
 from kdray.report.plots import intervals, learning_curves, trial_map
 from kdray.report.speed import ROWS, examples_per_second
@@ -88,22 +90,19 @@ def _numbers(store: Store, package: dict[str, Any], sweep: dict[str, Any], evalu
         **evaluation["numbers"], "examples_per_second": speed, "timed_rows": len(items), "threads": threads,
         "served": _served(task, store, folder, package, sweep, threads)[evaluation["numbers"]["metric"]],
         "bytes": {**{name: _weights(path) for name, path in folders.items()},
-                  "served": package["bytes"]["onnx/model_int8.onnx"]},
+                  "served": package["bytes"][INT8]},
     }
 
 
 def _served(task: Task, store: Store, folder: Path, package: dict[str, Any], sweep: dict[str, Any],
             threads: int) -> dict[str, Any]:
     """Test metrics of the ONNX int8 model, on the rows as the winner's own tokenizer cuts them."""
-    import numpy as np
-
     winner = store.manifest("students", sweep["winner"]) or {}
     corpus = store.manifest("corpus", winner["parents"]["corpus"]) or {}
     rows, labels = Rows(store.fetch("corpus", corpus["key"]), "test"), package["labels"]
-    logits = onnx_predict(folder / "onnx" / "model_int8.onnx", task, rows, np.arange(len(rows)),
-                          corpus["pad_token_id"], 4096, threads)
-    decided = [task.decide(part, rows.targets[row], len(rows.labels[row]), labels) for row, part in enumerate(logits)]
-    return interval_scores(task, rows.gold(), decided, labels)
+    whole = np.arange(len(rows))
+    logits = onnx_predict(folder / INT8, task, rows, whole, corpus["pad_token_id"], 4096, threads)
+    return interval_scores(task, rows.gold(), decisions(task, rows, whole, logits, labels), labels)
 
 
 def raw_rows(rows: Rows, task: Task) -> list[Row]:

@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from kdray.cache.reader import SoftTargets
 from kdray.corpus.rows import Rows
 from kdray.errors import TrainingError
-from kdray.models.forward import predict
+from kdray.models.forward import decisions, predict
 from kdray.models.load import build, count_parameters, dropout_options, save_model
 from kdray.models.precision import device
 from kdray.progress import Progress
@@ -220,8 +220,7 @@ class Run:
         rows, together = self.validation_rows, engine.zero_optimization_stage() == 3
         mine = np.arange(len(rows)) if together else np.arange(len(rows))[self.here.rank::self.here.workers]
         logits = predict(engine, self.task, rows, mine, self.job.pad_token_id, _EVALUATION_TOKENS)
-        decided = {int(row): self.task.decide(part, rows.targets[row], len(rows.labels[row]), list(self.job.labels))
-                   for row, part in zip(mine, logits, strict=True)}
+        decided = dict(zip(mine.tolist(), decisions(self.task, rows, mine, logits, list(self.job.labels)), strict=True))
         if self.here.workers > 1 and not together:
             parts: list[Any] = [None] * self.here.workers
             dist.all_gather_object(parts, decided)

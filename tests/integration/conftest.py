@@ -1,8 +1,11 @@
 """A Ray cluster on this machine, a small trained teacher, and the command line as a user calls it."""
 
 import os
+import socket
 import subprocess
 import sys
+import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -68,6 +71,26 @@ def teacher(tmp_path_factory: pytest.TempPathFactory, rows: Path, base: Path, kd
     done = kdray("teacher", str(path))
     assert done.returncode == 0, done.stderr
     return Path(done.stdout.split("teacher: ")[1].split(" (")[0])
+
+
+def free_port() -> int:
+    """A port of this machine that nobody listens on."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
+
+
+def wait_until_up(url: str, server: subprocess.Popen) -> None:
+    """Returns when `server` answers at `url`; fails where it ends before, or takes 90 seconds."""
+    ends = time.monotonic() + 90
+    while True:
+        try:
+            urllib.request.urlopen(url, timeout=2).read()
+            return
+        except OSError:
+            assert server.poll() is None, f"the server at {url} ended with {server.returncode}"
+            assert time.monotonic() < ends, f"nothing answers at {url}"
+            time.sleep(0.5)
 
 
 def small_config(storage: Path, rows: Path, teacher: Path, changes: dict[str, Any] | None = None) -> dict[str, Any]:

@@ -2,25 +2,17 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
-import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.integration.conftest import ROOT, small_config, write_config
+from tests.integration.conftest import ROOT, free_port, small_config, wait_until_up, write_config
 
 BIN = Path(sys.executable).parent
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
 
 
 @pytest.fixture(scope="module")
@@ -36,22 +28,11 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
              "--num-cpus=2", "--disable-usage-stats", "--min-worker-port=20000", "--max-worker-port=20999"],
             stdout=log, stderr=subprocess.STDOUT, env=environment)
         try:
-            wait_until_up(f"http://127.0.0.1:{dashboard}/api/version", head, folder / "log")
+            wait_until_up(f"http://127.0.0.1:{dashboard}/api/version", head)
             yield f"http://127.0.0.1:{dashboard}"
         finally:
             head.terminate()
             head.wait(60)
-
-
-def wait_until_up(url: str, head: subprocess.Popen, log: Path) -> None:
-    ends = time.monotonic() + 90
-    while True:
-        try:
-            urllib.request.urlopen(url, timeout=2).read()
-            return
-        except OSError:
-            assert head.poll() is None and time.monotonic() < ends, log.read_text()
-            time.sleep(0.5)
 
 
 def submit(address: str, *entrypoint: str) -> subprocess.CompletedProcess:
