@@ -26,6 +26,9 @@ def make_engine(model: nn.Module, settings: dict[str, Any], precision: str, step
     import deepspeed
 
     logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
+    # Else it compiles a shared-memory all-reduce for the CPU at its first use, under a file lock that a killed
+    # process leaves behind, and every later run waits for it for ever. gloo does the same work.
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     options = engine_options(settings, precision, workers)
     optimizer = None if "optimizer" in options else make_optimizer(model, lr, settings["weight_decay"])
     scheduler = None if "scheduler" in options else _schedule(settings, steps)

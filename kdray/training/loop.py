@@ -280,11 +280,16 @@ def backend(num_gpus: float) -> str:
     return "cpu:gloo,cuda:nccl" if num_gpus else "gloo"
 
 
-def run_in_process(job: TrainingJob, here: Surroundings) -> dict[str, Any]:
-    """`train` in this process alone, with a process group of one."""
+def lone_process_group(num_gpus: float) -> None:
+    """A process group of this process alone, where it has none."""
     if not dist.is_initialized():
         os.environ.update(RANK="0", LOCAL_RANK="0", WORLD_SIZE="1", MASTER_ADDR="127.0.0.1", MASTER_PORT="0")
-        dist.init_process_group(backend(job.settings["num_gpus"]), store=dist.HashStore(), rank=0, world_size=1)
+        dist.init_process_group(backend(num_gpus), store=dist.HashStore(), rank=0, world_size=1)
+
+
+def run_in_process(job: TrainingJob, here: Surroundings) -> dict[str, Any]:
+    """`train` in this process alone, with a process group of one."""
+    lone_process_group(job.settings["num_gpus"])
     gc.collect()  # an engine refers to itself: the last run's is still there
     return train(job, here)
 

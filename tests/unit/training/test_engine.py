@@ -1,5 +1,9 @@
 """The schedule, the options and the groups that DeepSpeed gets."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -56,3 +60,19 @@ def test_biases_and_norms_do_not_decay():
     assert (decayed["weight_decay"], plain["weight_decay"]) == (0.1, 0.0)
     assert [tuple(weight.shape) for weight in decayed["params"]] == [(2, 3)]
     assert len(plain["params"]) == 3
+
+
+def test_an_engine_compiles_nothing(tmp_path):
+    """A process killed while torch compiles leaves a lock behind that stops every later one without a word."""
+    code = """
+import torch, torch.distributed as dist
+from kdray.config import TrainingConfig
+from kdray.training.engine import make_engine
+from kdray.training.loop import lone_process_group
+lone_process_group(0)
+make_engine(torch.nn.Linear(2, 2), TrainingConfig().model_dump(), "float32", 1, 1e-3, 1)
+"""
+    done = subprocess.run([sys.executable, "-c", code], env={**os.environ, "TORCH_EXTENSIONS_DIR": str(tmp_path)},
+                          capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert list(tmp_path.iterdir()) == []
