@@ -41,7 +41,7 @@ def test_a_sweeps_key_is_its_job_and_search_and_not_how_many_run_at_once():
 @pytest.mark.parametrize("settings, own, whole", [
     ({"workers": 1, "num_cpus": None, "num_gpus": 0}, {"CPU": 1.0, "GPU": 0}, {"CPU": 1.0, "GPU": 0}),
     ({"workers": 1, "num_cpus": 4, "num_gpus": 1}, {"CPU": 4, "GPU": 1}, {"CPU": 4, "GPU": 1}),
-    ({"workers": 3, "num_cpus": 2, "num_gpus": 0}, {"CPU": 0.0}, {"CPU": 6, "GPU": 0}),
+    ({"workers": 3, "num_cpus": 2, "num_gpus": 0}, {"memory": 1.0}, {"CPU": 6, "GPU": 0}),
 ])
 def test_a_trial_asks_for_its_workers_resources(settings, own, whole):
     assert trial_resources(settings) == (own, whole)
