@@ -113,7 +113,7 @@ class TeacherConfig(Settings):
 class CacheConfig(Settings):
     """How soft targets are stored."""
 
-    rows_per_shard: int = Field(512, ge=1, description="Rows an Arrow shard")
+    rows_per_shard: int = Field(1024, ge=1, description="Rows an Arrow shard")
 
 
 class StudentConfig(Settings):

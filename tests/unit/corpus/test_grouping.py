@@ -20,6 +20,12 @@ def test_a_batch_is_as_full_as_it_may_be():
     assert [len(batch) for batch in length_batches(np.array([4, 4, 4, 4, 4]), 12)] == [3, 2]
 
 
+def test_a_batch_ends_early_rather_than_pad_much_but_never_before_a_quarter_of_its_tokens():
+    lengths = np.array([20] * 10 + [19] * 5 + [10] * 30)
+    assert [len(batch) for batch in length_batches(lengths, 800)] == [15, 30]
+    assert [len(batch) for batch in length_batches(np.array([20, 10, 10, 10]), 800)] == [4]
+
+
 def test_a_row_longer_than_the_limit_is_a_batch_of_its_own():
     assert [batch.tolist() for batch in length_batches(np.array([2, 90, 2]), 8)] == [[1], [0, 2]]
 
