@@ -52,12 +52,33 @@ def _add_config(verb: argparse.ArgumentParser, **options: Any) -> None:
 
 
 def _add_cache(verbs: Any) -> None:
-    cache = verbs.add_parser("cache", help="the soft-target cache: fill").add_subparsers(
+    cache = verbs.add_parser("cache", help="the soft-target cache: fill, ls, show, verify, diff, gc").add_subparsers(
         required=True, metavar="COMMAND")
     fill = cache.add_parser("fill", help="run the teacher over every row that has no logits yet",
                             description="Run the teacher over every row that has no logits yet.")
     _add_config(fill)
     fill.set_defaults(act=_stage, stage="cache")
+    _add_inspection(cache, "ls", _cache_ls, "list the caches in a storage", 0)
+    _add_inspection(cache, "show", _cache_show, "key parts, lineage, and how the teacher does on the labels", 1)
+    verify = _add_inspection(cache, "verify", _cache_verify,
+                             "read every shard against its checksum, and run a sample through the teacher again", 1)
+    verify.add_argument("--rows", type=int, default=64, help="rows to run again; 0 reads checksums only (default 64)")
+    verify.add_argument("--seed", type=int, default=0, help="which rows (default 0)")
+    verify.add_argument("--teacher", metavar="FOLDER", help="the teacher's folder, if it has moved")
+    _add_inspection(cache, "diff", _cache_diff, "what separates two caches: key parts, shards, logits", 2)
+    gc = _add_inspection(cache, "gc", _cache_gc, "remove shards that no cache and no running fill names", 0)
+    gc.add_argument("--dry-run", action="store_true", help="only say what would go")
+    gc.add_argument("--grace", type=float, default=24, metavar="HOURS",
+                    help="keep whatever changed, and what a fill wants that worked, within HOURS (default 24)")
+
+
+def _add_inspection(cache: Any, name: str, act: Any, text: str, keys: int) -> argparse.ArgumentParser:
+    verb = cache.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
+    if keys:
+        verb.add_argument("keys", nargs=keys, metavar="CACHE", help="key of a cache, or its beginning (kdray cache ls)")
+    verb.add_argument("--storage", default="~/kdray", metavar="URI", help="folder or URI (default ~/kdray)")
+    verb.set_defaults(act=act)
+    return verb
 
 
 def _add_show(verbs: Any) -> None:
@@ -82,6 +103,36 @@ def _stage(options: argparse.Namespace) -> None:
     from kdray.stages import run_stage
 
     run_stage(options.stage, load(options.config, options.overrides))
+
+
+def _cache_ls(options: argparse.Namespace) -> None:
+    from kdray.inspection import list_caches
+
+    list_caches(options.storage)
+
+
+def _cache_show(options: argparse.Namespace) -> None:
+    from kdray.inspection import show_cache
+
+    show_cache(options.storage, *options.keys)
+
+
+def _cache_verify(options: argparse.Namespace) -> None:
+    from kdray.inspection import verify_cache
+
+    verify_cache(options.storage, options.keys[0], options.rows, options.seed, options.teacher)
+
+
+def _cache_diff(options: argparse.Namespace) -> None:
+    from kdray.inspection import diff_caches
+
+    diff_caches(options.storage, *options.keys)
+
+
+def _cache_gc(options: argparse.Namespace) -> None:
+    from kdray.inspection import collect_garbage
+
+    collect_garbage(options.storage, options.dry_run, options.grace)
 
 
 def _config(options: argparse.Namespace) -> None:

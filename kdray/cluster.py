@@ -26,9 +26,10 @@ def connect() -> None:
         raise ClusterError(f"no Ray cluster answers at RAY_ADDRESS={os.environ.get('RAY_ADDRESS')}: {error}") from error
 
 
-def cluster_cpus() -> float:
-    """CPUs of the largest node: more than that no process can have."""
-    return max(node["Resources"].get("CPU", 0.0) for node in ray.nodes() if node["Alive"])
+def cpus_each(count: int) -> int:
+    """Whole CPUs for each of `count` processes, at least 1, if all were to share the largest node."""
+    largest = max(node["Resources"].get("CPU", 0.0) for node in ray.nodes() if node["Alive"])
+    return max(1, int(largest // count))
 
 
 def check_resources(count: int, each: dict[str, float], origin: str) -> None:

@@ -9,7 +9,7 @@ import types
 import typing
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -101,7 +101,9 @@ class TeacherConfig(Settings):
     model: str = Field(description="Hub id, local folder, or package:MODULE:FOLDER")
     revision: str | None = Field(None, description="Revision of a hub id")
     finetune: Optimisation | None = Field(None, description="Fine-tune on the hard labels first; null takes it as is")
-    actors: int = Field(1, ge=1, description="Teacher actors")
+    actors: int = Field(1, ge=1, description="Teacher actors at most")
+    min_actors: int | None = Field(None, ge=1, description="Actors that must fit the cluster before work starts; the "
+                                   "rest start when nodes join. null: all of them")
     num_cpus: float | None = Field(None, gt=0, description="CPUs an actor; null shares the cluster's among the actors")
     num_gpus: float = Field(0, ge=0, description="GPUs an actor")
     precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
@@ -109,11 +111,37 @@ class TeacherConfig(Settings):
     batch_tokens: int = Field(2048, ge=16, description="Padded tokens a batch at most")
     max_attempts: int = Field(3, ge=1, description="Tries at one shard before the run stops with its rows")
 
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.min_actors is not None and self.min_actors > self.actors:
+            raise ValueError(f"min_actors {self.min_actors} is more than actors {self.actors}")
+        return self
+
 
 class CacheConfig(Settings):
     """How soft targets are stored."""
 
     rows_per_shard: int = Field(1024, ge=1, description="Rows an Arrow shard")
+    codec: Literal["auto", "float32", "float16", "int8"] = Field(
+        "auto", description="How logits are stored; auto is float32 for sequence-classification, float16 for "
+        "token-classification. The manifest says what it costs")
+    compression: Literal["none", "zstd"] = Field(
+        "none", description="zstd is smaller in storage, but read into memory instead of mapped")
+    ensemble: list[str] = Field([], description="Keys of other caches of the same rows, read together with this one "
+                                "(kdray cache ls)")
+    weights: list[float] | None = Field(None, description="Weight of this cache and of each of `ensemble`; null weighs "
+                                        "them equally")
+    mean: Literal["logits", "probabilities"] = Field(
+        "logits", description="What an ensemble averages: logits, or probabilities at the trial's temperature")
+
+    @model_validator(mode="after")
+    def _weighed(self) -> Self:
+        if self.weights is not None and len(self.weights) != 1 + len(self.ensemble):
+            raise ValueError(f"weights {self.weights} must be {1 + len(self.ensemble)} numbers: this cache's, then one "
+                             "for each of ensemble")
+        if self.weights is not None and (min(self.weights) < 0 or sum(self.weights) <= 0):
+            raise ValueError(f"weights {self.weights} must be 0 or more, and not all 0")
+        return self
 
 
 class StudentConfig(Settings):

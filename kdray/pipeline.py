@@ -89,23 +89,45 @@ class Pipeline:
     @cached_property
     def cache(self) -> dict[str, Any]:
         """Manifest of the soft-target cache of all splits."""
-        from kdray.cache.manifest import cache_key, missing_shards, plan
-        from kdray.cache.shard import Schema
-        from kdray.corpus.rows import Rows
-        from kdray.models.precision import resolve_precision
-        from kdray.teacher.fill import fill_cache
+        own = self._own_cache()
+        others = self.config.cache.ensemble
+        if not others:
+            return own
+        from kdray.cache.ensemble import make_ensemble
 
-        teacher, wanted = self.teacher, self.config.teacher
-        schema = Schema(teacher.fingerprint, self.task.name, tuple(self.corpus["labels"]),
-                        self.config.data.max_length, resolve_precision(wanted.precision, wanted.num_gpus))
+        return make_ensemble(self.store, own["key"], self.config.cache)
+
+    def _own_cache(self) -> dict[str, Any]:
+        from kdray.cache.manifest import missing_shards
+        from kdray.cache.plan import kept_plan
+        from kdray.corpus.rows import Rows
+
+        teacher = self.teacher
         folder = self.store.fetch(CORPUS, self.corpus["key"])
-        slots = plan(schema, {split: Rows(folder, split) for split in SPLITS}, self.config.cache.rows_per_shard)
-        made = self.store.manifest(CACHES, cache_key(slots))
+        plan_key, plan = kept_plan(self.store, self.corpus["key"], self._schema(teacher),
+                                   {split: Rows(folder, split) for split in SPLITS}, self.config.cache.rows_per_shard)
+        made = self.store.manifest(CACHES, plan.key)
         if made is not None and not missing_shards(self.store, made):
             return self._made("cache", CACHES, made["key"]) or made
+        from kdray.teacher.fill import fill_cache
+
         self._connect()
-        return fill_cache(self.store, self.config, schema, slots, self.corpus, teacher.folder,
-                          {"corpus": self.corpus["key"], "teacher": teacher.fingerprint})
+        facts = {"parents": {"corpus": self.corpus["key"], "teacher": teacher.fingerprint},
+                 "teacher_model": self._teacher_name(), "teacher_key": teacher.key}
+        return fill_cache(self.store, self.config.teacher, plan, plan_key, self.corpus, teacher.folder, facts)
+
+    def _teacher_name(self) -> str:
+        name = self.config.teacher.model
+        return str(self.base.resolve()) if Path(name).expanduser().exists() else name
+
+    def _schema(self, teacher: Teacher) -> Any:
+        from kdray.cache.shard import Schema
+        from kdray.models.precision import resolve_precision
+
+        wanted = self.config.cache
+        return Schema(teacher.fingerprint, self.task.name, tuple(self.corpus["labels"]), self.config.data.max_length,
+                      resolve_precision(self.config.teacher.precision, self.config.teacher.num_gpus),
+                      self.task.codec if wanted.codec == "auto" else wanted.codec, wanted.compression)
 
     @cached_property
     def job(self) -> Any:

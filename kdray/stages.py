@@ -75,8 +75,7 @@ def _tell_teacher(pipeline: Pipeline) -> None:
 
 def _tell_cache(pipeline: Pipeline) -> None:
     cache = pipeline.cache
-    rows = sum(shard["rows"] for shards in cache["splits"].values() for shard in shards)
-    print(f"cache: {pipeline.store.uri}/caches/{cache['key']} ({rows} rows)")
+    print(f"cache: {pipeline.store.uri}/caches/{cache['key']} ({sum(cache['rows'].values())} rows)")
 
 
 def _tell_student(pipeline: Pipeline) -> None:

@@ -4,6 +4,7 @@ Knows nothing about what an artefact holds. An artefact is a folder `<kind>/<key
 `manifest.json` is published last: no manifest means not there.
 """
 
+import contextlib
 import errno
 import hashlib
 import json
@@ -93,6 +94,17 @@ class Store:
         selector = pafs.FileSelector(self.path(*parts), allow_not_found=True)
         names = (info.base_name for info in self._fs.get_file_info(selector))
         return sorted(name for name in names if not name.startswith("."))
+
+    def files(self, *parts: str, hidden: bool = False) -> dict[str, tuple[int, float]]:
+        """Bytes and time of the last change (seconds since 1970) of each file in a folder; empty where there is none.
+
+        Hidden files, which a writer that died may leave, are listed on request, and then they alone.
+        """
+        if self.local:
+            return _local_files(self.path(*parts), hidden)
+        selector = pafs.FileSelector(self.path(*parts), allow_not_found=True)
+        return {info.base_name: (info.size, info.mtime_ns / 1e9) for info in self._fs.get_file_info(selector)
+                if info.type == pafs.FileType.File and info.base_name.startswith(".") == hidden}
 
     def write(self, data: bytes | memoryview, *parts: str) -> None:
         """Publishes one file atomically: readers see the old one or all of the new one."""
@@ -205,6 +217,17 @@ def _write_local(data: bytes | memoryview, target: Path) -> None:
         os.replace(partial, target)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _local_files(folder: str, hidden: bool) -> dict[str, tuple[int, float]]:
+    files = {}
+    with contextlib.suppress(FileNotFoundError), os.scandir(folder) as entries:
+        for entry in entries:
+            with contextlib.suppress(FileNotFoundError):  # published under its name, or deleted, since
+                if (entry.name[0] == ".") == hidden and entry.is_file():
+                    facts = entry.stat()
+                    files[entry.name] = facts.st_size, facts.st_mtime
+    return files
 
 
 def _sync_folder(folder: Path) -> None:

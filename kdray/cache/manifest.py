@@ -1,70 +1,79 @@
-"""The rows of a corpus become a plan of shards, and receipts of all of them a manifest.
+"""A plan and the receipts of all its shards become a manifest: the cache is whole.
 
-Knows nothing about who fills the plan.
+Knows nothing about who fills the plan. The manifest is small, whatever the number of shards; the table of shards
+lies beside it.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
-from kdray.cache.shard import Receipt, Schema, shard_key, shard_path
-from kdray.corpus.rows import Rows
+import numpy as np
+
+from kdray.cache.codec import TEMPERATURES
+from kdray.cache.plan import Plan
+from kdray.cache.receipts import TABLE, decode_table, encode_table, places, stored_bytes
 from kdray.errors import CacheError
-from kdray.storage import Store, content_key
+from kdray.storage import Store
 
 KIND = "caches"
 
 
-@dataclass(frozen=True)
-class Slot:
-    """A place for one shard: rows `start` to `stop` of a split."""
+def make_manifest(plan: Plan, receipts: np.ndarray, folder: Path, facts: dict[str, Any]) -> dict[str, Any]:
+    """Writes the table of shards, in the plan's order, into `folder`; returns the manifest with `facts` in it.
 
-    split: str
-    start: int
-    stop: int
-    key: str
-
-    @property
-    def rows(self) -> int:
-        """Number of rows."""
-        return self.stop - self.start
-
-    def __str__(self) -> str:
-        return f"rows {self.start} to {self.stop - 1} of the {self.split} split"
-
-
-def plan(schema: Schema, splits: dict[str, Rows], rows_per_shard: int) -> list[Slot]:
-    """The slots of all splits, in order."""
-    return [
-        Slot(split, start, stop, shard_key(schema, rows.digest(start, stop)))
-        for split, rows in splits.items()
-        for start in range(0, len(rows), rows_per_shard)
-        for stop in [min(start + rows_per_shard, len(rows))]
-    ]
-
-
-def cache_key(slots: list[Slot]) -> str:
-    """Content key of the cache with these slots."""
-    return content_key([[slot.split, slot.key] for slot in slots])
-
-
-def make_manifest(schema: Schema, slots: list[Slot], receipts: dict[str, Receipt], rows_per_shard: int,
-                  parents: dict[str, str], teacher_seconds: float) -> dict[str, Any]:
-    """The manifest of a cache whose every slot is filled.
-
-    Raises CacheError where one is not: a manifest means that every row is there, once.
+    `receipts` are sorted by key. Raises CacheError where a slot is not filled: a manifest means that every row is
+    there, once.
     """
-    for slot in slots:
-        receipt = receipts.get(slot.key)
-        if receipt is None or receipt.rows != slot.rows:
-            raise CacheError(f"{slot} are not in the cache (shard {slot.key})")
-    splits: dict[str, list[dict[str, Any]]] = {}
-    for slot in slots:
-        splits.setdefault(slot.split, []).append(asdict(receipts[slot.key]))
-    return {"parents": parents, "schema": asdict(schema), "rows_per_shard": rows_per_shard,
-            "teacher_seconds": round(teacher_seconds, 3), "splits": splits}
+    found = places(receipts, plan.keys)
+    wrong = np.flatnonzero((found < 0) | (receipts["rows"][found] != plan.sizes if len(receipts) else True))
+    if len(wrong):
+        slot = plan[int(wrong[0])]
+        raise CacheError(f"{slot} are not in the cache (shard {slot.key})")
+    table = receipts[found]
+    (folder / TABLE).write_bytes(memoryview(encode_table(table)))
+    targets = int(table["targets"].sum())
+    kl = table["kl"].sum(0) / max(1, targets)
+    return {
+        "schema": asdict(plan.schema), "rows_per_shard": plan.rows_per_shard, "rows": plan.rows, "shards": len(plan),
+        "targets": targets, "bytes": int(table["bytes"].sum()),
+        "teacher_seconds": round(float(table["seconds"].sum(dtype="f8")), 3),
+        "codec_error": {"largest_logit": float(table["largest"].max(initial=0)),
+                        "kl": {str(temperature): float(value) for temperature, value in zip(
+                            TEMPERATURES, kl, strict=True)}},
+        **facts,
+    }
+
+
+def shard_table(store: Store, manifest: dict[str, Any]) -> np.ndarray:
+    """The shards of a cache in the order of its rows, split after split: an array of RECEIPT.
+
+    Those of an ensemble are its members', one after another.
+    """
+    if "members" in manifest:
+        members = [store.manifest(KIND, key) for key in manifest["members"]]
+        return np.concatenate([shard_table(store, member) for member in members if member])
+    return decode_table((store.fetch(KIND, manifest["key"]) / TABLE).read_bytes())
+
+
+def split_shards(manifest: dict[str, Any], split: str) -> slice:
+    """Where a split's shards are in the table."""
+    first = 0
+    for name, rows in manifest["rows"].items():
+        last = first - (-rows // manifest["rows_per_shard"])
+        if name == split:
+            return slice(first, last)
+        first = last
+    raise CacheError(f"cache {manifest['key']} has no split {split!r}, it has {', '.join(manifest['rows'])}")
 
 
 def missing_shards(store: Store, manifest: dict[str, Any]) -> list[str]:
-    """Keys of the manifest's shards whose file is not there, or not as long as it was."""
-    return [shard["key"] for shards in manifest["splits"].values() for shard in shards
-            if store.size(*shard_path(shard["key"])) != shard["bytes"]]
+    """Keys of the cache's shards whose file is not there, or not as long as it was."""
+    table = shard_table(store, manifest)
+    return [key.decode() for key in table["key"][stored_bytes(store, table["key"]) != table["bytes"]]]
+
+
+def same_schema(store: Store, schema: dict[str, Any]) -> list[dict[str, Any]]:
+    """Manifests of all caches whose shards have this schema."""
+    made = [store.manifest(KIND, key) for key in store.names(KIND)]
+    return [manifest for manifest in made if manifest and manifest.get("schema") == schema]

@@ -4,11 +4,9 @@ Knows nothing about students; rows are indices in a split.
 """
 
 import numpy as np
-import pyarrow as pa
 
-from kdray.cache.manifest import KIND
-from kdray.cache.shard import Receipt, open_shard
-from kdray.corpus.rows import Ragged
+from kdray.cache.manifest import KIND, shard_table, split_shards
+from kdray.cache.shard import ShardView, open_shard
 from kdray.errors import CacheError
 from kdray.storage import Store
 
@@ -21,24 +19,33 @@ class SoftTargets:
         if manifest is None:
             raise CacheError(f"there is no cache {key} in {store.uri}. Fill it first: kdray cache fill CONFIG")
         self._store = store
-        self._receipts = [Receipt(**shard) for shard in manifest["splits"][split]]
+        self._rows = manifest["rows"].get(split, 0)
+        self._shards = shard_table(store, manifest)[split_shards(manifest, split)]
         self._per_shard = manifest["rows_per_shard"]
         self._labels = len(manifest["schema"]["labels"])
-        self._open: dict[int, tuple[Ragged, Ragged]] = {}
+        self._open: dict[int, ShardView] = {}
 
     def __len__(self) -> int:
-        return sum(receipt.rows for receipt in self._receipts)
+        return self._rows
 
     def __getitem__(self, row: int) -> tuple[np.ndarray, np.ndarray]:
-        """Units (targets,) and logits (targets, labels) of a row, float32 views of the mapped file.
+        """Units (targets,) and logits, float32 (targets, labels), of a row: views of the mapped file where it can be.
 
         Raises CacheError where the row's shard is missing or corrupt.
         """
-        shard, place = divmod(int(row), self._per_shard)
-        targets, logits = self._open.get(shard) or self._load(shard)
-        return targets[place], logits[place].reshape(-1, self._labels)
+        number, place = divmod(int(row), self._per_shard)
+        return self.shard(number)[place]
 
-    def _load(self, shard: int) -> tuple[Ragged, Ragged]:
-        table: pa.Table = open_shard(self._store, self._receipts[shard])
-        self._open[shard] = Ragged(table.column("targets")), Ragged(table.column("logits"))
-        return self._open[shard]
+    @property
+    def shards(self) -> int:
+        """Number of shards of the split."""
+        return len(self._shards)
+
+    def shard(self, number: int) -> ShardView:
+        """A shard of the split, opened once."""
+        view = self._open.get(number)
+        if view is None:
+            shard = self._shards[number]
+            table = open_shard(self._store, shard["key"].decode(), shard["sha256"].decode(), int(shard["bytes"]))
+            view = self._open[number] = ShardView(table, self._labels)
+        return view

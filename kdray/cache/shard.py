@@ -4,22 +4,26 @@ Knows nothing about actors, nor about where in a split its rows are.
 """
 
 import hashlib
+import json
 from dataclasses import asdict, dataclass
-from typing import Any
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
+from kdray.cache.codec import Loss, decode, encode, loss
+from kdray.cache.local import local_copy
+from kdray.corpus.rows import Ragged
 from kdray.errors import CacheError
 from kdray.storage import Store, content_key
 
 KIND = "shards"
-_DIGEST = b"sha256"
+_DIGEST, _LOSS = b"sha256", b"loss"
 
 
 @dataclass(frozen=True)
 class Schema:
-    """What, besides its rows, a shard's logits depend on: its key covers all of it."""
+    """What, besides its rows, a shard depends on: its key covers all of it."""
 
     teacher: str
     """Fingerprint of weights, config and tokenizer."""
@@ -27,6 +31,8 @@ class Schema:
     labels: tuple[str, ...]
     max_length: int
     precision: str
+    codec: str = "float32"
+    compression: str = "none"
 
 
 @dataclass(frozen=True)
@@ -37,6 +43,8 @@ class Receipt:
     rows: int
     bytes: int
     sha256: str
+    loss: Loss
+    """What the codec changed."""
 
 
 def shard_key(schema: Schema, rows_digest: str) -> str:
@@ -49,8 +57,9 @@ def shard_path(key: str) -> tuple[str, str, str]:
     return KIND, key[:2], f"{key}.arrow"
 
 
-def encode_shard(logits: list[np.ndarray], targets: list[np.ndarray]) -> pa.Buffer:
-    """Arrow IPC of one row a corpus row: `targets` (list of units), `logits` (targets x labels values, flat).
+def encode_shard(logits: list[np.ndarray], targets: list[np.ndarray], schema: Schema) -> pa.Buffer:
+    """Arrow IPC of one row a corpus row: `targets` (list of units), `logits` (targets x labels values, flat), and what
+    the codec adds.
 
     Raises CacheError with the first row, counted from the shard's start, whose logits are not finite.
     """
@@ -59,51 +68,79 @@ def encode_shard(logits: list[np.ndarray], targets: list[np.ndarray]) -> pa.Buff
             raise CacheError(f"row {row} of the shard has teacher logits that are not finite "
                              f"({values[~np.isfinite(values)][0]}). Check the teacher, or set "
                              "teacher.precision: float32")
+    counts = np.array([len(row) for row in targets])
+    values = np.concatenate(logits).reshape(-1, len(schema.labels)).astype(np.float32)
+    columns = encode(values, schema.codec)
+    changed = loss(values, decode(columns["logits"], columns.get("scale"), columns.get("offset")))
     table = pa.table({
-        "targets": _lists([np.asarray(row, np.int32) for row in targets], pa.int32()),
-        "logits": _lists([row.astype(np.float32).ravel() for row in logits], pa.float32()),
+        "targets": _lists(np.concatenate(targets).astype(np.int32), counts),
+        **{name: _lists(column.ravel(), counts * (column.size // max(1, len(column))))
+           for name, column in columns.items()},
     })
-    table = table.replace_schema_metadata({_DIGEST: _digest(table)})
+    table = table.replace_schema_metadata({_DIGEST: _digest(table), _LOSS: json.dumps(asdict(changed)).encode()})
     sink = pa.BufferOutputStream()
-    with pa.ipc.new_file(sink, table.schema) as writer:
+    compression = None if schema.compression == "none" else schema.compression
+    with pa.ipc.new_file(sink, table.schema, options=pa.ipc.IpcWriteOptions(compression=compression)) as writer:
         writer.write_table(table)
     return sink.getvalue()
 
 
-def write_shard(store: Store, key: str, data: pa.Buffer, rows: int) -> Receipt:
+def write_shard(store: Store, key: str, data: pa.Buffer) -> Receipt:
     """Publishes a shard atomically."""
     store.write(memoryview(data), *shard_path(key))
-    return Receipt(key, rows, data.size, hashlib.sha256(data).hexdigest())
+    return _receipt(key, data, pa.ipc.open_file(data).read_all())
 
 
 def find_shard(store: Store, key: str, rows: int) -> Receipt | None:
     """The receipt of a shard that somebody wrote before; None where it is missing, torn or of other rows."""
     try:
-        data = store.read(*shard_path(key))
-        table = pa.ipc.open_file(pa.py_buffer(data)).read_all()
-    except (FileNotFoundError, pa.ArrowInvalid):
+        data = pa.py_buffer(store.read(*shard_path(key)))
+        table = pa.ipc.open_file(data).read_all()
+    except (FileNotFoundError, pa.ArrowInvalid, OSError):
         return None
-    if table.num_rows != rows or (table.schema.metadata or {}).get(_DIGEST) != _digest(table):
+    metadata = table.schema.metadata or {}
+    if table.num_rows != rows or _LOSS not in metadata or metadata.get(_DIGEST) != _digest(table):
         return None
-    return Receipt(key, rows, len(data), hashlib.sha256(data).hexdigest())
+    return _receipt(key, data, table)
 
 
-def open_shard(store: Store, receipt: Receipt) -> pa.Table:
-    """A shard's table, memory-mapped on local storage.
+def open_shard(store: Store, key: str, sha256: str, length: int) -> pa.Table:
+    """A shard's table, memory-mapped; on remote storage, from a copy that this machine keeps.
 
-    Raises CacheError where the file is missing, or its bytes are not those of the receipt.
+    Raises CacheError where the file is missing, or its bytes are not the `length` bytes with that checksum.
     """
-    where = store.path(*shard_path(receipt.key))
+    where = store.path(*shard_path(key))
     remedy = "Delete the file, if it is there, and run again: only this shard is computed anew"
     try:
-        data: Any = pa.memory_map(where).read_buffer() if store.local else pa.py_buffer(
-            store.read(*shard_path(receipt.key)))
+        path = where if store.local else str(local_copy(store, shard_path(key), sha256))
+        data = pa.memory_map(path).read_buffer()
     except FileNotFoundError as error:
         raise CacheError(f"shard {where} is missing. {remedy}") from error
-    if hashlib.sha256(data).hexdigest() != receipt.sha256:
+    if hashlib.sha256(data).hexdigest() != sha256:
+        if not store.local:
+            Path(path).unlink(missing_ok=True)
         raise CacheError(f"shard {where} is corrupt: {data.size} bytes that do not match the checksum of the "
-                         f"{receipt.bytes} bytes in the manifest. {remedy}")
+                         f"{length} bytes in the manifest. {remedy}")
     return pa.ipc.open_file(pa.py_buffer(data)).read_all()
+
+
+class ShardView:
+    """An opened shard, row by row."""
+
+    def __init__(self, table: pa.Table, labels: int):
+        self._columns = {name: Ragged(table.column(name)) for name in table.column_names}
+        self._labels = labels
+
+    def __getitem__(self, place: int) -> tuple[np.ndarray, np.ndarray]:
+        """Units (targets,) and logits, float32 (targets, labels), of the shard's row `place`."""
+        row = {name: column[place] for name, column in self._columns.items()}
+        return row["targets"], decode(row["logits"].reshape(-1, self._labels), row.get("scale"), row.get("offset"))
+
+
+def _receipt(key: str, data: pa.Buffer, table: pa.Table) -> Receipt:
+    changed = json.loads(table.schema.metadata[_LOSS])
+    return Receipt(key, table.num_rows, data.size, hashlib.sha256(data).hexdigest(),
+                   Loss(**{**changed, "kl": tuple(changed["kl"])}))
 
 
 def _digest(table: pa.Table) -> bytes:
@@ -113,6 +150,8 @@ def _digest(table: pa.Table) -> bytes:
     return hashlib.sha256(b"".join(values)).hexdigest().encode()
 
 
-def _lists(rows: list[np.ndarray], kind: pa.DataType) -> pa.ListArray:
-    offsets = np.concatenate([[0], np.cumsum([len(row) for row in rows])]).astype(np.int32)
-    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(np.concatenate(rows), kind))
+def _lists(values: np.ndarray, counts: np.ndarray) -> pa.ListArray:
+    offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
+    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(values))
+
+

@@ -5,7 +5,6 @@ Knows nothing about rows or models, and imports no torch: serving on ONNX uses i
 
 import numpy as np
 
-
 _PADDING = 0.1
 """Share of a row that may be padding before a batch ends early, once a quarter of its tokens is reached."""
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from kdray.cache.reader import SoftTargets
+from kdray.cache.ensemble import open_cache
 from kdray.corpus.rows import Rows
 from kdray.evaluation.quality import cached_predictions, interval_scores, model_predictions
 from kdray.models.load import count_parameters, load_model
@@ -31,7 +31,7 @@ def evaluate(store: Store, key: str, cache: dict[str, Any], baseline: str, winne
     task = TASKS[cache["schema"]["task"]]
     labels = list(cache["schema"]["labels"])
     rows = Rows(store.fetch("corpus", cache["parents"]["corpus"]), "test")
-    predicted = {"teacher": cached_predictions(task, SoftTargets(store, cache["key"], "test"), rows, labels)}
+    predicted = {"teacher": cached_predictions(task, open_cache(store, cache["key"], "test"), rows, labels)}
     parameters = {"teacher": count_parameters(load_model(task, teacher_folder, labels))}
     manifests = {name: store.manifest("students", student) or {} for name, student in
                  (("baseline", baseline), ("winner", winner))}

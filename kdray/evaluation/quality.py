@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from kdray.cache.ensemble import Ensemble
 from kdray.cache.reader import SoftTargets
 from kdray.corpus.rows import Rows
 from kdray.models.forward import decisions, predict
@@ -18,7 +19,7 @@ _RESAMPLES = 1000
 _TOKENS = 8192
 
 
-def cached_predictions(task: Task, soft: SoftTargets, rows: Rows, labels: list[str]) -> list[np.ndarray]:
+def cached_predictions(task: Task, soft: SoftTargets | Ensemble, rows: Rows, labels: list[str]) -> list[np.ndarray]:
     """The teacher's label ids of every row's units, from its cached logits."""
     found = []
     for row in range(len(rows)):

@@ -33,6 +33,8 @@ class Task(Protocol):
     """The task's name in the Hugging Face inference protocol."""
     auto_class: str
     """Name of the class in `transformers` that loads the model with its head."""
+    codec: str
+    """How a cache stores the task's logits where the config leaves it open."""
     columns: dict[str, bool]
     """Task columns, and whether the data must have them."""
     label_column: str

@@ -13,6 +13,7 @@ class SequenceClassification:
 
     name = "sequence-classification"
     pipeline_tag = "text-classification"
+    codec = "float32"
     auto_class = "AutoModelForSequenceClassification"
     columns = {"text": True, "text_pair": False, "label": True}
     label_column = "label"

@@ -19,6 +19,7 @@ class TokenClassification:
 
     name = "token-classification"
     pipeline_tag = "token-classification"
+    codec = "float16"
     auto_class = "AutoModelForTokenClassification"
     columns = {"tokens": True, "tags": True}
     label_column = "tags"

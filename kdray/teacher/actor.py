@@ -1,8 +1,10 @@
 """A teacher runner in a Ray actor. Logits go to storage; only receipts come back."""
 
-import os
+from typing import Any
 
-from kdray.cache.manifest import Slot
+import ray
+
+from kdray.cache.plan import Slot
 from kdray.teacher.runner import Done, TeacherJob, TeacherRunner
 
 
@@ -16,6 +18,10 @@ class TeacherActor:
         """Computes and publishes one shard."""
         return self._runner.fill(slot)
 
-    def pid(self) -> int:
-        """The process, so that tests can kill it."""
-        return os.getpid()
+    def ready(self) -> None:
+        """Returns when the teacher is loaded."""
+
+
+def start_actor(job: TeacherJob, num_cpus: float, num_gpus: float) -> Any:
+    """A handle of a new actor, which starts as soon as a node has room."""
+    return ray.remote(num_cpus=num_cpus, num_gpus=num_gpus, max_restarts=0)(TeacherActor).remote(job)

@@ -1,44 +1,114 @@
-"""A plan of slots becomes a soft-target cache: what is there is kept, the rest is computed.
+"""A plan becomes a soft-target cache: what is there is kept, the rest is computed.
 
 Invariant: the manifest is published when every row is in the cache, and never before.
 """
 
 import logging
-from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from kdray.cache.manifest import KIND, Slot, cache_key, make_manifest
-from kdray.cache.shard import Receipt, Schema, find_shard
-from kdray.config import Config
+import numpy as np
+
+from kdray.cache.manifest import KIND, make_manifest, same_schema, shard_table
+from kdray.cache.plan import Plan, Slot
+from kdray.cache.receipts import Journal, latest, places, stored_bytes
+from kdray.cache.shard import find_shard
+from kdray.cluster import check_resources, cpus_each
+from kdray.config import TeacherConfig
+from kdray.errors import CacheError
 from kdray.storage import Store
-from kdray.teacher.pool import fill_slots
-from kdray.teacher.runner import TeacherJob
+from kdray.teacher.actor import start_actor
+from kdray.teacher.labelmap import check_label_map
+from kdray.teacher.pool import Pool
+from kdray.teacher.runner import Done, TeacherJob
 
 logger = logging.getLogger("kdray")
 
+_READERS = 16
+_ROUNDS = 3
 
-def fill_cache(store: Store, config: Config, schema: Schema, slots: Sequence[Slot], corpus: dict[str, Any],
-               folder: Path, parents: dict[str, str]) -> dict[str, Any]:
-    """Fills every slot with the teacher in `folder` and publishes the cache's manifest.
 
-    Needs a Ray cluster. Raises what `fill_slots` raises; finished shards stay and are found by the next run.
+def fill_cache(store: Store, wanted: TeacherConfig, plan: Plan, plan_key: str, corpus: dict[str, Any], folder: Path,
+               facts: dict[str, Any]) -> dict[str, Any]:
+    """Fills every slot of the plan with the teacher in `folder` and publishes the cache's manifest, with `facts` in it.
+
+    Needs a Ray cluster. Raises ClusterError where the actors do not fit, CacheError where a shard keeps failing,
+    ModelError where the teacher's labels are not the data's; finished shards stay and are found by the next run.
     """
-    found = {slot.key: receipt for slot in slots if (receipt := find_shard(store, slot.key, slot.rows))}
-    missing = list({slot.key: slot for slot in slots if slot.key not in found}.values())
-    logger.info("cache: making %s, %d of %d shards are there", cache_key(list(slots))[:12], len(found), len(slots))
-    receipts, seconds = _compute(missing, store, config, schema, corpus, folder) if missing else ({}, 0.0)
-    manifest = make_manifest(schema, list(slots), {**found, **receipts}, config.cache.rows_per_shard, parents, seconds)
+    journal = Journal(store, plan, plan_key)
+    missing = unfilled(store, plan, journal)
+    logger.info("cache: making %s, %d of %d shards are there", plan.key[:12], len(plan) - len(missing), len(plan))
+    computed = sum(slot.rows for slot in missing)
+    for _ in range(_ROUNDS):
+        if not missing:
+            break
+        _compute(missing, store, wanted, plan, corpus, folder, journal)
+        missing = unfilled(store, plan, journal)
+    if missing:
+        raise CacheError(f"{missing[0]} were computed {_ROUNDS} times and are not in {store.uri}: something deletes "
+                         "shards there")
     with store.staging(KIND) as staged:
-        return store.publish(KIND, cache_key(list(slots)), staged, manifest)
+        manifest = make_manifest(plan, journal.known, staged, {**facts, "rows_computed": computed})
+        published = store.publish(KIND, plan.key, staged, manifest)
+    journal.remove()
+    return published
 
 
-def _compute(missing: list[Slot], store: Store, config: Config, schema: Schema, corpus: dict[str, Any],
-             folder: Path) -> tuple[dict[str, Receipt], float]:
-    teacher = config.teacher
+def unfilled(store: Store, plan: Plan, journal: Journal) -> list[Slot]:
+    """The slots whose shard is not in storage, each key once; receipts of the others go into the journal.
+
+    A shard that a journal or another cache vouches for is there if its file is as long as it was; of any other file,
+    the whole is read and checked.
+    """
+    keys, first = np.unique(plan.keys, return_index=True)
+    known = latest([*(shard_table(store, cache) for cache in same_schema(store, asdict(plan.schema))), journal.known])
+    bytes_there, vouched = stored_bytes(store, keys), places(known, keys)
+    whole = (vouched >= 0) & (bytes_there == (known["bytes"][vouched] if len(known) else -1))
+    journal.vouch(known[vouched[whole]])
+    unsure = [plan[int(index)] for index in first[~whole & (bytes_there >= 0)]]
+    with ThreadPoolExecutor(_READERS) as readers:
+        receipts = list(readers.map(lambda slot: find_shard(store, slot.key, slot.rows), unsure))
+    for receipt in filter(None, receipts):
+        journal.add(receipt, 0.0)
+    journal.flush()
+    torn = [slot for slot, receipt in zip(unsure, receipts, strict=True) if receipt is None]
+    absent = [plan[int(index)] for index in np.sort(first[bytes_there < 0])]
+    return sorted([*torn, *absent], key=lambda slot: (list(plan.rows).index(slot.split), slot.start))
+
+
+def _compute(missing: list[Slot], store: Store, wanted: TeacherConfig, plan: Plan, corpus: dict[str, Any],
+             folder: Path, journal: Journal) -> None:
+    cpus = wanted.num_cpus or cpus_each(wanted.actors)
+    check_resources(min(wanted.min_actors or wanted.actors, len(missing)), {"CPU": cpus, "GPU": wanted.num_gpus},
+                    "teacher.min_actors" if wanted.min_actors else "teacher.actors")
     job = TeacherJob(
-        folder=str(folder), task=schema.task, labels=schema.labels, precision=schema.precision,
-        batch_tokens=teacher.batch_tokens, num_gpus=teacher.num_gpus, threads=1, storage=store.uri,
-        corpus=corpus["key"], pad_token_id=corpus["pad_token_id"])
-    return fill_slots(missing, job, teacher.actors, teacher.num_cpus, teacher.num_gpus, teacher.max_attempts,
-                      check_labels=teacher.finetune is None)
+        folder=str(folder), schema=plan.schema, batch_tokens=wanted.batch_tokens, num_gpus=wanted.num_gpus,
+        threads=max(1, int(cpus)), storage=store.uri, corpus=corpus["key"], pad_token_id=corpus["pad_token_id"])
+    labels = _Labels(plan.schema.labels) if wanted.finetune is None else None
+
+    def record(done: Done) -> None:
+        journal.add(done.receipt, done.seconds)
+        if labels:
+            labels.see(done)
+
+    try:
+        Pool(missing, lambda: start_actor(job, cpus, wanted.num_gpus), wanted.actors, wanted.max_attempts, record).run()
+    finally:
+        journal.flush()
+
+
+class _Labels:
+    """Compares the first answers with the labels, as they come."""
+
+    def __init__(self, labels: tuple[str, ...]):
+        self._labels, self._gold, self._predicted = labels, list[int](), list[int]()
+
+    def see(self, done: Done) -> None:
+        if len(self._gold) < 512:
+            self._gold += done.gold
+            self._predicted += done.predicted
+            check_label_map(self._gold, self._predicted, self._labels)
+
+

@@ -6,7 +6,7 @@ Knows nothing about Ray. Invariant: a slot is waiting, leased to one actor, or d
 from collections import Counter, deque
 from collections.abc import Sequence
 
-from kdray.cache.manifest import Slot
+from kdray.cache.plan import Slot
 from kdray.errors import CacheError
 
 
@@ -23,6 +23,16 @@ class Leases:
     def finished(self) -> bool:
         """Whether every slot is done."""
         return not self._waiting and not self._leased
+
+    @property
+    def leased(self) -> int:
+        """Slots that an actor works on."""
+        return len(self._leased)
+
+    @property
+    def unfinished(self) -> int:
+        """Slots that are not done."""
+        return len(self._waiting) + len(self._leased)
 
     @property
     def waiting(self) -> int:

@@ -1,87 +1,82 @@
-"""Slots become shards: teacher actors take leases as fast as they finish them; the dead are replaced.
+"""Slots become shards: actors take leases as fast as they finish them; the dead are replaced.
 
-Invariant: it returns only when every slot has a receipt.
+As many actors are asked for as have work, up to a limit. Those without room wait in Ray's queue: they are what an
+autoscaler sees, and they start when a node joins. Knows nothing about teachers: an actor has `ready()` and
+`fill(slot)`. Invariant: `run` returns when every slot is filled.
 """
 
 import logging
-import math
-from collections.abc import Sequence
-from dataclasses import replace
+import time
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import ray
 
-from kdray.cache.manifest import Slot
-from kdray.cache.shard import Receipt
-from kdray.cluster import check_resources, cluster_cpus
+from kdray.cache.plan import Slot
 from kdray.errors import ClusterError, KdrayError
 from kdray.progress import Progress, progress
-from kdray.teacher.actor import TeacherActor
-from kdray.teacher.labelmap import check_label_map
 from kdray.teacher.leases import Leases
-from kdray.teacher.runner import Done, TeacherJob
 
 logger = logging.getLogger("kdray")
 
-
-def fill_slots(slots: Sequence[Slot], job: TeacherJob, actors: int, num_cpus: float | None, num_gpus: float,
-               max_attempts: int, check_labels: bool) -> tuple[dict[str, Receipt], float]:
-    """Receipts by shard key, and the actors' busy seconds, when every slot is in the cache.
-
-    Raises ClusterError where the actors do not fit, CacheError where a shard keeps failing, ModelError where
-    `check_labels` is set and the teacher's labels are not the data's.
-    """
-    actors = min(actors, len(slots))
-    cpus = num_cpus or max(1, math.floor(cluster_cpus() / actors))
-    check_resources(actors, {"CPU": cpus, "GPU": num_gpus}, "teacher.actors")
-    pool = _Pool(slots, replace(job, threads=max(1, int(cpus))), max_attempts, check_labels)
-    options = {"num_cpus": cpus, "num_gpus": num_gpus, "max_restarts": 0}
-    try:
-        return pool.run(actors, options)
-    finally:
-        pool.close()
+_PATIENCE = 60.0
+"""Seconds without one actor before a warning; ten times that end the run."""
 
 
-class _Pool:
-    def __init__(self, slots: Sequence[Slot], job: TeacherJob, max_attempts: int, check_labels: bool):
+class Pool:
+    """Fills `slots` with at most `most` actors at a time."""
+
+    def __init__(self, slots: Sequence[Slot], start: Callable[[], Any], most: int, max_attempts: int,
+                 record: Callable[[Any], None]):
+        """`start` makes an actor; `record` gets what `fill` returned for each slot, once."""
         self.leases = Leases(slots, max_attempts)
-        self.job, self.check_labels = job, check_labels
+        self.most, self._new, self._record = most, start, record
         self.report: Progress = progress("teacher", sum(slot.rows for slot in slots))
-        self.receipts: dict[str, Receipt] = {}
-        self.seconds = 0.0
         self.actors: dict[str, Any] = {}
+        self.up: set[str] = set()
+        """Actors that have started; the others wait for room."""
         self.flying: dict[Any, str] = {}
-        self.started = 0
-        self.gold: list[int] = []
-        self.predicted: list[int] = []
-        self.deaths = 0
+        self.started = self.filled = 0
 
-    def run(self, count: int, options: dict[str, Any]) -> tuple[dict[str, Receipt], float]:
-        while not self.leases.finished:
-            while len(self.actors) < count and self.leases.waiting:
-                self._start(options)
-            ready, _ = ray.wait(list(self.flying), num_returns=1)
-            for reference in ready:
-                self._settle(reference)
-        return self.receipts, self.seconds
+    def run(self) -> None:
+        """Raises CacheError where a slot keeps failing, ClusterError where no actor can start."""
+        try:
+            while not self.leases.finished:
+                while len(self.actors) < min(self.most, self.leases.unfinished):
+                    self._start()
+                for reference in self._ready():
+                    self._settle(reference)
+        finally:
+            self.report.close()
+            for actor in self.actors.values():
+                ray.kill(actor)
 
-    def _start(self, options: dict[str, Any]) -> None:
+    def _start(self) -> None:
         name = f"actor-{self.started}"
         self.started += 1
-        self.actors[name] = ray.remote(**options)(TeacherActor).remote(self.job)
-        self._lease(name)
+        self.actors[name] = self._new()
+        self.flying[self.actors[name].ready.remote()] = name
 
-    def _lease(self, name: str) -> None:
-        slot = self.leases.next(name)
-        if slot is None:
-            ray.kill(self.actors.pop(name))
-            return
-        self.flying[self.actors[name].fill.remote(slot)] = name
+    def _ready(self) -> list[Any]:
+        """What actors have sent; waits for something."""
+        waited = 0.0
+        while True:
+            began = time.monotonic()
+            ready, _ = ray.wait(list(self.flying), num_returns=1, timeout=_PATIENCE)
+            if ready:
+                return ray.wait(list(self.flying), num_returns=len(self.flying), timeout=0)[0]
+            waited += time.monotonic() - began
+            if self.up:
+                continue
+            logger.warning("no teacher actor has found room for %.0f s; %d wait for it", waited, len(self.actors))
+            if waited >= 10 * _PATIENCE:
+                raise ClusterError(f"no teacher actor found room in {waited:.0f} s. Finished shards are kept: add "
+                                   "nodes or lower teacher.num_cpus or teacher.num_gpus, and run again")
 
     def _settle(self, reference: Any) -> None:
         name = self.flying.pop(reference)
         try:
-            done: Done = ray.get(reference)
+            done = ray.get(reference)
         except ray.exceptions.RayTaskError as error:
             if isinstance(error.cause, KdrayError):
                 raise error.cause from None
@@ -91,27 +86,32 @@ class _Pool:
             self._lost(name, error)
             return
         else:
-            self._record(name, done)
+            self._arrived(name, done)
+            return
         self._lease(name)
+
+    def _arrived(self, name: str, done: Any) -> None:
+        rows = 0
+        if name in self.up:
+            rows = self.leases.done(name).rows
+            self.filled += 1
+            self._record(done)
+        self.up.add(name)
+        self._lease(name)
+        self.report.advance(rows, f"{len(self.up)} actors, {self.leases.leased} leases")
 
     def _lost(self, name: str, error: ray.exceptions.RayActorError) -> None:
         del self.actors[name]
-        if isinstance(error, ray.exceptions.ActorDiedError) and "__init__" in str(error) and not self.receipts:
+        self.up.discard(name)
+        if isinstance(error, ray.exceptions.ActorDiedError) and "__init__" in str(error) and not self.filled:
             raise ClusterError(f"the teacher could not be loaded in an actor: {error}") from error
         self.leases.failed(name, f"its actor died ({type(error).__name__})")
         logger.warning("teacher %s died, its shard is leased again", name)
 
-    def _record(self, name: str, done: Done) -> None:
-        slot = self.leases.done(name)
-        self.receipts[slot.key] = done.receipt
-        self.seconds += done.seconds
-        self.report.advance(slot.rows, f"{len(self.actors)} actors")
-        if self.check_labels and len(self.gold) < 512:
-            self.gold += done.gold
-            self.predicted += done.predicted
-            check_label_map(self.gold, self.predicted, self.job.labels)
-
-    def close(self) -> None:
-        self.report.close()
-        for actor in self.actors.values():
-            ray.kill(actor)
+    def _lease(self, name: str) -> None:
+        slot = self.leases.next(name)
+        if slot is None:
+            self.up.discard(name)
+            ray.kill(self.actors.pop(name))
+            return
+        self.flying[self.actors[name].fill.remote(slot)] = name

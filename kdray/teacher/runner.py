@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from kdray.cache.manifest import Slot
-from kdray.cache.shard import Receipt, encode_shard, write_shard
+from kdray.cache.plan import Slot
+from kdray.cache.shard import Receipt, Schema, encode_shard, write_shard
 from kdray.corpus.rows import Rows
 from kdray.errors import CacheError
 from kdray.models.forward import predict
@@ -27,9 +27,7 @@ class TeacherJob:
     """All that an actor needs: names and numbers, no data."""
 
     folder: str
-    task: str
-    labels: tuple[str, ...]
-    precision: str
+    schema: Schema
     batch_tokens: int
     num_gpus: float
     threads: int
@@ -53,9 +51,9 @@ class TeacherRunner:
 
     def __init__(self, job: TeacherJob):
         torch.set_num_threads(job.threads)
-        self.job, self.task, self.store = job, TASKS[job.task], Store(job.storage)
+        self.job, self.task, self.store = job, TASKS[job.schema.task], Store(job.storage)
         attention = "sdpa" if job.num_gpus else "eager"  # eager: 1.2 times the rows/s on a CPU at short lengths
-        model = load_model(self.task, job.folder, list(job.labels), dtype=DTYPES[job.precision],
+        model = load_model(self.task, job.folder, list(job.schema.labels), dtype=DTYPES[job.schema.precision],
                            attn_implementation=attention)
         self.model = model.eval().to(device(job.num_gpus))
         self.folder = self.store.fetch("corpus", job.corpus)
@@ -69,10 +67,10 @@ class TeacherRunner:
         logits = predict(self.model, self.task, rows, indices, self.job.pad_token_id, self.job.batch_tokens)
         targets = [rows.targets[index] for index in indices]
         try:
-            data = encode_shard(logits, targets)
+            data = encode_shard(logits, targets, self.job.schema)
         except CacheError as error:
             raise CacheError(f"{slot}: {error}") from error
-        receipt = write_shard(self.store, slot.key, data, slot.rows)
+        receipt = write_shard(self.store, slot.key, data)
         gold = np.concatenate([rows.labels[i][t] for i, t in zip(indices, targets, strict=True)])[:_SAMPLE]
         predicted = np.concatenate([row.argmax(-1) for row in logits])[:_SAMPLE]
         return Done(receipt, time.perf_counter() - started, gold.tolist(), predicted.tolist())

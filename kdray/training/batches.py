@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from kdray.cache.ensemble import Ensemble
 from kdray.cache.reader import SoftTargets
 from kdray.corpus.rows import Rows
 from kdray.models.forward import Inputs, collate
@@ -52,7 +53,7 @@ def worker_share(step: np.ndarray, worker: int, workers: int, micro: int, accumu
 class Batches:
     """Assembles batches of a split."""
 
-    def __init__(self, rows: Rows, soft: SoftTargets | None, labels: int, pad_token_id: int):
+    def __init__(self, rows: Rows, soft: SoftTargets | Ensemble | None, labels: int, pad_token_id: int):
         self.rows, self.soft, self.labels, self.pad = rows, soft, labels, pad_token_id
 
     def batch(self, step: np.ndarray, worker: int, workers: int, micro: int, accumulation: int) -> Batch:

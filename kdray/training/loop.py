@@ -18,7 +18,7 @@ import torch
 import torch.distributed as dist
 from safetensors.torch import load_file, save_file
 
-from kdray.cache.reader import SoftTargets
+from kdray.cache.ensemble import open_cache
 from kdray.corpus.rows import Rows
 from kdray.errors import TrainingError
 from kdray.models.forward import decisions, predict
@@ -101,7 +101,8 @@ class Run:
         self.settings = job.settings
         corpus = store.fetch("corpus", job.corpus)
         self.train_rows, self.validation_rows = Rows(corpus, "train"), Rows(corpus, "validation")
-        soft = SoftTargets(store, job.cache, "train") if job.cache and job.settings["alpha"] < 1 else None
+        distils = job.cache is not None and job.settings["alpha"] < 1
+        soft = open_cache(store, job.cache or "", "train", job.settings["temperature"]) if distils else None
         self.batches = Batches(self.train_rows, soft, len(job.labels), job.pad_token_id)
         self.soft_loss = distillation(self.settings["loss"], self.settings["temperature"],
                                       self.settings["huber_delta"])

@@ -14,7 +14,7 @@ import ray.train
 import ray.train.torch
 from ray.train.v2.api.exceptions import TrainingFailedError, WorkerGroupError
 
-from kdray.cluster import check_resources, cluster_cpus
+from kdray.cluster import check_resources, cpus_each
 from kdray.errors import KdrayError, TrainingError
 from kdray.progress import Progress
 from kdray.storage import Store
@@ -59,7 +59,7 @@ def fit(job: TrainingJob, origin: str, callbacks: list[Any] | None = None) -> di
     if made is not None:
         return made
     settings = job.settings
-    cpus = settings["num_cpus"] or max(1.0, cluster_cpus() // settings["workers"])
+    cpus = settings["num_cpus"] or cpus_each(settings["workers"])
     check_resources(settings["workers"], {"CPU": cpus, "GPU": settings["num_gpus"]}, f"{origin}.workers")
     result = watch(job.kind.removesuffix("s"),
                    lambda board: _run(_trainer(job, cpus, store, board, callbacks or [])))

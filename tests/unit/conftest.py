@@ -8,7 +8,9 @@ import pyarrow as pa
 import pytest
 import torch
 
-from kdray.cache.manifest import KIND, cache_key, make_manifest, plan
+from kdray.cache.manifest import KIND, make_manifest
+from kdray.cache.plan import make_plan
+from kdray.cache.receipts import latest, table_of
 from kdray.cache.shard import Schema
 from kdray.config import DataConfig
 from kdray.corpus.build import build_corpus, corpus_key
@@ -54,18 +56,17 @@ def make_corpus(storage: Path, task_name: str, rows: list[dict], model: Path, ma
     return Corpus(store, build_corpus(store, key, tables, task, data, model, order), model, task)
 
 
-def make_cache(corpus: Corpus) -> dict[str, Any]:
-    """The manifest of the soft targets of all splits, from the model that the corpus was tokenised for."""
-    labels = tuple(corpus.labels)
-    schema = Schema("fingerprint", corpus.task.name, labels, 24, "float32")
-    slots = plan(schema, {split: corpus.rows(split) for split in ("train", "validation", "test")}, 16)
-    runner = TeacherRunner(TeacherJob(str(corpus.model), corpus.task.name, labels, "float32", 1024, 0, 1,
-                                      corpus.store.uri, corpus.manifest["key"], corpus.manifest["pad_token_id"]))
-    receipts = {slot.key: runner.fill(slot).receipt for slot in slots}
-    parents = {"corpus": corpus.manifest["key"], "teacher": "fingerprint"}
-    manifest = make_manifest(schema, slots, receipts, 16, parents, 1.0)
+def make_cache(corpus: Corpus, codec: str = "float32", teacher: Path | None = None) -> dict[str, Any]:
+    """The manifest of all splits' soft targets, from `teacher`, else the model that the corpus is tokenised for."""
+    schema = Schema(str(teacher or "fingerprint"), corpus.task.name, tuple(corpus.labels), 24, "float32", codec)
+    plan = make_plan(schema, {split: corpus.rows(split) for split in ("train", "validation", "test")}, 16)
+    runner = TeacherRunner(TeacherJob(str(teacher or corpus.model), schema, 1024, 0, 1, corpus.store.uri,
+                                      corpus.manifest["key"], corpus.manifest["pad_token_id"]))
+    receipts = latest([table_of((runner.fill(slot).receipt, 0.5) for slot in plan)])
+    facts = {"parents": {"corpus": corpus.manifest["key"], "teacher": "fingerprint"}, "rows_computed": 160,
+             "teacher_model": str(teacher or corpus.model), "teacher_key": None}
     with corpus.store.staging(KIND) as folder:
-        return corpus.store.publish(KIND, cache_key(slots), folder, manifest)
+        return corpus.store.publish(KIND, plan.key, folder, make_manifest(plan, receipts, folder, facts))
 
 
 @pytest.fixture(scope="session")

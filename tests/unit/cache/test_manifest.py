@@ -1,107 +1,85 @@
-"""Rows become a plan of shards, and a manifest means that all of them are there."""
+"""A manifest means that every slot is filled; its table finds every shard again."""
 
-from dataclasses import replace
-from pathlib import Path
+import json
 
-import pyarrow as pa
+import numpy as np
 import pytest
 
-from kdray.cache.manifest import cache_key, make_manifest, missing_shards, plan
+from kdray.cache.codec import Loss
+from kdray.cache.manifest import KIND, make_manifest, missing_shards, shard_table, split_shards
+from kdray.cache.plan import KEY, Plan
+from kdray.cache.receipts import latest, table_of
 from kdray.cache.shard import Receipt, Schema, shard_path
-from kdray.corpus.rows import Rows
 from kdray.errors import CacheError
 from kdray.storage import Store
 
-SCHEMA = Schema("fingerprint", "sequence-classification", ("negative", "positive"), 24, "float32")
+SCHEMA = Schema("fingerprint", "sequence-classification", ("negative", "positive"), 24, "float32", "int8")
+PLAN = Plan(SCHEMA, 16, {"train": 40, "validation": 0, "test": 10}, np.array(["ab1", "ab2", "cd3", "ab4"], KEY))
 
 
-def keys(rows: Rows, **changes) -> list[str]:
-    return [slot.key for slot in plan(replace(SCHEMA, **changes), {"train": rows}, 16)]
+def receipts(plan: Plan = PLAN) -> list[tuple[Receipt, float]]:
+    losses = [Loss(slot.rows, 0.1 * place, (1.0, 2.0, 3.0, 4.0)) for place, slot in enumerate(plan)]
+    return [(Receipt(slot.key, slot.rows, 100, f"sha of {slot.key}", lost), 0.25)
+            for slot, lost in zip(plan, losses, strict=True)]
 
 
-def rewritten(folder: Path, table: pa.Table) -> Rows:
-    folder.mkdir()
-    with pa.ipc.new_file(str(folder / "train.arrow"), table.schema) as writer:
-        writer.write_table(table)
-    return Rows(folder, "train")
+def publish(store: Store, found: list[tuple[Receipt, float]], plan: Plan = PLAN) -> dict:
+    with store.staging(KIND) as folder:
+        manifest = make_manifest(plan, latest([table_of(found)]), folder, {"parents": {"teacher": "t"}})
+        return store.publish(KIND, plan.key, folder, manifest)
 
 
-def receipts(slots) -> dict[str, Receipt]:
-    return {slot.key: Receipt(slot.key, slot.rows, 100, "sha") for slot in slots}
-
-
-def test_a_plan_covers_every_row_once(corpus):
-    splits = {split: corpus.rows(split) for split in ("train", "test")}
-    slots = plan(SCHEMA, splits, 50)
-    for split, rows in splits.items():
-        covered = [row for slot in slots if slot.split == split for row in range(slot.start, slot.stop)]
-        assert covered == list(range(len(rows)))
-    assert all(0 < slot.rows <= 50 for slot in slots)
-    assert str(slots[1]) == "rows 50 to 99 of the train split"
-
-
-def test_appended_rows_keep_the_keys_of_full_shards(corpus, tmp_path):
-    table = corpus.rows("train").table
-    before, after = rewritten(tmp_path / "a", table.slice(0, 40)), rewritten(tmp_path / "b", table.slice(0, 70))
-    assert keys(after)[:2] == keys(before)[:2]
-    assert keys(after)[2] != keys(before)[2] and len(keys(after)) == 5
-
-
-def test_an_edited_row_changes_its_shards_key_alone(corpus, tmp_path):
-    rows = corpus.rows("train")
-    lists = rows.table.column("input_ids").to_pylist()
-    lists[20][1] += 1
-    edited = rows.table.set_column(rows.table.schema.get_field_index("input_ids"), "input_ids",
-                                   pa.array(lists, pa.list_(pa.int32())))
-    differ = [a != b for a, b in zip(keys(rows), keys(rewritten(tmp_path / "a", edited)), strict=True)]
-    assert differ == [index == 1 for index in range(len(differ))]
-
-
-def test_hard_labels_do_not_change_a_key(corpus, tmp_path):
-    rows = corpus.rows("train")
-    labels = pa.array([[1 - ids[0]] for ids in rows.gold()], pa.list_(pa.int32()))
-    edited = rows.table.set_column(rows.table.schema.get_field_index("labels"), "labels", labels)
-    assert keys(rows) == keys(rewritten(tmp_path / "a", edited))
-
-
-@pytest.mark.parametrize("change", [
-    {"teacher": "other"}, {"labels": ("positive", "negative")}, {"max_length": 25}, {"precision": "bfloat16"}])
-def test_another_schema_changes_every_key(corpus, change):
-    rows = corpus.rows("train")
-    assert not set(keys(rows)) & set(keys(rows, **change))
-
-
-def test_a_caches_key_is_that_of_its_slots_in_order(corpus):
-    slots = plan(SCHEMA, {"train": corpus.rows("train")}, 16)
-    assert cache_key(slots) == cache_key(plan(SCHEMA, {"train": corpus.rows("train")}, 16))
-    assert len({cache_key(slots), cache_key(slots[::-1]), cache_key(slots[:-1]),
-                cache_key([replace(slot, split="test") for slot in slots])}) == 4
-
-
-def test_a_manifest_lists_the_receipts_in_the_order_of_the_rows(corpus):
-    slots = plan(SCHEMA, {split: corpus.rows(split) for split in ("train", "test")}, 16)
-    made = make_manifest(SCHEMA, slots, receipts(slots[::-1]), 16, {"teacher": "t"}, 1.23456)
-    assert [shard["key"] for shard in made["splits"]["train"]] == [s.key for s in slots if s.split == "train"]
-    assert made["parents"] == {"teacher": "t"} and made["teacher_seconds"] == 1.235
-
-
-@pytest.mark.parametrize("spoil", [lambda found, key: found.pop(key),
-                                   lambda found, key: found.update({key: Receipt(key, 3, 100, "sha")})])
-def test_a_manifest_refuses_a_slot_that_is_not_filled(corpus, spoil):
-    slots = plan(SCHEMA, {"train": corpus.rows("train")}, 16)
-    found = receipts(slots)
-    spoil(found, slots[2].key)
-    with pytest.raises(CacheError, match="rows 32 to 47 of the train split are not in the cache"):
-        make_manifest(SCHEMA, slots, found, 16, {}, 0.0)
-
-
-def test_shards_that_went_or_shrank_are_missing(corpus, tmp_path):
+def test_a_manifest_counts_and_its_table_is_in_the_order_of_the_rows(tmp_path):
     store = Store(str(tmp_path))
-    slots = plan(SCHEMA, {"train": corpus.rows("train")}, 16)
-    for slot in slots:
+    made = publish(store, receipts()[::-1])
+    table = shard_table(store, made)
+    assert [key.decode() for key in table["key"]] == [slot.key for slot in PLAN]
+    assert table["key"][split_shards(made, "train")].tolist() == [b"ab1", b"ab2", b"cd3"]
+    assert table["key"][split_shards(made, "test")].tolist() == [b"ab4"]
+    assert len(table[split_shards(made, "validation")]) == 0
+    assert (made["shards"], made["bytes"], made["targets"], made["teacher_seconds"]) == (4, 400, 50, 1.0)
+    assert made["codec_error"]["largest_logit"] == pytest.approx(0.3)
+    assert made["codec_error"]["kl"] == {"1": 0.08, "2": 0.16, "4": 0.24, "8": 0.32}
+    assert made["parents"] == {"teacher": "t"} and made["rows"] == PLAN.rows
+    with pytest.raises(CacheError, match="no split 'other', it has train, validation, test"):
+        split_shards(made, "other")
+
+
+def test_rows_that_occur_twice_share_a_shard(tmp_path):
+    plan = Plan(SCHEMA, 16, {"train": 48}, np.array(["ab1", "ab2", "ab1"], KEY))
+    store = Store(str(tmp_path))
+    made = publish(store, receipts(plan)[:2], plan)
+    assert shard_table(store, made)["key"].tolist() == [b"ab1", b"ab2", b"ab1"]
+
+
+def other_rows(found: list) -> None:
+    receipt, seconds = found[2]
+    found[2] = (Receipt(receipt.key, 3, receipt.bytes, receipt.sha256, receipt.loss), seconds)
+
+
+@pytest.mark.parametrize("spoil", [lambda found: found.pop(2), other_rows])
+def test_a_manifest_refuses_a_slot_that_is_not_filled(tmp_path, spoil):
+    found = receipts()
+    spoil(found)
+    with pytest.raises(CacheError, match="rows 32 to 39 of the train split are not in the cache"):
+        publish(Store(str(tmp_path)), found)
+    with pytest.raises(CacheError, match="rows 0 to 15 of the train split are not in the cache"):
+        publish(Store(str(tmp_path)), [])
+
+
+def test_a_manifest_stays_small_whatever_the_number_of_shards(tmp_path):
+    keys = np.array([f"{number:032x}" for number in range(20_000)], KEY)
+    plan = Plan(SCHEMA, 1000, {"train": 20_000_000}, keys)
+    made = publish(Store(str(tmp_path)), receipts(plan), plan)
+    assert len(json.dumps(made)) < 2000 and made["shards"] == 20_000
+
+
+def test_shards_that_went_or_shrank_are_missing(tmp_path):
+    store = Store(str(tmp_path))
+    made = publish(store, receipts())
+    for slot in PLAN:
         store.write(b"x" * 100, *shard_path(slot.key))
-    made = make_manifest(SCHEMA, slots, receipts(slots), 16, {}, 0.0)
     assert missing_shards(store, made) == []
-    store.delete(*shard_path(slots[1].key))
-    store.write(b"x" * 99, *shard_path(slots[3].key))
-    assert missing_shards(store, made) == [slots[1].key, slots[3].key]
+    store.delete(*shard_path("ab2"))
+    store.write(b"x" * 99, *shard_path("ab4"))
+    assert missing_shards(store, made) == ["ab2", "ab4"]

@@ -7,8 +7,17 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from kdray.cache.shard import Receipt, Schema, encode_shard, find_shard, open_shard, shard_key, shard_path, write_shard
-from kdray.corpus.rows import Ragged
+from kdray.cache.shard import (
+    Receipt,
+    Schema,
+    ShardView,
+    encode_shard,
+    find_shard,
+    open_shard,
+    shard_key,
+    shard_path,
+    write_shard,
+)
 from kdray.errors import CacheError
 from kdray.storage import Store
 
@@ -28,24 +37,36 @@ def ragged(seed: int = 0, rows: int = 20) -> tuple[list[np.ndarray], list[np.nda
             [np.sort(random.choice(9, count, replace=False)) for count in counts])
 
 
-def written(store: Store, seed: int = 0) -> Receipt:
-    logits, units = ragged(seed)
-    return write_shard(store, "ab12", encode_shard(logits, units), len(logits))
+def written(store: Store, seed: int = 0, schema: Schema = SCHEMA) -> Receipt:
+    return write_shard(store, "ab12", encode_shard(*ragged(seed), schema))
+
+
+def opened(store: Store, receipt: Receipt) -> pa.Table:
+    return open_shard(store, receipt.key, receipt.sha256, receipt.bytes)
 
 
 def file(store: Store) -> Path:
     return Path(store.path(*shard_path("ab12")))
 
 
-def test_a_shard_gives_back_what_was_written(store):
-    receipt = written(store)
-    table = open_shard(store, receipt)
+@pytest.mark.parametrize("compression", ["none", "zstd"])
+@pytest.mark.parametrize("codec, apart", [("float32", 0), ("float16", 2e-3), ("int8", 1e-2)])
+def test_a_shard_gives_back_what_was_written(store, codec, apart, compression):
+    view = ShardView(opened(store, written(store, 0, replace(SCHEMA, codec=codec, compression=compression))), 2)
     logits, units = ragged()
-    found_units, found = Ragged(table.column("targets")), Ragged(table.column("logits"))
     for row in range(20):
-        assert found_units[row].tolist() == units[row].tolist()
-        assert found[row].dtype == np.float32
-        assert np.array_equal(found[row].reshape(-1, 2), logits[row])
+        found_units, found = view[row]
+        assert found_units.tolist() == units[row].tolist()
+        assert found.dtype == np.float32 and found.shape == logits[row].shape
+        assert np.abs(found - logits[row]).max(initial=0) <= apart
+
+
+def test_a_receipt_says_what_the_codec_changed(store):
+    logits, _ = ragged()
+    exact, small = (written(store, 0, replace(SCHEMA, codec=codec)).loss for codec in ("float32", "float16"))
+    assert exact.targets == small.targets == sum(map(len, logits))
+    assert exact.largest == 0 and exact.kl == (0, 0, 0, 0)
+    assert 0 < small.largest < 1e-2 and all(abs(kl) < 1e-2 for kl in small.kl)
 
 
 def test_a_receipt_is_that_of_the_file_whoever_finds_it(store):
@@ -54,9 +75,10 @@ def test_a_receipt_is_that_of_the_file_whoever_finds_it(store):
     assert (receipt.rows, receipt.bytes) == (20, file(store).stat().st_size)
 
 
-def test_a_key_covers_everything_that_logits_depend_on():
+def test_a_key_covers_everything_that_a_shard_depends_on():
     changes = [{}, {"teacher": "other"}, {"task": "sequence-classification"}, {"labels": ("b", "a")},
-               {"labels": ("a", "b", "c")}, {"max_length": 64}, {"precision": "bfloat16"}]
+               {"labels": ("a", "b", "c")}, {"max_length": 64}, {"precision": "bfloat16"}, {"codec": "int8"},
+               {"compression": "zstd"}]
     keys = [shard_key(replace(SCHEMA, **change), "rows") for change in changes] + [shard_key(SCHEMA, "other rows")]
     assert len(set(keys)) == len(keys)
     assert keys[0] == shard_key(replace(SCHEMA), "rows")
@@ -68,7 +90,7 @@ def test_logits_that_are_not_finite_are_refused_with_their_row(value):
     row = next(i for i, part in enumerate(logits) if len(part) > 1 and i > 3)
     logits[row][1, 0] = value
     with pytest.raises(CacheError, match=rf"row {row} of the shard .*not finite \({value}\)"):
-        encode_shard(logits, units)
+        encode_shard(logits, units, SCHEMA)
 
 
 def truncate(data: bytes) -> bytes:
@@ -89,19 +111,20 @@ def test_a_spoilt_shard_is_corrupt_when_opened(store, spoil):
     receipt = written(store)
     file(store).write_bytes(spoil(file(store).read_bytes()))
     with pytest.raises(CacheError, match=r"ab12.arrow is corrupt.*only this shard is computed anew"):
-        open_shard(store, receipt)
+        opened(store, receipt)
 
 
 def test_a_missing_shard_is_missing_when_opened(store):
     receipt = written(store)
     file(store).unlink()
     with pytest.raises(CacheError, match=r"ab12.arrow is missing"):
-        open_shard(store, receipt)
+        opened(store, receipt)
 
 
+@pytest.mark.parametrize("compression", ["none", "zstd"])
 @pytest.mark.parametrize("spoil", [truncate, flip, empty, lambda data: b"not arrow at all"])
-def test_a_torn_shard_is_not_found(store, spoil):
-    written(store)
+def test_a_torn_shard_is_not_found(store, spoil, compression):
+    written(store, 0, replace(SCHEMA, compression=compression))
     file(store).write_bytes(spoil(file(store).read_bytes()))
     assert find_shard(store, "ab12", 20) is None
 
@@ -113,7 +136,7 @@ def test_a_shard_of_other_rows_or_none_is_not_found(store):
 
 
 def test_a_reader_of_an_old_file_is_not_disturbed_by_a_second_writer(store):
-    table = open_shard(store, written(store, 0))
+    table = opened(store, written(store, 0))
     before = table.column("logits").to_pylist()
     written(store, 1)
     assert table.column("logits").to_pylist() == before
@@ -122,5 +145,5 @@ def test_a_reader_of_an_old_file_is_not_disturbed_by_a_second_writer(store):
 def test_an_opened_shard_is_mapped_and_not_copied(store):
     receipt = written(store)
     before = pa.total_allocated_bytes()
-    table = open_shard(store, receipt)
+    table = opened(store, receipt)
     assert table.num_rows == 20 and pa.total_allocated_bytes() == before

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from kdray.cache.manifest import Slot
+from kdray.cache.plan import Slot
 from kdray.errors import CacheError
 from kdray.teacher.leases import Leases
 

@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from kdray.cache.manifest import plan
-from kdray.cache.shard import Schema, find_shard, open_shard
-from kdray.corpus.rows import Ragged
+from kdray.cache.plan import make_plan
+from kdray.cache.shard import Schema, ShardView, find_shard, open_shard
 from kdray.errors import CacheError
 from kdray.models.forward import predict
 from kdray.models.load import load_model
@@ -19,9 +18,9 @@ def work(request):
     corpus = request.getfixturevalue(request.param)
     labels = tuple(corpus.labels)
     schema = Schema("of these tests", corpus.task.name, labels, 24, "float32")
-    slots = plan(schema, {split: corpus.rows(split) for split in ("train", "test")}, 16)
-    job = TeacherJob(str(corpus.model), corpus.task.name, labels, "float32", 256, 0, 1, corpus.store.uri,
-                     corpus.manifest["key"], corpus.manifest["pad_token_id"])
+    slots = make_plan(schema, {split: corpus.rows(split) for split in ("train", "test")}, 16)
+    job = TeacherJob(str(corpus.model), schema, 256, 0, 1, corpus.store.uri, corpus.manifest["key"],
+                     corpus.manifest["pad_token_id"])
     return corpus, TeacherRunner(job), slots
 
 
@@ -31,12 +30,12 @@ def test_a_filled_slot_holds_the_models_logits_and_targets(work):
     for slot in (slots[1], slots[-1]):
         done = runner.fill(slot)
         rows, indices = corpus.rows(slot.split), np.arange(slot.start, slot.stop)
-        table = open_shard(corpus.store, done.receipt)
-        units, logits = Ragged(table.column("targets")), Ragged(table.column("logits"))
+        receipt = done.receipt
+        view = ShardView(open_shard(corpus.store, slot.key, receipt.sha256, receipt.bytes), len(corpus.labels))
         wanted = predict(model, corpus.task, rows, indices, corpus.manifest["pad_token_id"], 256)
         for place, index in enumerate(indices):
-            assert np.array_equal(logits[place], wanted[place].ravel())
-            assert np.array_equal(units[place], rows.targets[index])
+            units, logits = view[place]
+            assert np.array_equal(logits, wanted[place]) and np.array_equal(units, rows.targets[index])
         assert find_shard(corpus.store, slot.key, slot.rows) == done.receipt
         assert done.predicted == np.concatenate(wanted).argmax(-1).tolist()[:256]
         assert done.gold == np.concatenate([rows.labels[i][rows.targets[i]] for i in indices]).tolist()[:256]

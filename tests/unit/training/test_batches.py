@@ -60,8 +60,7 @@ def targets(token_corpus):
     rows = token_corpus.rows("train")
     logits = [np.stack([[row, unit, 1.0] for unit in rows.targets[row]]).astype(np.float32) for row in range(len(rows))]
     units = [rows.targets[row] for row in range(len(rows))]
-    publish(token_corpus.store, "whole", logits, units)
-    return rows, logits, units
+    return rows, logits, units, publish(token_corpus.store, "whole", logits, units)
 
 
 def soft_batches(token_corpus, key: str) -> Batches:
@@ -70,7 +69,7 @@ def soft_batches(token_corpus, key: str) -> Batches:
 
 @pytest.mark.parametrize("workers, accumulation", [(1, 1), (2, 1), (1, 3), (3, 2), (5, 5)])
 def test_the_batches_of_a_step_hold_each_target_once_and_weigh_one_in_all(token_corpus, targets, workers, accumulation):
-    batches, step = soft_batches(token_corpus, "whole"), np.array([4, 0, 9, 17, 23, 2, 30])
+    batches, step = soft_batches(token_corpus, targets[3]), np.array([4, 0, 9, 17, 23, 2, 30])
     rows = targets[0]
     seen, weight = Counter(), 0.0
     for worker in range(workers):
@@ -86,17 +85,17 @@ def test_the_batches_of_a_step_hold_each_target_once_and_weigh_one_in_all(token_
 
 
 def test_a_worker_without_a_row_gets_a_filler_that_weighs_nothing(token_corpus, targets):
-    batch = soft_batches(token_corpus, "whole").batch(np.array([4]), 1, 2, 0, 1)
+    batch = soft_batches(token_corpus, targets[3]).batch(np.array([4]), 1, 2, 0, 1)
     assert batch.share == 0 and len(batch.labels) > 0
 
 
 def test_soft_targets_of_a_teacher_with_fewer_or_other_words_are_aligned(token_corpus, targets):
-    _, logits, units = targets
+    _, logits, units, _ = targets
     kept = [np.flatnonzero(np.arange(len(part)) % 2 == row % 2) for row, part in enumerate(units)]
-    publish(token_corpus.store, "part", [logits[row][keep] for row, keep in enumerate(kept)],
-            [units[row][keep] for row, keep in enumerate(kept)])
+    part = publish(token_corpus.store, "part", [logits[row][keep] for row, keep in enumerate(kept)],
+                   [units[row][keep] for row, keep in enumerate(kept)])
     step = np.array([4, 0, 9, 17])
-    batch = soft_batches(token_corpus, "part").batch(step, 0, 1, 0, 1)
+    batch = soft_batches(token_corpus, part).batch(step, 0, 1, 0, 1)
     expected_known = np.concatenate([np.isin(units[row], units[row][kept[row]]) for row in step])
     expected = np.concatenate([logits[row] for row in step]) * expected_known[:, None]
     assert batch.known.tolist() == expected_known.tolist() and 0 < expected_known.sum() < len(expected_known)
@@ -104,12 +103,12 @@ def test_soft_targets_of_a_teacher_with_fewer_or_other_words_are_aligned(token_c
 
 
 def test_soft_targets_of_words_that_the_student_does_not_see_are_left_out(token_corpus, targets):
-    rows, logits, units = targets
+    rows, logits, units, _ = targets
     more = [np.concatenate([units[row], [77]]) for row in range(len(rows))]
-    publish(token_corpus.store, "more", [np.concatenate([logits[row], [[-1, -1, -1]]]).astype(np.float32)
-                                         for row in range(len(rows))], more)
+    longer = [np.concatenate([logits[row], [[-1, -1, -1]]]).astype(np.float32) for row in range(len(rows))]
+    key = publish(token_corpus.store, "more", longer, more)
     step = np.array([4, 0, 9])
-    batch = soft_batches(token_corpus, "more").batch(step, 0, 1, 0, 1)
+    batch = soft_batches(token_corpus, key).batch(step, 0, 1, 0, 1)
     assert batch.known.all()
     assert np.array_equal(batch.soft.numpy(), np.concatenate([logits[row] for row in step]))
 

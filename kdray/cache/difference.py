@@ -1,0 +1,60 @@
+"""Two caches become what separates them: schema, shards, logits.
+
+Knows nothing about how to print it.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy.special import log_softmax
+
+from kdray.cache.ensemble import open_cache
+from kdray.cache.manifest import shard_table
+from kdray.storage import Store
+
+
+@dataclass(frozen=True)
+class Apart:
+    """How far the logits of one split are apart."""
+
+    rows: int
+    largest: float
+    """Largest difference of a logit."""
+    agreement: float
+    """Share of targets with the same largest logit."""
+    kl: float
+    """Mean KL(softmax(first) || softmax(second)) of a target, in nats."""
+
+
+def fields_apart(first: dict[str, Any], second: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Key parts and numbers of rows in which two manifests differ: name to both values."""
+    flat = [{**made["schema"], "rows_per_shard": made["rows_per_shard"],
+             **{f"rows of {split}": rows for split, rows in made["rows"].items()},
+             "corpus": made["parents"]["corpus"]} for made in (first, second)]
+    return {name: (flat[0].get(name), flat[1].get(name)) for name in {**flat[0], **flat[1]}
+            if flat[0].get(name) != flat[1].get(name)}
+
+
+def shards_shared(store: Store, first: dict[str, Any], second: dict[str, Any]) -> tuple[int, int, int]:
+    """Shards that both have, that the first alone has, that the second alone has."""
+    one, two = (set(shard_table(store, made)["key"].tolist()) for made in (first, second))
+    return len(one & two), len(one - two), len(two - one)
+
+
+def logits_apart(store: Store, first: dict[str, Any], second: dict[str, Any], split: str) -> Apart | None:
+    """How far the logits of the split's first rows are apart, as many as both have.
+
+    None where they cannot be compared: other labels, or rows that have other targets.
+    """
+    if first["schema"]["labels"] != second["schema"]["labels"]:
+        return None
+    softs = [open_cache(store, made["key"], split) for made in (first, second)]
+    pairs = [(softs[0][row], softs[1][row]) for row in range(min(map(len, softs)))]
+    if not pairs or not all(np.array_equal(one[0], two[0]) for one, two in pairs):
+        return None
+    one, two = (np.concatenate([pair[place][1] for pair in pairs]).astype(np.float64) for place in (0, 1))
+    likely = [log_softmax(logits, -1) for logits in (one, two)]
+    return Apart(len(pairs), float(np.abs(one - two).max(initial=0)),
+                 float((one.argmax(-1) == two.argmax(-1)).mean()),
+                 float((np.exp(likely[0]) * (likely[0] - likely[1])).sum(-1).mean()))

@@ -1,0 +1,117 @@
+"""Several caches of the same rows become one: their mean, taken when a row is read. No teacher runs again.
+
+An ensemble is an artefact like any cache, a manifest that names its members. Knows nothing about teachers.
+"""
+
+from typing import Any
+
+import numpy as np
+from scipy.special import log_softmax, logsumexp
+
+from kdray.cache.manifest import KIND
+from kdray.cache.reader import SoftTargets
+from kdray.config import CacheConfig
+from kdray.corpus.rows import Rows
+from kdray.errors import CacheError
+from kdray.storage import Store, content_key
+from kdray.tasks import TASKS
+
+
+class Ensemble:
+    """The mean of several teachers' logits for every row of one split, read like `SoftTargets`.
+
+    The mean of probabilities is log-probabilities times T, whose softmax at T is the mean at T of the members'
+    (Hinton et al. 2015, section 5.1, the arithmetic mean); that of logits is their geometric mean.
+    """
+
+    def __init__(self, store: Store, manifest: dict[str, Any], split: str, temperature: float):
+        self._members = [SoftTargets(store, key, split) for key in manifest["members"]]
+        self._columns = [np.array(columns) for columns in manifest["columns"]]
+        self._weights = np.array(manifest["weights"], np.float32)
+        self._mean, self._temperature = manifest["mean"], temperature
+
+    def __len__(self) -> int:
+        return len(self._members[0])
+
+    def __getitem__(self, row: int) -> tuple[np.ndarray, np.ndarray]:
+        """Units (targets,) that every member has logits for, and their mean, float32 (targets, labels)."""
+        found = [member[row] for member in self._members]
+        units = found[0][0]
+        for others, _ in found[1:]:
+            units = units if np.array_equal(units, others) else np.intersect1d(units, others)
+        stack = np.stack([logits[np.searchsorted(own, units)][:, columns]
+                          for (own, logits), columns in zip(found, self._columns, strict=True)])
+        return units, self._averaged(stack).astype(np.float32)
+
+    def _averaged(self, stack: np.ndarray) -> np.ndarray:
+        weights = self._weights[:, None, None]
+        if self._mean == "logits":
+            return (weights * stack).sum(0)
+        likely = log_softmax(stack / self._temperature, -1)
+        return self._temperature * logsumexp(likely, 0, b=np.broadcast_to(weights, likely.shape))
+
+
+def open_cache(store: Store, key: str, split: str, temperature: float = 1.0) -> SoftTargets | Ensemble:
+    """The soft targets of one split of a cache or an ensemble; `temperature` matters to a mean of probabilities.
+
+    Raises CacheError where there is no such cache.
+    """
+    manifest = store.manifest(KIND, key)
+    if manifest is not None and "members" in manifest:
+        return Ensemble(store, manifest, split, temperature)
+    return SoftTargets(store, key, split)
+
+
+def make_ensemble(store: Store, own: str, wanted: CacheConfig) -> dict[str, Any]:
+    """Publishes the ensemble of the cache `own` and those that the config names; its labels are in the order of `own`.
+
+    Raises CacheError where one is missing, or is of other rows, labels or another task.
+    """
+    keys = [own, *(find_cache(store, key) for key in wanted.ensemble)]
+    first, *others = made = [store.manifest(KIND, key) or {} for key in keys]
+    for other in others:
+        _check(store, first, other)
+    weights = np.array(wanted.weights or [1.0] * len(keys))
+    labels = first["schema"]["labels"]
+    facts = {
+        "members": keys, "weights": (weights / weights.sum()).tolist(), "mean": wanted.mean,
+        "columns": [[member["schema"]["labels"].index(label) for label in labels] for member in made]}
+    key = content_key(facts)
+    kept = {name: first[name] for name in ("schema", "rows", "rows_per_shard", "teacher_model")}
+    with store.staging(KIND) as folder:
+        return store.publish(KIND, key, folder, {
+            **kept, **facts, "parents": {**first["parents"], "caches": keys},
+            "shards": sum(member["shards"] for member in made), "bytes": sum(member["bytes"] for member in made),
+            "teacher_seconds": sum(member["teacher_seconds"] for member in made)})
+
+
+def find_cache(store: Store, start: str) -> str:
+    """Key of the one cache whose key begins with `start`. Raises CacheError where there is none, or several."""
+    found = [key for key in store.names(KIND) if key.startswith(start)]
+    if len(found) != 1:
+        what = f"{len(found)} caches begin" if found else "no cache begins"
+        raise CacheError(f"{what} with {start!r} in {store.uri}. `kdray cache ls --storage {store.uri}` lists them")
+    return found[0]
+
+
+def _check(store: Store, first: dict[str, Any], other: dict[str, Any]) -> None:
+    for name, what in (("task", "task"), ("labels", "labels")):
+        one, two = (sorted(m["schema"][name]) if name == "labels" else m["schema"][name] for m in (first, other))
+        if one != two:
+            raise CacheError(f"cache.ensemble: the {what} of cache {other['key'][:12]} is {two}, not {one}")
+    if "members" in other:
+        raise CacheError(f"cache.ensemble: {other['key'][:12]} is an ensemble itself; name its members "
+                         f"{', '.join(key[:12] for key in other['members'])}")
+    for split in first["rows"]:
+        if not _same_rows(store, first, other, split):
+            raise CacheError(f"cache.ensemble: the {split} split of cache {other['key'][:12]} has other rows than that "
+                             f"of {first['key'][:12]}. Fill it with the same `data`")
+
+
+def _same_rows(store: Store, first: dict[str, Any], other: dict[str, Any], split: str) -> bool:
+    if first["parents"]["corpus"] == other["parents"]["corpus"]:
+        return True
+    columns = TASKS[first["schema"]["task"]].columns
+    tables = [Rows(store.fetch("corpus", made["parents"]["corpus"]), split).table for made in (first, other)]
+    one, two = (table.select([name for name in columns if name in table.column_names]) for table in tables)
+    return bool(one.equals(two))

@@ -1,0 +1,70 @@
+"""Shards that nothing names, and what dead writers left, are found and removed.
+
+Knows nothing about teachers. In use is: what a cache's manifest names; what the plan of a fill names whose journal
+changed within the grace; and whatever is younger than the grace.
+"""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from kdray.cache.manifest import KIND as CACHES
+from kdray.cache.manifest import shard_table
+from kdray.cache.plan import KEY, read_plan
+from kdray.cache.receipts import FILLS, PLAN
+from kdray.cache.shard import KIND as SHARDS
+from kdray.storage import Store
+
+_SUFFIX = ".arrow"
+
+
+@dataclass(frozen=True)
+class Found:
+    """A file that can go."""
+
+    folder: str
+    name: str
+    bytes: int
+
+
+def garbage(store: Store, grace: float) -> list[Found]:
+    """Shards that are not in use and hidden leftovers below `shards/`, all unchanged for `grace` seconds."""
+    before = time.time() - grace
+    old = list(_old_files(store, before))
+    used = _in_use(store, before)
+    return [file for file in old if file.name[0] == "." or file.name.removesuffix(_SUFFIX).encode() not in used]
+
+
+def remove(store: Store, found: list[Found], grace: float) -> list[Found]:
+    """Deletes what is still garbage, folder by folder; returns what it deleted."""
+    gone = []
+    for folder in sorted({file.folder for file in found}):
+        used = _in_use(store, time.time() - grace)
+        for file in (file for file in found if file.folder == folder):
+            if file.name[0] == "." or file.name.removesuffix(_SUFFIX).encode() not in used:
+                store.delete(SHARDS, file.folder, file.name)
+                gone.append(file)
+    return gone
+
+
+def _old_files(store: Store, before: float) -> Iterator[Found]:
+    for folder in store.names(SHARDS):
+        for hidden in (False, True):
+            for name, (size, changed) in store.files(SHARDS, folder, hidden=hidden).items():
+                if changed < before:
+                    yield Found(folder, name, size)
+
+
+def _in_use(store: Store, before: float) -> set[bytes]:
+    keys = [np.empty(0, KEY)]
+    for cache in store.names(FILLS):
+        files = store.files(FILLS, cache)
+        if PLAN in files and max(changed for _, changed in files.values()) >= before:
+            keys.append(read_plan(store, store.read(FILLS, cache, PLAN).decode()).keys)
+    for key in store.names(CACHES):
+        manifest = store.manifest(CACHES, key)
+        if manifest is not None:
+            keys.append(shard_table(store, manifest)["key"])
+    return set(np.concatenate(keys).tolist())

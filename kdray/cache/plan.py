@@ -1,0 +1,135 @@
+"""The rows of a corpus become a plan of shards: which rows are in which, and every shard's key.
+
+Knows nothing about who fills the plan. A plan of 10^6 shards is one array of keys; slots are made when asked for.
+"""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any, overload
+
+import numpy as np
+
+from kdray.cache.shard import Schema, shard_key
+from kdray.corpus.rows import Rows
+from kdray.storage import Store, content_key
+
+KIND = "plans"
+_KEYS = "keys.npy"
+KEY = np.dtype("S32")
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A place for one shard: rows `start` to `stop` of a split."""
+
+    split: str
+    start: int
+    stop: int
+    key: str
+
+    @property
+    def rows(self) -> int:
+        """Number of rows."""
+        return self.stop - self.start
+
+    def __str__(self) -> str:
+        return f"rows {self.start} to {self.stop - 1} of the {self.split} split"
+
+
+@dataclass(frozen=True)
+class Plan(Sequence[Slot]):
+    """The slots of all splits, in order."""
+
+    schema: Schema
+    rows_per_shard: int
+    rows: dict[str, int]
+    """Rows of each split."""
+    keys: np.ndarray
+    """(slots,): content key of each slot's shard."""
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    @overload
+    def __getitem__(self, index: int) -> Slot: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Slot]: ...
+
+    def __getitem__(self, index: int | slice) -> Slot | list[Slot]:
+        if isinstance(index, slice):
+            return [self[place] for place in range(*index.indices(len(self)))]
+        if not -len(self) <= index < len(self):
+            raise IndexError(index)
+        index %= len(self)
+        split = next(split for split, part in self.parts.items() if part.start <= index < part.stop)
+        start = (index - self.parts[split].start) * self.rows_per_shard
+        return Slot(split, start, min(start + self.rows_per_shard, self.rows[split]), self.keys[index].decode())
+
+    def __iter__(self) -> Iterator[Slot]:
+        return (self[index] for index in range(len(self)))
+
+    @cached_property
+    def parts(self) -> dict[str, range]:
+        """Indices of each split's slots."""
+        parts, first = {}, 0
+        for split, rows in self.rows.items():
+            last = first - (-rows // self.rows_per_shard)
+            parts[split], first = range(first, last), last
+        return parts
+
+    @cached_property
+    def sizes(self) -> np.ndarray:
+        """(slots,): rows of each slot."""
+        sizes = np.full(len(self), self.rows_per_shard)
+        for split, part in self.parts.items():
+            if len(part):
+                sizes[part.stop - 1] = self.rows[split] - (len(part) - 1) * self.rows_per_shard
+        return sizes
+
+    @cached_property
+    def key(self) -> str:
+        """Content key of the cache with these slots."""
+        return content_key({"rows": list(self.rows.items()), "keys": hashlib.sha256(self.keys.tobytes()).hexdigest()})
+
+
+def make_plan(schema: Schema, splits: dict[str, Rows], rows_per_shard: int) -> Plan:
+    """Cuts the splits into slots, and hashes the rows of each."""
+    keys = [shard_key(schema, rows.digest(start, min(start + rows_per_shard, len(rows))))
+            for rows in splits.values() for start in range(0, len(rows), rows_per_shard)]
+    return Plan(schema, rows_per_shard, {split: len(rows) for split, rows in splits.items()}, np.array(keys, KEY))
+
+
+def kept_plan(store: Store, corpus: str, schema: Schema, splits: dict[str, Rows],
+              rows_per_shard: int) -> tuple[str, Plan]:
+    """Key and plan of the corpus with the key `corpus`, kept in storage so that its rows are hashed once."""
+    key = content_key({"corpus": corpus, "schema": asdict(schema), "rows_per_shard": rows_per_shard})
+    if store.manifest(KIND, key) is not None:
+        return key, read_plan(store, key)
+    plan = make_plan(schema, splits, rows_per_shard)
+    write_plan(store, key, plan)
+    return key, plan
+
+
+def write_plan(store: Store, key: str, plan: Plan) -> None:
+    """Publishes a plan under `key`."""
+    with store.staging(KIND) as folder:
+        np.save(folder / _KEYS, plan.keys, allow_pickle=False)
+        store.publish(KIND, key, folder, {"schema": asdict(plan.schema), "rows_per_shard": plan.rows_per_shard,
+                                          "rows": plan.rows, "cache": plan.key})
+
+
+def read_plan(store: Store, key: str) -> Plan:
+    """The plan that was published under `key`. Raises FileNotFoundError where there is none."""
+    made: dict[str, Any] | None = store.manifest(KIND, key)
+    if made is None:
+        raise FileNotFoundError(store.path(KIND, key))
+    keys = np.load(store.fetch(KIND, key) / _KEYS, allow_pickle=False)
+    return Plan(parse_schema(made["schema"]), made["rows_per_shard"], made["rows"], keys)
+
+
+def parse_schema(fields: dict[str, Any]) -> Schema:
+    """A schema as a manifest holds it."""
+    return Schema(**{**fields, "labels": tuple(fields["labels"])})

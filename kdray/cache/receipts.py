@@ -1,0 +1,162 @@
+"""Receipts of shards become a table that a million of them fit in, kept while a cache is being filled.
+
+Knows nothing about rows. Invariant: a receipt in a journal is that of a shard that was whole when it was written.
+"""
+
+import contextlib
+import time
+import uuid
+from collections.abc import Iterable
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from kdray.cache.codec import TEMPERATURES, Loss
+from kdray.cache.plan import KEY, Plan
+from kdray.cache.shard import KIND as SHARDS
+from kdray.cache.shard import Receipt
+from kdray.storage import Store
+
+FILLS = "fills"
+TABLE = "shards.arrow"
+PLAN = "plan"
+"""File of a journal: the key of the plan that is being filled."""
+RECEIPT = np.dtype([("key", KEY), ("rows", "i4"), ("bytes", "i8"), ("sha256", "S64"), ("seconds", "f4"),
+                    ("targets", "i8"), ("largest", "f4"), ("kl", "f8", (len(TEMPERATURES),))])
+"""One shard: its receipt, and the seconds that a teacher was busy with it (0 where nobody knows)."""
+_ABSENT = (-1, 0.0)
+_FLUSH_ROWS, _FLUSH_SECONDS = 1000, 5.0
+
+
+def table_of(receipts: Iterable[tuple[Receipt, float]]) -> np.ndarray:
+    """Receipts and seconds as an array of RECEIPT."""
+    return np.array([(made.key, made.rows, made.bytes, made.sha256, seconds, made.loss.targets, made.loss.largest,
+                      made.loss.kl) for made, seconds in receipts], RECEIPT)
+
+
+def receipt_of(row: np.void) -> Receipt:
+    """One row of the table as a receipt."""
+    return Receipt(row["key"].decode(), int(row["rows"]), int(row["bytes"]), row["sha256"].decode(),
+                   Loss(int(row["targets"]), float(row["largest"]), tuple(map(float, row["kl"]))))
+
+
+def encode_table(receipts: np.ndarray) -> pa.Buffer:
+    """The table as an Arrow IPC file."""
+    columns: dict[str, Any] = {}
+    for name in RECEIPT.names or ():
+        values = np.ascontiguousarray(receipts[name])
+        if values.dtype.kind == "S":
+            kind = pa.binary(values.dtype.itemsize)
+            columns[name] = pa.FixedSizeBinaryArray.from_buffers(kind, len(values), [None, pa.py_buffer(values)])
+        elif values.ndim == 2:
+            columns[name] = pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), values.shape[1])
+        else:
+            columns[name] = pa.array(values)
+    table = pa.table(columns)
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table)
+    return sink.getvalue()
+
+
+def decode_table(data: Any) -> np.ndarray:
+    """The table in the bytes of an Arrow IPC file."""
+    table = pa.ipc.open_file(pa.py_buffer(data)).read_all().combine_chunks()
+    receipts = np.empty(table.num_rows, RECEIPT)
+    for name in RECEIPT.names or ():
+        column = table.column(name).combine_chunks()
+        column = column.chunk(0) if isinstance(column, pa.ChunkedArray) else column
+        kind = RECEIPT[name]
+        if kind.kind == "S":
+            values: Any = np.frombuffer(column.buffers()[1], kind, table.num_rows) if table.num_rows else []
+        elif kind.shape:
+            values = column.values.to_numpy().reshape(-1, *kind.shape)
+        else:
+            values = column.to_numpy()
+        receipts[name] = values
+    return receipts
+
+
+def latest(tables: list[np.ndarray]) -> np.ndarray:
+    """One receipt a key, sorted by key; where several have it, the last."""
+    whole = np.concatenate([np.empty(0, RECEIPT), *tables])[::-1]
+    return whole[np.unique(whole["key"], return_index=True)[1]]
+
+
+def places(receipts: np.ndarray, keys: np.ndarray) -> np.ndarray:
+    """Index of each key in `receipts` (sorted by key), -1 where it is not there."""
+    if len(receipts) == 0:
+        return np.full(len(keys), -1)
+    found = np.minimum(np.searchsorted(receipts["key"], keys), len(receipts) - 1)
+    return np.where(receipts["key"][found] == keys, found, -1)
+
+
+def stored_bytes(store: Store, keys: np.ndarray) -> np.ndarray:
+    """Bytes of the shard of each key in storage, -1 where there is none; only the folders of the keys are listed."""
+    order = np.argsort(keys, kind="stable")
+    ordered, sizes = keys[order], np.full(len(keys), -1, np.int64)
+    folders = ordered.astype("S2")
+    starts = np.flatnonzero(np.concatenate([np.ones(min(1, len(keys)), bool), folders[1:] != folders[:-1]]))
+    for start, stop in pairwise([*starts, len(keys)]):
+        listed = store.files(SHARDS, folders[start].decode())
+        sizes[order[start:stop]] = [listed.get(f"{key.decode()}.arrow", _ABSENT)[0] for key in ordered[start:stop]]
+    return sizes
+
+
+def journal_parts(store: Store, cache: str) -> dict[str, np.ndarray]:
+    """Tables of the journal of the cache with the key `cache`, by file, oldest first; none where there is none."""
+    parts = {}
+    for name in store.names(FILLS, cache):
+        if name.endswith(".arrow"):
+            with contextlib.suppress(FileNotFoundError):  # another run has merged it into a later one
+                parts[name] = decode_table(store.read(FILLS, cache, name))
+    return parts
+
+
+class Journal:
+    """Receipts of a cache that is being filled, written every few seconds; gone when its manifest is there."""
+
+    def __init__(self, store: Store, plan: Plan, plan_key: str):
+        self._store, self._cache = store, plan.key
+        self._new: list[tuple[Receipt, float]] = []
+        self._written = time.monotonic()
+        store.write(plan_key.encode(), FILLS, self._cache, PLAN)
+        parts = journal_parts(store, self._cache)
+        self._tables = [latest(list(parts.values()))]
+        if len(parts) > 1:
+            self._write(self._tables[0])
+            for name in parts:
+                store.delete(FILLS, self._cache, name)
+
+    @property
+    def known(self) -> np.ndarray:
+        """Every receipt, sorted by key."""
+        return latest([*self._tables, table_of(self._new)])
+
+    def add(self, receipt: Receipt, seconds: float) -> None:
+        """Notes a finished shard."""
+        self._new.append((receipt, seconds))
+        if len(self._new) >= _FLUSH_ROWS or time.monotonic() - self._written > _FLUSH_SECONDS:
+            self.flush()
+
+    def vouch(self, receipts: np.ndarray) -> None:
+        """Notes shards that another cache or an earlier part of this journal has receipts of; writes nothing."""
+        self._tables.append(receipts)
+
+    def flush(self) -> None:
+        """Writes what is new."""
+        if self._new:
+            self._tables.append(table_of(self._new))
+            self._new = []
+            self._write(self._tables[-1])
+        self._written = time.monotonic()
+
+    def remove(self) -> None:
+        """The manifest is there, the journal is not needed any more."""
+        self._store.delete_folder(FILLS, self._cache)
+
+    def _write(self, receipts: np.ndarray) -> None:
+        name = f"{time.time_ns():020d}-{uuid.uuid4().hex[:8]}.arrow"
+        self._store.write(memoryview(encode_table(receipts)), FILLS, self._cache, name)

@@ -1,0 +1,93 @@
+"""A cache is read whole, and a sample of its rows is run through the teacher again.
+
+Knows nothing about Ray: the sample is small.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kdray.cache.manifest import shard_table
+from kdray.cache.plan import parse_schema
+from kdray.cache.reader import SoftTargets
+from kdray.cache.shard import open_shard
+from kdray.corpus.rows import Rows
+from kdray.errors import CacheError, ModelError
+from kdray.models.folder import fingerprint, locate
+from kdray.models.forward import predict
+from kdray.models.load import load_model
+from kdray.models.precision import DTYPES
+from kdray.progress import progress
+from kdray.storage import Store
+from kdray.tasks import TASKS
+
+_TOKENS = 2048
+_TOLERANCE = {"float32": 1e-3, "float16": 1e-2, "bfloat16": 1e-1}
+"""How far another batch may move a logit, as a share of the largest: a few units of the precision's last place."""
+
+
+@dataclass(frozen=True)
+class Rerun:
+    """What the teacher said again."""
+
+    rows: int
+    largest: float
+    """Largest difference of a logit."""
+    allowed: float
+    flipped: int
+    """Targets whose largest logit is another."""
+
+
+def check_shards(store: Store, cache: dict[str, Any]) -> list[str]:
+    """Reads every shard against its checksum; returns a complaint for each that is missing or corrupt."""
+    table = shard_table(store, cache)
+    report, complaints = progress("verify", len(table), "shards"), []
+    for shard in table:
+        try:
+            open_shard(store, shard["key"].decode(), shard["sha256"].decode(), int(shard["bytes"]))
+        except CacheError as error:
+            complaints.append(str(error))
+        report.advance(1)
+    report.close()
+    return complaints
+
+
+def rerun(store: Store, cache: dict[str, Any], teacher: str | None, rows: int, seed: int) -> Rerun:
+    """Runs `rows` random rows through the teacher, in the cache's precision on this machine's processor.
+
+    `teacher` names its folder where it is not where the cache was filled from. Raises ModelError where the teacher is
+    not the one with the cache's fingerprint.
+    """
+    schema = parse_schema(cache["schema"])
+    folder = _teacher(store, cache, teacher)
+    task, corpus = TASKS[schema.task], store.manifest("corpus", cache["parents"]["corpus"]) or {}
+    model = load_model(task, folder, list(schema.labels), dtype=DTYPES[schema.precision]).eval()
+    random, differences, flipped, count, peak = np.random.default_rng(seed), [0.0], 0, 0, 1.0
+    for split, total in cache["rows"].items():
+        share = min(total, max(1, round(rows * total / max(1, sum(cache["rows"].values())))))
+        chosen = np.sort(random.choice(total, share, replace=False))
+        found = predict(model, task, Rows(store.fetch("corpus", corpus["key"]), split), chosen,
+                        corpus["pad_token_id"], _TOKENS)
+        soft = SoftTargets(store, cache["key"], split)
+        for row, again in zip(chosen, found, strict=True):
+            _, kept = soft[row]
+            differences.append(float(np.abs(again - kept).max(initial=0)))
+            peak = max(peak, float(np.abs(kept).max(initial=0)))
+            flipped += int((again.argmax(-1) != kept.argmax(-1)).sum())
+        count += len(chosen)
+    allowed = _TOLERANCE[schema.precision] * peak + cache["codec_error"]["largest_logit"]
+    return Rerun(count, max(differences), allowed, flipped)
+
+
+def _teacher(store: Store, cache: dict[str, Any], given: str | None) -> Path:
+    key = cache.get("teacher_key")
+    folder = locate(given or cache["teacher_model"]) if given or key is None else store.fetch("teachers", key)
+    found = fingerprint(folder)
+    if found != cache["schema"]["teacher"]:
+        raise ModelError(f"{folder} has the fingerprint {found}, the cache's teacher {cache['schema']['teacher']}: "
+                         "it has changed since. Name the teacher's folder with --teacher")
+    return folder
+
+
