@@ -14,7 +14,7 @@ from typing import Any, Literal, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from kdray.errors import ConfigError
+from kdray.errors import ConfigError, StorageError
 from kdray.storage import absolute_uri
 from kdray.tasks import TASKS
 
@@ -263,7 +263,10 @@ class Config(Settings):
     @field_validator("storage")
     @classmethod
     def _absolute(cls, uri: str) -> str:
-        return absolute_uri(uri)
+        try:
+            return absolute_uri(uri)
+        except StorageError as error:
+            raise ValueError(str(error)) from error
 
     @model_validator(mode="after")
     def _parts_agree(self) -> "Config":

@@ -24,7 +24,8 @@ def list_caches(uri: str) -> None:
     for key in store.names(KIND):
         made = store.manifest(KIND, key)
         if made is not None:
-            found.append((store.files(KIND, key)[MANIFEST][1], made))
+            names, _, changed = store.files(KIND, key)
+            found.append((changed[names.index(MANIFEST)], made))
     if not found:
         print(f"no cache in {store.uri}")
         return
@@ -98,7 +99,7 @@ def collect_garbage(uri: str, dry_run: bool, hours: float) -> None:
     found = garbage(store, hours * 3600)
     gone = found if dry_run else remove(store, found, hours * 3600)
     what = "would remove" if dry_run else "removed"
-    print(f"{what} {len(gone):,} files, {size(sum(file.bytes for file in gone))}, from {store.uri}/shards")
+    print(f"{what} {len(gone):,} files, {size(sum(file.bytes for file in gone))}, from {store.uri_of('shards')}")
 
 
 def size(count: float) -> str:

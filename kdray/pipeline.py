@@ -104,7 +104,7 @@ class Pipeline:
 
         teacher = self.teacher
         folder = self.store.fetch(CORPUS, self.corpus["key"])
-        plan_key, plan = kept_plan(self.store, self.corpus["key"], self._schema(teacher),
+        plan_key, plan = kept_plan(self.store, self.corpus["key"], self.schema,
                                    {split: Rows(folder, split) for split in SPLITS}, self.config.cache.rows_per_shard)
         made = self.store.manifest(CACHES, plan.key)
         if made is not None and not missing_shards(self.store, made):
@@ -120,14 +120,16 @@ class Pipeline:
         name = self.config.teacher.model
         return str(self.base.resolve()) if Path(name).expanduser().exists() else name
 
-    def _schema(self, teacher: Teacher) -> Any:
+    @property
+    def schema(self) -> Any:
+        """What, besides its rows, a shard of this config's cache depends on."""
         from kdray.cache.shard import Schema
         from kdray.models.precision import resolve_precision
 
-        wanted = self.config.cache
-        return Schema(teacher.fingerprint, self.task.name, tuple(self.corpus["labels"]), self.config.data.max_length,
-                      resolve_precision(self.config.teacher.precision, self.config.teacher.num_gpus),
-                      self.task.codec if wanted.codec == "auto" else wanted.codec, wanted.compression)
+        teacher, cache = self.config.teacher, self.config.cache
+        return Schema(self.teacher.fingerprint, self.task.name, tuple(self.corpus["labels"]),
+                      self.config.data.max_length, resolve_precision(teacher.precision, teacher.num_gpus),
+                      self.task.codec if cache.codec == "auto" else cache.codec, cache.compression)
 
     @cached_property
     def job(self) -> Any:
@@ -234,7 +236,7 @@ class Pipeline:
                "evaluation": self.evaluation["key"], "package": self.package["key"], "report": self.report["key"]}
         name = f"{self.config.name}-{content_key([run['package'], run['report']])[:8]}"
         self.store.write(json.dumps(run, indent=1).encode(), "runs", name, "run.json")
-        return f"{self.store.uri}/runs/{name}"
+        return self.store.uri_of("runs", name)
 
     def _made(self, stage: str, kind: str, key: str) -> dict[str, Any] | None:
         made = self.store.manifest(kind, key)

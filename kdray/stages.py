@@ -12,7 +12,7 @@ from kdray.config import Config, ServeConfig, changed, load, parse
 from kdray.console import guarded
 from kdray.errors import ConfigError
 from kdray.pipeline import Pipeline
-from kdray.storage import Store
+from kdray.storage import Store, absolute_uri
 
 logger = logging.getLogger("kdray")
 
@@ -46,8 +46,9 @@ def serve_run(run: str, overrides: list[str], blocking: bool) -> str:
     from kdray.cluster import connect
     from kdray.serving.app import deploy
 
-    uri, _, name = run.rstrip("/").removesuffix("/run.json").rpartition("/runs/")
-    store = Store(uri) if uri else None
+    where, mark, query = absolute_uri(run).partition("?")
+    uri, _, name = where.removesuffix("/run.json").rpartition("/runs/")
+    store = Store(f"{uri}{mark}{query}") if uri else None
     if store is None or not store.exists("runs", name, "run.json"):
         raise ConfigError(f"{run} is not a run: it has no run.json. `kdray run CONFIG` prints the run's folder")
     facts = json.loads(store.read("runs", name, "run.json"))
@@ -75,13 +76,13 @@ def _tell_teacher(pipeline: Pipeline) -> None:
 
 def _tell_cache(pipeline: Pipeline) -> None:
     cache = pipeline.cache
-    print(f"cache: {pipeline.store.uri}/caches/{cache['key']} ({sum(cache['rows'].values())} rows)")
+    print(f"cache: {pipeline.store.uri_of('caches', cache['key'])} ({sum(cache['rows'].values())} rows)")
 
 
 def _tell_student(pipeline: Pipeline) -> None:
     student = pipeline.student
     score = student["validation"][student["metric"]]
-    print(f"student: {pipeline.store.uri}/students/{student['key']} (validation {student['metric']} {score:.4f})")
+    print(f"student: {pipeline.store.uri_of('students', student['key'])} (validation {student['metric']} {score:.4f})")
 
 
 def _tell_sweep(pipeline: Pipeline) -> None:
@@ -91,7 +92,7 @@ def _tell_sweep(pipeline: Pipeline) -> None:
     for row in sorted(sweep["trials"], key=lambda row: -(row["best"] or 0)):
         mark = " <- winner" if row["student"] == sweep["winner"] and not row["baseline"] else ""
         print(f"{sweep['metric']} {row['best'] or float('nan'):.4f}  {row['state']:8}  {describe(row['point'])}{mark}")
-    print(f"winner: {pipeline.store.uri}/students/{sweep['winner']}")
+    print(f"winner: {pipeline.store.uri_of('students', sweep['winner'])}")
 
 
 def _tell_run(pipeline: Pipeline) -> None:
@@ -99,7 +100,7 @@ def _tell_run(pipeline: Pipeline) -> None:
 
     run = pipeline.run()
     print(text_table(pipeline.report["numbers"]))
-    print(f"\nreport:  {pipeline.store.uri}/reports/{pipeline.report['key']}/report.html")
-    print(f"package: {pipeline.store.uri}/packages/{pipeline.package['key']}")
+    print(f"\nreport:  {pipeline.store.uri_of('reports', pipeline.report['key'], 'report.html')}")
+    print(f"package: {pipeline.store.uri_of('packages', pipeline.package['key'])}")
     home = os.path.expanduser("~")
     print(f"serve:   kdray serve {run.replace(home, '~', 1) if run.startswith(home) else run}")

@@ -6,23 +6,32 @@ Knows nothing about what an artefact holds. An artefact is a folder `<kind>/<key
 
 import contextlib
 import errno
+import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl
 
+import pyarrow as pa
 import pyarrow.fs as pafs
 
 from kdray.errors import StorageError
 
 MANIFEST = "manifest.json"
 MANIFEST_VERSION = 1
+_S3_RETRIES = 11
+"""After waits of 0, 0.05, 0.1, 0.2 seconds and so on, 51 in all."""
+_S3_CONNECT, _S3_SILENCE = 10.0, 30.0
+"""Seconds without a connection, or a byte of an answer, after which a request is sent again."""
+_SECRET = re.compile("key|secret|token|password|signature", re.IGNORECASE)
 
 
 def content_key(inputs: Any) -> str:
@@ -32,10 +41,28 @@ def content_key(inputs: Any) -> str:
 
 
 def absolute_uri(uri: str) -> str:
-    """`uri` with a scheme unchanged; a local path with `~` expanded and made absolute."""
-    if "://" in uri:
-        return uri.rstrip("/")
-    return str(Path(uri).expanduser().resolve())
+    """`uri` with a scheme unchanged; a local path with `~` expanded and made absolute.
+
+    Raises StorageError where the URI carries credentials, and does not repeat them.
+    """
+    if "://" not in uri:
+        return str(Path(uri).expanduser().resolve())
+    if _carries_credentials(uri):
+        raise StorageError(
+            f"the {uri.partition(':')[0]}:// URI carries credentials, which would be written to manifests and logs. "
+            "Take them out; give the environment variables AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile "
+            "(AWS_PROFILE) or an instance role instead")
+    return uri.rstrip("/")
+
+
+def _carries_credentials(uri: str) -> bool:
+    """Whether a URI has a user's password (in `s3://`, any user), or what looks like a secret in its query."""
+    scheme, _, rest = uri.partition("://")
+    place, _, query = rest.partition("?")
+    authority = place.partition("/")[0]
+    public = r"[^:@]*" if scheme.lower() == "s3" else r"([^:@]*@)?[^:@]*(:\d*)?"
+    return not re.fullmatch(public, authority) or any(
+        _SECRET.search(name) or "@" in value for name, value in parse_qsl(query, keep_blank_values=True))
 
 
 def file_digest(path: str | Path) -> str:
@@ -45,8 +72,8 @@ def file_digest(path: str | Path) -> str:
 
 
 @contextmanager
-def storage_errors(uri: str) -> Iterator[None]:
-    """Turns the operating system's refusals into a StorageError that names `uri` and the remedy."""
+def storage_errors(uri: str, setting: str = "`storage`") -> Iterator[None]:
+    """Turns the operating system's refusals into a StorageError that names `uri` and what `setting` to change."""
     try:
         yield
     except OSError as error:
@@ -54,8 +81,25 @@ def storage_errors(uri: str) -> Iterator[None]:
             raise StorageError(f"no space left on the device that holds {uri}. Free some, then run again: "
                                "finished artefacts and shards are kept, nothing half-written stays.") from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            raise StorageError(f"cannot write to {uri}: {error.strerror}. Choose another `storage`.") from error
+            raise StorageError(f"cannot write to {uri}: {error.strerror}. Choose another {setting}.") from error
         raise
+
+
+def machine_folder() -> Path:
+    """Where this user's processes on this machine keep copies of what is in remote storage."""
+    return Path(tempfile.gettempdir()) / f"kdray-{os.getuid()}"
+
+
+@contextmanager
+def machine_lock(path: Path) -> Iterator[None]:
+    """Lets one thread of all processes on this machine in at a time; one that is killed lets go."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            fcntl.flock(file, fcntl.LOCK_UN)  # closing is not enough where a fork has the file too
 
 
 class Store:
@@ -63,7 +107,7 @@ class Store:
 
     def __init__(self, uri: str):
         self.uri = absolute_uri(uri)
-        self._fs, self.root = pafs.FileSystem.from_uri(self.uri)
+        self._fs, self.root = _file_system(self.uri)
         self.local = isinstance(self._fs, pafs.LocalFileSystem)
 
     def __reduce__(self) -> tuple[type["Store"], tuple[str]]:
@@ -72,6 +116,11 @@ class Store:
     def path(self, *parts: str) -> str:
         """Path of `parts` below the root, as the file system spells it."""
         return "/".join([self.root, *parts])
+
+    def uri_of(self, *parts: str) -> str:
+        """URI of `parts` below the storage's."""
+        where, mark, query = self.uri.partition("?")
+        return f"{'/'.join([where, *parts])}{mark}{query}"
 
     def exists(self, *parts: str) -> bool:
         """Whether a file or folder is there."""
@@ -86,8 +135,8 @@ class Store:
         """All bytes of a file. Raises FileNotFoundError."""
         if self.local:
             return Path(self.path(*parts)).read_bytes()
-        with self._fs.open_input_stream(self.path(*parts)) as stream:
-            return stream.read()
+        with self._fs.open_input_file(self.path(*parts)) as file:  # one request; a stream asks for 256 KiB at a time
+            return file.read()
 
     def names(self, *parts: str) -> list[str]:
         """Sorted names in a folder, hidden ones left out; empty where there is no folder."""
@@ -95,26 +144,40 @@ class Store:
         names = (info.base_name for info in self._fs.get_file_info(selector))
         return sorted(name for name in names if not name.startswith("."))
 
-    def files(self, *parts: str, hidden: bool = False) -> dict[str, tuple[int, float]]:
-        """Bytes and time of the last change (seconds since 1970) of each file in a folder; empty where there is none.
+    def files(self, *parts: str, hidden: bool = False) -> tuple[list[str], list[int], list[float]]:
+        """Names, bytes and times of the last change (seconds since 1970) of a folder's files; none without a folder.
 
         Hidden files, which a writer that died may leave, are listed on request, and then they alone.
         """
         if self.local:
             return _local_files(self.path(*parts), hidden)
         selector = pafs.FileSelector(self.path(*parts), allow_not_found=True)
-        return {info.base_name: (info.size, info.mtime_ns / 1e9) for info in self._fs.get_file_info(selector)
-                if info.type == pafs.FileType.File and info.base_name.startswith(".") == hidden}
+        found = [info for info in self._fs.get_file_info(selector)
+                 if info.type == pafs.FileType.File and info.base_name.startswith(".") == hidden]
+        return ([info.base_name for info in found], [info.size for info in found],
+                [info.mtime_ns / 1e9 for info in found])
 
     def write(self, data: bytes | memoryview, *parts: str) -> None:
         """Publishes one file atomically: readers see the old one or all of the new one."""
         target = self.path(*parts)
         with storage_errors(self.uri):
             if self.local:
-                _write_local(data, Path(target))
+                _write_local(data, Path(target), os.replace)
             else:
                 with self._fs.open_output_stream(target) as stream:
                     stream.write(data)
+
+    def create(self, data: bytes | memoryview, *parts: str) -> bool:
+        """Publishes one file atomically; False, and nothing changes, where it is there."""
+        if not self.local:
+            if self.exists(*parts):
+                return False
+            self.write(data, *parts)
+            return True
+        with storage_errors(self.uri), contextlib.suppress(FileExistsError):
+            _write_local(data, Path(self.path(*parts)), os.link)
+            return True
+        return False
 
     def delete(self, *parts: str) -> None:
         """Removes one file; nothing happens where there is none."""
@@ -156,17 +219,24 @@ class Store:
         Of two writers of one key either may win: both made it from the same inputs.
         """
         whole = {"version": MANIFEST_VERSION, "kind": kind, "key": key, **manifest}
-        text = json.dumps(whole, indent=1, ensure_ascii=False).encode()
         with storage_errors(self.uri):
             if self.local:
-                self._publish_local(kind, key, folder, text)
+                self._publish_local(kind, key, folder, _json(whole))
             else:
                 pafs.copy_files(str(folder), self.path(kind, key), destination_filesystem=self._fs)
-                self.write(text, kind, key, MANIFEST)
+                self.write(_json(whole), kind, key, MANIFEST)
+        return whole
+
+    def republish(self, kind: str, key: str, folder: Path, manifest: dict[str, Any]) -> dict[str, Any]:
+        """Puts the staged files, then the manifest, into an artefact that is there: what it points at has changed."""
+        whole = {"version": MANIFEST_VERSION, "kind": kind, "key": key, **manifest}
+        for path in folder.iterdir():
+            self.write(path.read_bytes(), kind, key, path.name)
+        self.write(_json(whole), kind, key, MANIFEST)
         return whole
 
     def _publish_local(self, kind: str, key: str, folder: Path, manifest: bytes) -> None:
-        _write_local(manifest, folder / MANIFEST)
+        _write_local(manifest, folder / MANIFEST, os.replace)
         target = Path(self.path(kind, key))
         try:
             os.rename(folder, target)
@@ -178,19 +248,48 @@ class Store:
         _sync_folder(target.parent)
 
     def fetch(self, kind: str, key: str) -> Path:
-        """A local folder with the artefact's files; downloaded once a machine where storage is remote."""
+        """A local folder with the artefact's files; downloaded once a machine where storage is remote.
+
+        Raises FileNotFoundError where remote storage has no such artefact.
+        """
         if self.local:
             return Path(self.path(kind, key))
-        target = Path(tempfile.gettempdir()) / "kdray" / content_key(self.uri) / kind / key
-        if not (target / MANIFEST).exists():
-            partial = target.parent / f".tmp-{uuid.uuid4().hex}"
-            partial.mkdir(parents=True)
-            pafs.copy_files(self.path(kind, key), str(partial), source_filesystem=self._fs)
-            try:
-                os.rename(partial, target)
-            except OSError:
-                shutil.rmtree(partial, ignore_errors=True)
+        manifest = self.read(kind, key, MANIFEST)
+        target = machine_folder() / content_key([self.uri, kind, manifest.decode()]) / key
+        with storage_errors(str(target), "TMPDIR"), machine_lock(target.with_name(".lock")):
+            if not (target / MANIFEST).exists():
+                self._download(kind, key, target)
         return target
+
+    def _download(self, kind: str, key: str, target: Path) -> None:
+        """Needs the lock: a folder that is half there is then that of a process that was killed."""
+        partial = target.with_name(f".tmp-{key}")
+        for folder in (partial, target):
+            shutil.rmtree(folder, ignore_errors=True)
+        try:
+            partial.mkdir()
+            pafs.copy_files(self.path(kind, key), str(partial), source_filesystem=self._fs)
+            os.rename(partial, target)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+
+
+def _file_system(uri: str) -> tuple[pafs.FileSystem, str]:
+    """The file system of a URI, and the path in it.
+
+    What `from_uri` makes of `s3://` asks again for 6 s, bears 3 s of silence and needs three requests to write a small
+    file. AwsStandardS3RetryStrategy would be worse: it never asks again once it has done so 100 times.
+    """
+    try:
+        found, path = pafs.FileSystem.from_uri(uri)
+    except pa.ArrowInvalid as error:
+        raise StorageError(f"cannot open {uri}: {error}") from error
+    if isinstance(found, pafs.S3FileSystem):
+        _, (options,) = found.__reduce__()  # all of them, those of the query and the environment too
+        found = pafs.S3FileSystem(**{
+            **options, "connect_timeout": _S3_CONNECT, "request_timeout": _S3_SILENCE, "allow_delayed_open": True,
+            "retry_strategy": pafs.AwsDefaultS3RetryStrategy(max_attempts=_S3_RETRIES)})
+    return found, path
 
 
 def parse_manifest(data: bytes, origin: str) -> dict[str, Any]:
@@ -206,7 +305,11 @@ def parse_manifest(data: bytes, origin: str) -> dict[str, Any]:
     return manifest
 
 
-def _write_local(data: bytes | memoryview, target: Path) -> None:
+def _json(manifest: dict[str, Any]) -> bytes:
+    return json.dumps(manifest, indent=1, ensure_ascii=False).encode()
+
+
+def _write_local(data: bytes | memoryview, target: Path, name: Callable[[Path, Path], None]) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.parent / f".tmp-{uuid.uuid4().hex}"
     try:
@@ -214,20 +317,22 @@ def _write_local(data: bytes | memoryview, target: Path) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(partial, target)
+        name(partial, target)
     finally:
         partial.unlink(missing_ok=True)
 
 
-def _local_files(folder: str, hidden: bool) -> dict[str, tuple[int, float]]:
-    files = {}
+def _local_files(folder: str, hidden: bool) -> tuple[list[str], list[int], list[float]]:
+    names, sizes, changed = list[str](), list[int](), list[float]()
     with contextlib.suppress(FileNotFoundError), os.scandir(folder) as entries:
         for entry in entries:
-            with contextlib.suppress(FileNotFoundError):  # published under its name, or deleted, since
-                if (entry.name[0] == ".") == hidden and entry.is_file():
+            if (entry.name[0] == ".") == hidden:
+                with contextlib.suppress(FileNotFoundError):  # published under its name, or deleted, since
                     facts = entry.stat()
-                    files[entry.name] = facts.st_size, facts.st_mtime
-    return files
+                    names.append(entry.name)
+                    sizes.append(facts.st_size)
+                    changed.append(facts.st_mtime)
+    return names, sizes, changed
 
 
 def _sync_folder(folder: Path) -> None:

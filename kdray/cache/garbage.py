@@ -52,7 +52,7 @@ def remove(store: Store, found: list[Found], grace: float) -> list[Found]:
 def _old_files(store: Store, before: float) -> Iterator[Found]:
     for folder in store.names(SHARDS):
         for hidden in (False, True):
-            for name, (size, changed) in store.files(SHARDS, folder, hidden=hidden).items():
+            for name, size, changed in zip(*store.files(SHARDS, folder, hidden=hidden), strict=True):
                 if changed < before:
                     yield Found(folder, name, size)
 
@@ -60,8 +60,8 @@ def _old_files(store: Store, before: float) -> Iterator[Found]:
 def _in_use(store: Store, before: float) -> set[bytes]:
     keys = [np.empty(0, KEY)]
     for cache in store.names(FILLS):
-        files = store.files(FILLS, cache)
-        if PLAN in files and max(changed for _, changed in files.values()) >= before:
+        names, _, changed = store.files(FILLS, cache)
+        if PLAN in names and max(changed) >= before:
             keys.append(read_plan(store, store.read(FILLS, cache, PLAN).decode()).keys)
     for key in store.names(CACHES):
         manifest = store.manifest(CACHES, key)

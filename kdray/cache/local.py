@@ -1,62 +1,106 @@
-"""A file in remote storage becomes a copy on this machine, downloaded once, within bounds.
+"""A file becomes mapped bytes that have the right checksum; one in remote storage, by a copy on this machine.
 
-Knows nothing about what is in it. The copies of all processes of a machine are in one folder; those not read for
-longest go first. A process that has one mapped keeps it after it is gone.
+Knows nothing about what is in it. The copies of all processes of a machine are in one folder, each downloaded once;
+where they take more than a limit, those not opened for longest go. A process that has one mapped keeps it. Invariant:
+what has a copy's name is whole.
 """
 
-import fcntl
+import contextlib
+import hashlib
 import os
-import tempfile
+import time
 from pathlib import Path
 
-from kdray.storage import Store, content_key
+import pyarrow as pa
+
+from kdray.errors import StorageError
+from kdray.storage import Store, machine_folder, machine_lock, storage_errors
 
 LIMIT = "KDRAY_LOCAL_GIB"
 """Environment variable: GiB of copies that a machine keeps."""
-_DEFAULT_GIB = 10.0
+_DEFAULT_GIB = "10"
+_SLACK = 0.05
+"""Share of the limit that is downloaded, on average, from one look at the whole folder to the next."""
+_PARTIAL = ".tmp-"
+_DEAD_SECONDS = 3600
+"""Age of a partial file, which is there for as long as it takes to write what is downloaded, that nobody works on."""
 
 
-def local_copy(store: Store, parts: tuple[str, ...], sha256: str) -> Path:
-    """The local copy of a file whose bytes have the checksum `sha256`.
+class SpoiltError(Exception):
+    """The bytes of a file do not have the checksum that they should have."""
 
-    Raises FileNotFoundError where storage has no such file.
+    def __init__(self, size: int):
+        super().__init__(f"{size} bytes")
+        self.bytes = size
+
+
+def mapped(path: Path, sha256: str) -> pa.Buffer:
+    """A file's bytes, memory-mapped. Raises FileNotFoundError, or SpoiltError where `sha256` is not their checksum."""
+    data = pa.memory_map(str(path)).read_buffer()
+    if hashlib.sha256(data).hexdigest() != sha256:
+        raise SpoiltError(data.size)
+    return data
+
+
+def local_copy(store: Store, parts: tuple[str, ...], sha256: str) -> pa.Buffer:
+    """The bytes of a file in storage, mapped from this machine's copy; a copy that is spoilt is downloaded anew.
+
+    Raises FileNotFoundError where storage has no such file, SpoiltError where it has other bytes.
     """
-    folder = copies(store)
-    folder.mkdir(parents=True, exist_ok=True)
+    folder, limit = copies(), _limit()
     path = folder / f"{sha256}-{parts[-1]}"
-    with open(folder / f".lock-{sha256[:2]}", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if path.exists():
+    with storage_errors(str(folder), "TMPDIR"), machine_lock(folder / f".lock-{sha256[:2]}"):
+        with contextlib.suppress(FileNotFoundError, SpoiltError):
+            data = mapped(path, sha256)
             os.utime(path)
-            return path
-        _download(store, parts, path)
-    _evict(folder, float(os.environ.get(LIMIT, _DEFAULT_GIB)) * 2**30, path)
-    return path
+            return data
+        data = _download(store, parts, sha256, path)
+    if limit * int(sha256[:8], 16) / 2**32 <= data.size / _SLACK:
+        _evict(folder, limit * (1 - _SLACK))
+    return data
 
 
-def copies(store: Store) -> Path:
-    """The folder of this machine's copies of what `store` holds."""
-    return Path(tempfile.gettempdir()) / "kdray" / content_key(store.uri) / "copies"
+def copies() -> Path:
+    """The folder of this machine's copies."""
+    return machine_folder() / "copies"
 
 
-def _download(store: Store, parts: tuple[str, ...], path: Path) -> None:
-    partial = path.with_name(f".tmp-{path.name}")
-    partial.write_bytes(store.read(*parts))
-    os.replace(partial, path)
+def _limit() -> float:
+    """Bytes that the copies may take."""
+    text = os.environ.get(LIMIT, _DEFAULT_GIB)
+    try:
+        return float(text) * 2**30
+    except ValueError as error:
+        raise StorageError(f"the environment variable {LIMIT} = {text!r} is not a number") from error
 
 
-def _evict(folder: Path, limit: float, keep: Path) -> None:
+def _download(store: Store, parts: tuple[str, ...], sha256: str, path: Path) -> pa.Buffer:
+    """Maps the bytes before they have the name under which another process may evict them."""
+    data, partial = store.read(*parts), path.with_name(_PARTIAL + path.name)
+    try:
+        partial.write_bytes(data)
+        copy = mapped(partial, sha256)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+    return copy
+
+
+def _evict(folder: Path, keep: float) -> None:
+    """Removes copies until they take `keep` bytes, and what killed processes left."""
     found = []
-    for path in folder.glob("*.arrow"):
-        try:
-            facts = path.stat()
-        except FileNotFoundError:
-            continue
-        found.append((facts.st_mtime, facts.st_size, path))
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            with contextlib.suppress(FileNotFoundError):
+                facts = entry.stat()
+                if not entry.name.startswith("."):
+                    found.append((facts.st_mtime_ns, facts.st_size, entry.path))
+                elif entry.name.startswith(_PARTIAL) and facts.st_mtime < time.time() - _DEAD_SECONDS:
+                    os.unlink(entry.path)
     total = sum(size for _, size, _ in found)
     for _, size, path in sorted(found):
-        if total <= limit:
+        if total <= keep:
             return
-        if path != keep:
-            path.unlink(missing_ok=True)
-            total -= size
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
+        total -= size

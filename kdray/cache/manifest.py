@@ -4,6 +4,7 @@ Knows nothing about who fills the plan. The manifest is small, whatever the numb
 lies beside it.
 """
 
+import hashlib
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from kdray.cache.codec import TEMPERATURES
-from kdray.cache.plan import Plan
+from kdray.cache.plan import Plan, parse_schema
 from kdray.cache.receipts import TABLE, decode_table, encode_table, places, stored_bytes
+from kdray.cache.shard import Schema
 from kdray.errors import CacheError
 from kdray.storage import Store
 
@@ -31,12 +33,13 @@ def make_manifest(plan: Plan, receipts: np.ndarray, folder: Path, facts: dict[st
         slot = plan[int(wrong[0])]
         raise CacheError(f"{slot} are not in the cache (shard {slot.key})")
     table = receipts[found]
-    (folder / TABLE).write_bytes(memoryview(encode_table(table)))
+    encoded = memoryview(encode_table(table))
+    (folder / TABLE).write_bytes(encoded)
     targets = int(table["targets"].sum())
     kl = table["kl"].sum(0) / max(1, targets)
     return {
         "schema": asdict(plan.schema), "rows_per_shard": plan.rows_per_shard, "rows": plan.rows, "shards": len(plan),
-        "targets": targets, "bytes": int(table["bytes"].sum()),
+        "table_sha256": hashlib.sha256(encoded).hexdigest(), "targets": targets, "bytes": int(table["bytes"].sum()),
         "teacher_seconds": round(float(table["seconds"].sum(dtype="f8")), 3),
         "codec_error": {"largest_logit": float(table["largest"].max(initial=0)),
                         "kl": {str(temperature): float(value) for temperature, value in zip(
@@ -73,7 +76,7 @@ def missing_shards(store: Store, manifest: dict[str, Any]) -> list[str]:
     return [key.decode() for key in table["key"][stored_bytes(store, table["key"]) != table["bytes"]]]
 
 
-def same_schema(store: Store, schema: dict[str, Any]) -> list[dict[str, Any]]:
+def same_schema(store: Store, schema: Schema) -> list[dict[str, Any]]:
     """Manifests of all caches whose shards have this schema."""
     made = [store.manifest(KIND, key) for key in store.names(KIND)]
-    return [manifest for manifest in made if manifest and manifest.get("schema") == schema]
+    return [manifest for manifest in made if manifest and parse_schema(manifest["schema"]) == schema]

@@ -46,6 +46,6 @@ class SoftTargets:
         view = self._open.get(number)
         if view is None:
             shard = self._shards[number]
-            table = open_shard(self._store, shard["key"].decode(), shard["sha256"].decode(), int(shard["bytes"]))
+            table = open_shard(self._store, shard["key"].decode(), shard["sha256"].tobytes().hex(), int(shard["bytes"]))
             view = self._open[number] = ShardView(table, self._labels)
         return view

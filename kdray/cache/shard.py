@@ -12,13 +12,13 @@ import numpy as np
 import pyarrow as pa
 
 from kdray.cache.codec import Loss, decode, encode, loss
-from kdray.cache.local import local_copy
+from kdray.cache.local import SpoiltError, local_copy, mapped
 from kdray.corpus.rows import Ragged
 from kdray.errors import CacheError
 from kdray.storage import Store, content_key
 
 KIND = "shards"
-_DIGEST, _LOSS = b"sha256", b"loss"
+_DIGEST, _LOSS, _COMPRESSION = b"sha256", b"loss", b"compression"
 
 
 @dataclass(frozen=True)
@@ -77,29 +77,39 @@ def encode_shard(logits: list[np.ndarray], targets: list[np.ndarray], schema: Sc
         **{name: _lists(column.ravel(), counts * (column.size // max(1, len(column))))
            for name, column in columns.items()},
     })
-    table = table.replace_schema_metadata({_DIGEST: _digest(table), _LOSS: json.dumps(asdict(changed)).encode()})
-    sink = pa.BufferOutputStream()
-    compression = None if schema.compression == "none" else schema.compression
-    with pa.ipc.new_file(sink, table.schema, options=pa.ipc.IpcWriteOptions(compression=compression)) as writer:
-        writer.write_table(table)
-    return sink.getvalue()
+    facts = {_LOSS: json.dumps(asdict(changed)).encode(), _COMPRESSION: schema.compression.encode()}
+    return _serialised(table.replace_schema_metadata({**facts, _DIGEST: _digest(table, facts[_LOSS])}))
 
 
 def write_shard(store: Store, key: str, data: pa.Buffer) -> Receipt:
-    """Publishes a shard atomically."""
-    store.write(memoryview(data), *shard_path(key))
-    return _receipt(key, data, pa.ipc.open_file(data).read_all())
+    """Publishes a shard atomically. One that is there and whole stays, and its receipt is returned.
+
+    Two processors may give logits that differ in the last place: whoever is first wins, and receipts stay true.
+    """
+    table = pa.ipc.open_file(data).read_all()
+    if not store.create(memoryview(data), *shard_path(key)):
+        found = find_shard(store, key, table.num_rows)
+        if found is not None:
+            return found
+        store.write(memoryview(data), *shard_path(key))
+    return _receipt(key, data, table)
 
 
 def find_shard(store: Store, key: str, rows: int) -> Receipt | None:
     """The receipt of a shard that somebody wrote before; None where it is missing, torn or of other rows."""
     try:
         data = pa.py_buffer(store.read(*shard_path(key)))
-        table = pa.ipc.open_file(data).read_all()
-    except (FileNotFoundError, pa.ArrowInvalid, OSError):
+    except FileNotFoundError:
         return None
-    metadata = table.schema.metadata or {}
-    if table.num_rows != rows or _LOSS not in metadata or metadata.get(_DIGEST) != _digest(table):
+    try:
+        table = pa.ipc.open_file(data).read_all()
+        table.validate(full=True)
+    except (pa.ArrowException, OSError):  # OSError: zstd on spoilt bytes
+        return None
+    facts = table.schema.metadata or {}
+    if not {_DIGEST, _LOSS, _COMPRESSION} <= facts.keys() or facts[_DIGEST] != _digest(table, facts[_LOSS]):
+        return None
+    if table.num_rows != rows or not _serialised(table).equals(data):
         return None
     return _receipt(key, data, table)
 
@@ -112,15 +122,12 @@ def open_shard(store: Store, key: str, sha256: str, length: int) -> pa.Table:
     where = store.path(*shard_path(key))
     remedy = "Delete the file, if it is there, and run again: only this shard is computed anew"
     try:
-        path = where if store.local else str(local_copy(store, shard_path(key), sha256))
-        data = pa.memory_map(path).read_buffer()
+        data = mapped(Path(where), sha256) if store.local else local_copy(store, shard_path(key), sha256)
     except FileNotFoundError as error:
         raise CacheError(f"shard {where} is missing. {remedy}") from error
-    if hashlib.sha256(data).hexdigest() != sha256:
-        if not store.local:
-            Path(path).unlink(missing_ok=True)
-        raise CacheError(f"shard {where} is corrupt: {data.size} bytes that do not match the checksum of the "
-                         f"{length} bytes in the manifest. {remedy}")
+    except SpoiltError as error:
+        raise CacheError(f"shard {where} is corrupt: {error.bytes} bytes that do not match the checksum of the "
+                         f"{length} bytes in the manifest. {remedy}") from error
     return pa.ipc.open_file(pa.py_buffer(data)).read_all()
 
 
@@ -143,11 +150,21 @@ def _receipt(key: str, data: pa.Buffer, table: pa.Table) -> Receipt:
                    Loss(**{**changed, "kl": tuple(changed["kl"])}))
 
 
-def _digest(table: pa.Table) -> bytes:
-    """SHA-256 over the values, so that a shard can be trusted before a manifest has its checksum."""
+def _serialised(table: pa.Table) -> pa.Buffer:
+    """The one file that `table`, with its metadata, is written as."""
+    compression = table.schema.metadata[_COMPRESSION].decode()
+    options = pa.ipc.IpcWriteOptions(compression=None if compression == "none" else compression)
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_file(sink, table.schema, options=options) as writer:
+        writer.write_table(table)
+    return sink.getvalue()
+
+
+def _digest(table: pa.Table, changed: bytes) -> bytes:
+    """SHA-256 over the values and the loss, so that a shard can be trusted before a manifest has its checksum."""
     parts = [column.combine_chunks() for column in table.columns]
     values = [array.to_numpy().tobytes() for part in parts for array in (part.offsets, part.values)]
-    return hashlib.sha256(b"".join(values)).hexdigest().encode()
+    return hashlib.sha256(b"".join([*values, changed])).hexdigest().encode()
 
 
 def _lists(values: np.ndarray, counts: np.ndarray) -> pa.ListArray:

@@ -12,6 +12,7 @@ from typing import Any
 import optuna
 import ray
 from ray import tune
+from ray.tune.execution.class_cache import ENV_VARS_TO_PROPAGATE
 from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 from ray.tune.search.optuna import OptunaSearch
 
@@ -27,6 +28,8 @@ from kdray.training.job import TrainingJob
 logger = logging.getLogger("kdray")
 KIND = "sweeps"
 METRIC = "best"
+# Tune would hand them to every trial in a runtime environment, which Ray writes to its logs; nodes have their own.
+ENV_VARS_TO_PROPAGATE.difference_update([name for name in ENV_VARS_TO_PROPAGATE if name.startswith("AWS_")])
 _EXPERIMENTS = "tune"
 
 
@@ -81,7 +84,7 @@ def _tuner(sweep: Sweep, store: Store) -> tune.Tuner:
     check_resources(settings["workers"], {"CPU": settings["num_cpus"] or 1.0, "GPU": settings["num_gpus"]},
                     "training.workers")
     trainable = tune.with_resources(tune.with_parameters(run_trial, job=sweep.job), own)
-    path = f"{store.uri}/{_EXPERIMENTS}/{sweep.key}"
+    path = store.uri_of(_EXPERIMENTS, sweep.key)
     if tune.Tuner.can_restore(path):
         logger.info("sweep: going on with the trials that were there")
         return tune.Tuner.restore(path, trainable, resume_unfinished=True, restart_errored=True)
@@ -94,7 +97,7 @@ def _tuner(sweep: Sweep, store: Store) -> tune.Tuner:
             scheduler=KeepBaseline(time_attr="epoch", max_t=_epochs(settings), grace_period=sweep.search.grace,
                                    reduction_factor=2, stop_last_trials=False)),
         run_config=tune.RunConfig(
-            name=sweep.key, storage_path=f"{store.uri}/{_EXPERIMENTS}", verbose=0, callbacks=[TrialLines(sweep)],
+            name=sweep.key, storage_path=store.uri_of(_EXPERIMENTS), verbose=0, callbacks=[TrialLines(sweep)],
             failure_config=tune.FailureConfig(max_failures=settings["max_failures"]),
             checkpoint_config=tune.CheckpointConfig(num_to_keep=1)),
     )

@@ -5,7 +5,6 @@ Invariant: the manifest is published when every row is in the cache, and never b
 
 import logging
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +38,8 @@ def fill_cache(store: Store, wanted: TeacherConfig, plan: Plan, plan_key: str, c
     """
     journal = Journal(store, plan, plan_key)
     missing = unfilled(store, plan, journal)
-    logger.info("cache: making %s, %d of %d shards are there", plan.key[:12], len(plan) - len(missing), len(plan))
+    shards = len(np.unique(plan.keys))
+    logger.info("cache: making %s, %d of %d shards are there", plan.key[:12], shards - len(missing), shards)
     computed = sum(slot.rows for slot in missing)
     for _ in range(_ROUNDS):
         if not missing:
@@ -50,8 +50,10 @@ def fill_cache(store: Store, wanted: TeacherConfig, plan: Plan, plan_key: str, c
         raise CacheError(f"{missing[0]} were computed {_ROUNDS} times and are not in {store.uri}: something deletes "
                          "shards there")
     with store.staging(KIND) as staged:
-        manifest = make_manifest(plan, journal.known, staged, {**facts, "rows_computed": computed})
-        published = store.publish(KIND, plan.key, staged, manifest)
+        manifest = make_manifest(plan, journal.receipts(), staged, {**facts, "rows_computed": computed})
+        # A manifest that is there points at shards that were lost: those computed anew may differ in the last place.
+        publish = store.publish if store.manifest(KIND, plan.key) is None else store.republish
+        published = publish(KIND, plan.key, staged, manifest)
     journal.remove()
     return published
 
@@ -63,10 +65,13 @@ def unfilled(store: Store, plan: Plan, journal: Journal) -> list[Slot]:
     the whole is read and checked.
     """
     keys, first = np.unique(plan.keys, return_index=True)
-    known = latest([*(shard_table(store, cache) for cache in same_schema(store, asdict(plan.schema))), journal.known])
-    bytes_there, vouched = stored_bytes(store, keys), places(known, keys)
-    whole = (vouched >= 0) & (bytes_there == (known["bytes"][vouched] if len(known) else -1))
-    journal.vouch(known[vouched[whole]])
+    bytes_there = stored_bytes(store, keys)
+    whole = _vouched(journal.receipts(), keys, bytes_there) >= 0
+    for cache in same_schema(store, plan.schema):
+        table = latest([shard_table(store, cache)])
+        found = _vouched(table, keys, bytes_there)
+        journal.vouch(table[found[~whole & (found >= 0)]])
+        whole |= found >= 0
     unsure = [plan[int(index)] for index in first[~whole & (bytes_there >= 0)]]
     with ThreadPoolExecutor(_READERS) as readers:
         receipts = list(readers.map(lambda slot: find_shard(store, slot.key, slot.rows), unsure))
@@ -76,6 +81,12 @@ def unfilled(store: Store, plan: Plan, journal: Journal) -> list[Slot]:
     torn = [slot for slot, receipt in zip(unsure, receipts, strict=True) if receipt is None]
     absent = [plan[int(index)] for index in np.sort(first[bytes_there < 0])]
     return sorted([*torn, *absent], key=lambda slot: (list(plan.rows).index(slot.split), slot.start))
+
+
+def _vouched(receipts: np.ndarray, keys: np.ndarray, bytes_there: np.ndarray) -> np.ndarray:
+    """Index of each key's receipt, -1 where there is none or the file is not as long as it says."""
+    found = places(receipts, keys)
+    return np.where((found >= 0) & (receipts["bytes"][found] == bytes_there), found, -1) if len(receipts) else found
 
 
 def _compute(missing: list[Slot], store: Store, wanted: TeacherConfig, plan: Plan, corpus: dict[str, Any],

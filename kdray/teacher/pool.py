@@ -30,13 +30,15 @@ class Pool:
                  record: Callable[[Any], None]):
         """`start` makes an actor; `record` gets what `fill` returned for each slot, once."""
         self.leases = Leases(slots, max_attempts)
-        self.most, self._new, self._record = most, start, record
+        self.most, self._max_attempts, self._new, self._record = most, max_attempts, start, record
         self.report: Progress = progress("teacher", sum(slot.rows for slot in slots))
         self.actors: dict[str, Any] = {}
         self.up: set[str] = set()
         """Actors that have started; the others wait for room."""
         self.flying: dict[Any, str] = {}
         self.started = self.filled = 0
+        self.stillborn = 0
+        """Actors that died before they were up, since one came up."""
 
     def run(self) -> None:
         """Raises CacheError where a slot keeps failing, ClusterError where no actor can start."""
@@ -97,16 +99,27 @@ class Pool:
             self.filled += 1
             self._record(done)
         self.up.add(name)
+        self.stillborn = 0
         self._lease(name)
         self.report.advance(rows, f"{len(self.up)} actors, {self.leases.leased} leases")
 
     def _lost(self, name: str, error: ray.exceptions.RayActorError) -> None:
         del self.actors[name]
+        if name not in self.up:
+            self._not_loaded(name, error)
+            return
         self.up.discard(name)
-        if isinstance(error, ray.exceptions.ActorDiedError) and "__init__" in str(error) and not self.filled:
-            raise ClusterError(f"the teacher could not be loaded in an actor: {error}") from error
         self.leases.failed(name, f"its actor died ({type(error).__name__})")
         logger.warning("teacher %s died, its shard is leased again", name)
+
+    def _not_loaded(self, name: str, error: ray.exceptions.RayActorError) -> None:
+        """Raises ClusterError where none comes up, try after try; one lost node, which takes many, is no such case."""
+        self.stillborn += 1
+        raised = isinstance(error, ray.exceptions.ActorDiedError) and "__init__" in str(error)
+        tries = self._max_attempts * (1 if raised else self.most)
+        if (raised and not self.filled) or (self.stillborn >= tries and not self.up):
+            raise ClusterError(f"the teacher could not be loaded in an actor: {error}") from error
+        logger.warning("teacher %s died before it was loaded: %s", name, str(error).strip().splitlines()[-1].strip())
 
     def _lease(self, name: str) -> None:
         slot = self.leases.next(name)

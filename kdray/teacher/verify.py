@@ -46,7 +46,7 @@ def check_shards(store: Store, cache: dict[str, Any]) -> list[str]:
     report, complaints = progress("verify", len(table), "shards"), []
     for shard in table:
         try:
-            open_shard(store, shard["key"].decode(), shard["sha256"].decode(), int(shard["bytes"]))
+            open_shard(store, shard["key"].decode(), shard["sha256"].tobytes().hex(), int(shard["bytes"]))
         except CacheError as error:
             complaints.append(str(error))
         report.advance(1)

@@ -80,7 +80,7 @@ def _trainer(job: TrainingJob, cpus: float, store: Store, board: Any,
             num_workers=settings["workers"], use_gpu=settings["num_gpus"] > 0,
             resources_per_worker={"CPU": cpus, **_gpus(settings)}),
         run_config=ray.train.RunConfig(
-            name=f"{job.kind}-{job.key}", storage_path=f"{store.uri}/{FOLDER}", callbacks=callbacks,
+            name=f"{job.kind}-{job.key}", storage_path=store.uri_of(FOLDER), callbacks=callbacks,
             failure_config=ray.train.FailureConfig(max_failures=settings["max_failures"]),
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=1)),
     )

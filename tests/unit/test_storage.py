@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from kdray.errors import StorageError
-from kdray.storage import MANIFEST, Store, content_key
+from kdray.storage import MANIFEST, Store, absolute_uri, content_key
 
 
 @pytest.fixture
@@ -151,3 +151,38 @@ def test_a_manifest_keeps_text_as_it_is(store):
     with store.staging("things") as folder:
         store.publish("things", "k", folder, {"labels": ["é", "日本"]})
     assert json.loads(store.read("things", "k", MANIFEST))["labels"] == ["é", "日本"]
+
+
+@pytest.mark.parametrize("uri", [
+    "s3://KEYID:hush@bucket/x", "s3://KEYID:hu/sh+@bucket/x", "S3://KEYID:hush@bucket", "s3://KEYID@bucket/x",
+    "s3://bucket/x?access_key=KEYID&secret_key=hush", "s3://bucket/x?region=eu-west-1&session_token=hush",
+    "s3://bucket/x?endpoint_override=http://KEYID:hush@host:9000", "abfs://account:hush@host/x",
+    "gs://bucket/x?access_token=hush",
+])
+def test_a_uri_with_credentials_is_refused_and_not_repeated(uri):
+    with pytest.raises(StorageError, match="AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile") as caught:
+        Store(uri)
+    assert "hush" not in str(caught.value) and "KEYID" not in str(caught.value)
+
+
+@pytest.mark.parametrize("uri", [
+    "s3://bucket/x", "s3://bucket/user@host/a:b", "s3://bucket?region=eu-west-1&scheme=http&endpoint_override=host:9000",
+    "gs://anonymous@bucket/x", "hdfs://user@host:8020/x", "file:///home/a:b@c",
+])
+def test_a_uri_without_credentials_stays_as_it_is(uri):
+    assert absolute_uri(uri) == uri
+
+
+def test_the_query_and_the_environment_of_s3_are_heeded(monkeypatch):
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "x")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://host:1")
+    found = [Store(uri)._fs.__reduce__()[1][0] for uri in (
+        "s3://bucket/x", "s3://bucket/x?region=eu-west-3&scheme=http&endpoint_override=host:2")]
+    assert found[0]["endpoint_override"] == "http://host:1" and found[0]["access_key"] is None
+    assert [found[1][name] for name in ("region", "scheme", "endpoint_override")] == ["eu-west-3", "http", "host:2"]
+
+
+def test_a_uri_that_nothing_opens_is_named():
+    with pytest.raises(StorageError, match="cannot open s4://bucket/x: Unrecognized filesystem type"):
+        Store("s4://bucket/x")

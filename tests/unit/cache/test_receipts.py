@@ -63,7 +63,7 @@ def test_a_journal_goes_on_where_another_run_was_killed(tmp_path):
         journal.add(receipt(key), 1.0)
         journal.flush()
         journal.add(receipt("lost"), 1.0)
-    assert keys(Journal(store, PLAN, "plan-key").known) == ["k1", "k2"]
+    assert keys(Journal(store, PLAN, "plan-key").receipts()) == ["k1", "k2"]
     assert len(journal_parts(store, PLAN.key)) == 1, "parts are merged"
     assert store.read(FILLS, PLAN.key, "plan") == b"plan-key"
 
@@ -74,11 +74,11 @@ def test_two_runs_may_keep_a_journal_of_one_cache(tmp_path):
     for journal, key in ((one, "k1"), (two, "k2"), (one, "k3")):
         journal.add(receipt(key), 0)
         journal.flush()
-    assert keys(Journal(store, PLAN, "p").known) == ["k1", "k2", "k3"]
+    assert keys(Journal(store, PLAN, "p").receipts()) == ["k1", "k2", "k3"]
     one.remove()
     two.add(receipt("k1"), 0)
     two.flush()
-    assert keys(two.known) == ["k1", "k2"]
+    assert keys(two.receipts()) == ["k1", "k2"]
     two.remove()
     assert store.names(FILLS) == []
 
@@ -88,11 +88,11 @@ def test_a_journal_is_written_every_thousand_receipts_without_being_asked(tmp_pa
     for number in range(1500):
         journal.add(receipt(f"{number:05d}"), 0)
     assert sum(map(len, journal_parts(Store(str(tmp_path)), PLAN.key).values())) == 1000
-    assert len(journal.known) == 1500
+    assert len(journal.receipts()) == 1500
 
 
 def test_what_another_cache_vouches_for_is_known_but_not_written(tmp_path):
     journal = Journal(Store(str(tmp_path)), PLAN, "p")
     journal.vouch(table_of([(receipt("k1"), 0)]))
     journal.flush()
-    assert keys(journal.known) == ["k1"] and journal_parts(Store(str(tmp_path)), PLAN.key) == {}
+    assert keys(journal.receipts()) == ["k1"] and journal_parts(Store(str(tmp_path)), PLAN.key) == {}

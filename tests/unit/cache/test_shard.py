@@ -63,7 +63,8 @@ def test_a_shard_gives_back_what_was_written(store, codec, apart, compression):
 
 def test_a_receipt_says_what_the_codec_changed(store):
     logits, _ = ragged()
-    exact, small = (written(store, 0, replace(SCHEMA, codec=codec)).loss for codec in ("float32", "float16"))
+    exact, small = (write_shard(store, codec, encode_shard(*ragged(), replace(SCHEMA, codec=codec))).loss
+                    for codec in ("float32", "float16"))
     assert exact.targets == small.targets == sum(map(len, logits))
     assert exact.largest == 0 and exact.kl == (0, 0, 0, 0)
     assert 0 < small.largest < 1e-2 and all(abs(kl) < 1e-2 for kl in small.kl)
@@ -135,11 +136,21 @@ def test_a_shard_of_other_rows_or_none_is_not_found(store):
     assert find_shard(store, "ab12", 19) is None
 
 
-def test_a_reader_of_an_old_file_is_not_disturbed_by_a_second_writer(store):
+def test_of_two_writers_the_first_wins_and_both_have_its_receipt(store):
+    first = written(store, 0)
+    data = file(store).read_bytes()
+    assert written(store, 1) == first and file(store).read_bytes() == data
+
+
+def test_a_writer_replaces_a_torn_file_under_a_reader_that_keeps_it(store):
     table = opened(store, written(store, 0))
     before = table.column("logits").to_pylist()
-    written(store, 1)
+    torn = file(store).with_name("torn")
+    torn.write_bytes(b"torn")
+    torn.replace(file(store))
+    receipt = written(store, 1)
     assert table.column("logits").to_pylist() == before
+    assert opened(store, receipt).column("logits").to_pylist() != before
 
 
 def test_an_opened_shard_is_mapped_and_not_copied(store):

@@ -1,0 +1,85 @@
+"""Batches/s that a cache gives, against the batches/s that a student's training takes, in one run.
+
+    python tests/bench/cache_read.py RUN
+
+RUN is the folder that `kdray run` printed. Cold: the shards' pages are dropped from memory and every shard is opened
+anew, its checksum read. Warm: the same epoch again. The training step is that of the run's winner, on all processors.
+"""
+
+import argparse
+import json
+import os
+import time
+from pathlib import Path
+
+import torch
+
+from kdray.cache.manifest import shard_table
+from kdray.cache.reader import SoftTargets
+from kdray.cache.shard import shard_path
+from kdray.config import parse
+from kdray.corpus.rows import Rows
+from kdray.models.load import load_model
+from kdray.pipeline import Pipeline
+from kdray.training.batches import Batches, epoch_plan
+from kdray.training.losses import distillation
+
+STEPS = 30
+
+
+def main() -> None:
+    """Reads an epoch twice, then trains some steps of it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run")
+    folder = Path(parser.parse_args().run).expanduser()
+    config = parse(json.loads(json.loads((folder / "run.json").read_text())["config"]), str(folder))
+    pipeline, size = Pipeline(config), config.training.batch_size
+    store, cache = pipeline.store, pipeline.cache
+    rows = Rows(store.fetch("corpus", pipeline.corpus["key"]), "train")
+    plan = epoch_plan(rows.lengths, size, 0, 0)
+    drop(store, shard_table(store, cache)["key"])
+    batches = Batches(rows, SoftTargets(store, cache["key"], "train"), len(cache["schema"]["labels"]), 0)
+    cold, warm = (soft_rate(batches, plan) for _ in range(2))
+    print(f"{len(plan)} batches of {size} rows: cold {cold:.0f}/s, warm {warm:.0f}/s")
+    need = training_rate(pipeline, batches, plan)
+    print(f"training takes {need:.1f}/s on {os.cpu_count()} processors: cold {cold / need:.0f}x, "
+          f"warm {warm / need:.0f}x")
+
+
+def drop(store, keys) -> None:
+    """Asks the system to forget the shards' pages."""
+    for key in keys:
+        with open(store.path(*shard_path(key.decode())), "rb") as file:
+            os.fsync(file.fileno())
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def soft_rate(batches: Batches, plan: list) -> float:
+    """Batches/s of soft targets alone."""
+    started = time.perf_counter()
+    for step in plan:
+        batches._soft(step)
+    return len(plan) / (time.perf_counter() - started)
+
+
+def training_rate(pipeline: Pipeline, batches: Batches, plan: list) -> float:
+    """Steps/s of the winner, forward, backward and AdamW in bfloat16."""
+    settings = pipeline.config.training
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    model = load_model(pipeline.task, pipeline.store.fetch("students", pipeline.sweep["winner"]),
+                       pipeline.corpus["labels"], dtype=torch.bfloat16, attn_implementation="eager").train()
+    optimiser, soft_loss = torch.optim.AdamW(model.parameters()), distillation(settings.loss, 2.0, settings.huber_delta)
+    started = 0.0
+    for number, step in enumerate(plan[:STEPS + 3]):
+        if number == 3:
+            started = time.perf_counter()
+        batch = batches.batch(step, 0, 1, 0, 1)
+        logits = pipeline.task.gather(model(**batch.inputs.model).logits, batch.inputs.row, batch.inputs.position)
+        soft_loss(logits.float(), batch.soft).sum().backward()
+        optimiser.step()
+        optimiser.zero_grad()
+    return STEPS / (time.perf_counter() - started)
+
+
+if __name__ == "__main__":
+    main()

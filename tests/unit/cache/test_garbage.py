@@ -1,0 +1,85 @@
+"""Garbage is what nothing names and nobody may still want; all else stays."""
+
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kdray.cache.codec import Loss
+from kdray.cache.garbage import garbage, remove
+from kdray.cache.manifest import KIND, make_manifest
+from kdray.cache.plan import KEY, Plan, write_plan
+from kdray.cache.receipts import FILLS, Journal, latest, table_of
+from kdray.cache.shard import Receipt, Schema, shard_path
+from kdray.storage import Store
+
+SCHEMA = Schema("t", "sequence-classification", ("a", "b"), 24, "float32")
+HOUR = 3600.0
+
+
+@pytest.fixture
+def store(tmp_path) -> Store:
+    """Shards aa1 to aa4, and a leftover of a dead writer, all two hours old."""
+    store = Store(str(tmp_path))
+    for key in ("aa1", "aa2", "aa3", "aa4"):
+        store.write(b"x" * 10, *shard_path(key))
+        age(store, shard_path(key))
+    store.write(b"y", "shards", "aa", ".tmp-1")
+    age(store, ("shards", "aa", ".tmp-1"))
+    return store
+
+
+def age(store: Store, parts: tuple[str, ...], hours: float = 2) -> None:
+    then = time.time() - hours * HOUR
+    os.utime(store.path(*parts), (then, then))
+
+
+def plan(*keys: str) -> Plan:
+    return Plan(SCHEMA, 5, {"train": 5 * len(keys)}, np.array(keys, KEY))
+
+
+def publish(store: Store, *keys: str) -> None:
+    made = plan(*keys)
+    receipts = latest([table_of((Receipt(slot.key, 5, 10, "ab" * 32, Loss(5, 0.0, (0.0,) * 4)), 0.0) for slot in made)])
+    with store.staging(KIND) as folder:
+        store.publish(KIND, made.key, folder, make_manifest(made, receipts, folder, {}))
+
+
+def names(store: Store, grace: float = HOUR) -> list[str]:
+    return sorted(file.name for file in garbage(store, grace))
+
+
+def test_what_no_manifest_names_is_garbage_and_so_are_leftovers(store):
+    publish(store, "aa1", "aa2")
+    publish(store, "aa2", "aa4")
+    assert names(store) == [".tmp-1", "aa3.arrow"]
+    found = garbage(store, HOUR)
+    assert remove(store, found, HOUR) == found and sum(file.bytes for file in found) == 11
+    assert sorted(path.name for path in Path(store.path("shards", "aa")).iterdir()) == [
+        "aa1.arrow", "aa2.arrow", "aa4.arrow"]
+
+
+def test_an_empty_storage_has_no_garbage(tmp_path):
+    assert garbage(Store(str(tmp_path)), 0) == []
+
+
+def test_what_is_young_may_be_on_its_way_into_a_manifest(store):
+    assert names(store, grace=3 * HOUR) == []
+    assert names(store) == [".tmp-1", "aa1.arrow", "aa2.arrow", "aa3.arrow", "aa4.arrow"]
+
+
+def test_a_fill_keeps_its_plan_while_its_journal_moves(store):
+    wanted = plan("aa1", "aa3")
+    write_plan(store, "plan-key", wanted)
+    Journal(store, wanted, "plan-key")
+    assert names(store) == [".tmp-1", "aa2.arrow", "aa4.arrow"]
+    age(store, (FILLS, wanted.key, "plan"))
+    assert "aa1.arrow" in names(store) and "aa3.arrow" in names(store)
+
+
+def test_what_is_named_after_the_search_is_not_removed(store):
+    found = garbage(store, HOUR)
+    publish(store, "aa3")
+    assert sorted(file.name for file in remove(store, found, HOUR)) == [".tmp-1", "aa1.arrow", "aa2.arrow", "aa4.arrow"]
