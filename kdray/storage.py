@@ -149,8 +149,6 @@ class Store:
 
         Hidden files, which a writer that died may leave, are listed on request, and then they alone.
         """
-        if self.local:
-            return _local_files(self.path(*parts), hidden)
         selector = pafs.FileSelector(self.path(*parts), allow_not_found=True)
         found = [info for info in self._fs.get_file_info(selector)
                  if info.type == pafs.FileType.File and info.base_name.startswith(".") == hidden]
@@ -320,19 +318,6 @@ def _write_local(data: bytes | memoryview, target: Path, name: Callable[[Path, P
         name(partial, target)
     finally:
         partial.unlink(missing_ok=True)
-
-
-def _local_files(folder: str, hidden: bool) -> tuple[list[str], list[int], list[float]]:
-    names, sizes, changed = list[str](), list[int](), list[float]()
-    with contextlib.suppress(FileNotFoundError), os.scandir(folder) as entries:
-        for entry in entries:
-            if (entry.name[0] == ".") == hidden:
-                with contextlib.suppress(FileNotFoundError):  # published under its name, or deleted, since
-                    facts = entry.stat()
-                    names.append(entry.name)
-                    sizes.append(facts.st_size)
-                    changed.append(facts.st_mtime)
-    return names, sizes, changed
 
 
 def _sync_folder(folder: Path) -> None:

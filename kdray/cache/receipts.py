@@ -8,6 +8,7 @@ import errno
 import time
 import uuid
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from typing import Any
 
@@ -28,6 +29,9 @@ RECEIPT = np.dtype([("key", KEY), ("rows", "i4"), ("bytes", "i8"), ("sha256", "V
                     ("targets", "i4"), ("largest", "f4"), ("kl", "f4", (len(TEMPERATURES),))])
 """One shard: its receipt, and the seconds that a teacher was busy with it (0 where nobody knows)."""
 _FLUSH_ROWS, _FLUSH_SECONDS = 1000, 5.0
+_LISTERS = 8
+_PARTS = 1000
+"""Files of a journal beyond which they are merged into one."""
 _TRIES = 10
 """At a journal that another run of the same cache removes or writes at the same moment."""
 
@@ -101,8 +105,9 @@ def stored_bytes(store: Store, keys: np.ndarray) -> np.ndarray:
     ordered, sizes = keys[order], np.full(len(keys), -1, np.int64)
     folders = ordered.astype("S2")
     starts = np.flatnonzero(np.concatenate([np.ones(min(1, len(keys)), bool), folders[1:] != folders[:-1]]))
-    for start, stop in pairwise([*starts, len(keys)]):
-        names, found, _ = store.files(SHARDS, folders[start].decode())
+    with ThreadPoolExecutor(_LISTERS) as listers:
+        listings = listers.map(lambda folder: store.files(SHARDS, folder.decode()), folders[starts].tolist())
+    for (start, stop), (names, found, _) in zip(pairwise([*starts, len(keys)]), listings, strict=True):
         listed = np.array([name.removesuffix(".arrow") for name in names], KEY)
         by_name = np.argsort(listed)
         nearest = np.searchsorted(listed, ordered[start:stop], sorter=by_name)
@@ -132,7 +137,7 @@ class Journal:
         self._put(plan_key.encode(), PLAN)
         parts = journal_parts(store, self._cache)
         self._tables = [latest(list(parts.values()))]
-        if len(parts) > 1:
+        if len(parts) > _PARTS:
             self._write(self._tables[0])
             for name in parts:
                 with contextlib.suppress(FileNotFoundError):  # another run has merged it too

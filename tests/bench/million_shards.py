@@ -56,7 +56,7 @@ def lay_out(store: Store, count: int) -> None:
     receipts = np.zeros(count - 1, RECEIPT)
     receipts["key"], receipts["rows"], receipts["bytes"], receipts["seconds"] = keys[:-1], ROWS, 1, 1.0
     receipts["sha256"] = np.frombuffer(b"0" * 32, "V32")
-    for number, part in enumerate(np.array_split(receipts, 20)):
+    for number, part in enumerate(np.array_split(receipts, 1000)):
         store.write(memoryview(encode_table(part)), FILLS, plan.key, f"{number:020d}.arrow")
 
 

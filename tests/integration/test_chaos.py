@@ -255,6 +255,7 @@ def test_chaos_with_a_real_teacher(grid: Cluster, start: Start, tmp_path: Path, 
     assert_verified(tmp_path / "store", kdray)
 
 
+@pytest.mark.slow
 def test_nodes_join_and_leave(grid: Cluster, start: Start, tmp_path: Path, many: Path, teacher: Path,
                               quiet: Path) -> None:
     store = tmp_path / "store"
@@ -274,6 +275,7 @@ def test_nodes_join_and_leave(grid: Cluster, start: Start, tmp_path: Path, many:
     assert_as_undisturbed(store, quiet, ROWS)
 
 
+@pytest.mark.slow
 def test_a_teacher_that_cannot_be_loaded_any_more_ends_the_run(
         grid: Cluster, start: Start, tmp_path: Path, many: Path, teacher: Path) -> None:
     folder, store = shutil.copytree(teacher, tmp_path / "teacher"), tmp_path / "store"
@@ -303,6 +305,7 @@ def test_two_drivers_fill_the_same_cache(grid: Cluster, start: Start, tmp_path: 
     assert not list((tmp_path / "store").rglob(".tmp-*"))
 
 
+@pytest.mark.slow
 def test_garbage_collection_takes_nothing_from_a_running_fill(
         grid: Cluster, start: Start, tmp_path: Path, many: Path, teacher: Path, quiet: Path, kdray: Command) -> None:
     """Finished shards are made to look old, so that nothing but the fill's journal keeps them."""

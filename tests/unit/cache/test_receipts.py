@@ -56,7 +56,8 @@ def test_stored_bytes_finds_files_of_any_folder_and_no_leftovers(tmp_path):
     assert stored_bytes(store, np.array([], KEY)).tolist() == []
 
 
-def test_a_journal_goes_on_where_another_run_was_killed(tmp_path):
+def test_a_journal_goes_on_where_another_run_was_killed(tmp_path, monkeypatch):
+    monkeypatch.setattr("kdray.cache.receipts._PARTS", 1)
     store = Store(str(tmp_path))
     for key in ("k1", "k2"):
         journal = Journal(store, PLAN, "plan-key")
