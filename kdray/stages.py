@@ -71,6 +71,7 @@ def _changed_serve(settings: ServeConfig, overrides: list[str]) -> ServeConfig:
 
 
 def _tell_teacher(pipeline: Pipeline) -> None:
+    print(f"corpus: {pipeline.store.uri_of('corpus', pipeline.corpus['key'])}")
     print(f"teacher: {pipeline.teacher.folder} (fingerprint {pipeline.teacher.fingerprint})")
 
 

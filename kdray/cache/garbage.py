@@ -4,6 +4,7 @@ Knows nothing about teachers. In use is: what a cache's manifest names; what the
 changed within the grace; and whatever is younger than the grace.
 """
 
+import contextlib
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -62,7 +63,8 @@ def _in_use(store: Store, before: float) -> set[bytes]:
     for cache in store.names(FILLS):
         names, _, changed = store.files(FILLS, cache)
         if PLAN in names and max(changed) >= before:
-            keys.append(read_plan(store, store.read(FILLS, cache, PLAN).decode()).keys)
+            with contextlib.suppress(FileNotFoundError):  # the fill has ended since, its manifest is read below
+                keys.append(read_plan(store, store.read(FILLS, cache, PLAN).decode()).keys)
     for key in store.names(CACHES):
         manifest = store.manifest(CACHES, key)
         if manifest is not None:

@@ -117,8 +117,10 @@ def _read_file(file_system: pafs.FileSystem, path: str, kind: str, data: DataCon
                                                quote_char=False if kind == "tsv" else '"'),
                 convert_options=csv.ConvertOptions(
                     column_types={data.columns.get(name, name): pa.string() for name in task.columns}))
-    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-        raise DataError(f"cannot read {path} as {kind}: {error}") from error
+    except (pa.ArrowInvalid, pa.ArrowTypeError, UnicodeDecodeError) as error:
+        said = str(error).replace("\0", "\\0")
+        hint = ". Save it as UTF-8" if "utf" in said.lower() or "\\0" in said else ""
+        raise DataError(f"cannot read {path} as {kind}: {said}{hint}") from error
 
 
 def _from_function(source: str, arguments: dict[str, Any]) -> pa.Table:

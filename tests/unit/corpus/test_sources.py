@@ -260,3 +260,10 @@ def test_the_quickstarts_articles_are_in_a_fixed_order(capsys):
     assert len(columns["text"]) == len(columns["topic"]) == 2225
     assert len(set(columns["topic"])) == 5
     assert list(zip(*columns.values(), strict=True)) == sorted(zip(*columns.values(), strict=True))
+
+
+@pytest.mark.parametrize("data", ["text,label\ngood,a\n".encode("utf-16"), "text,label\ncafé,a\n".encode("latin-1")])
+def test_a_file_in_another_encoding_is_named_with_the_remedy(tmp_path, data):
+    (tmp_path / "rows.csv").write_bytes(data)
+    with pytest.raises(DataError, match=r"cannot read .*rows.csv as csv: .*Save it as UTF-8"):
+        read_splits(DataConfig(source=str(tmp_path / "rows.csv")), TASKS["sequence-classification"])
