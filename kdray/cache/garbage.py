@@ -19,6 +19,8 @@ from kdray.cache.shard import KIND as SHARDS
 from kdray.storage import Store
 
 _SUFFIX = ".arrow"
+_RUNNING = 3600.0
+"""Seconds for which a fill or a writer may be silent and is still taken to run, whatever the grace."""
 
 
 @dataclass(frozen=True)
@@ -32,9 +34,8 @@ class Found:
 
 def garbage(store: Store, grace: float) -> list[Found]:
     """Shards that are not in use and hidden leftovers below `shards/`, all unchanged for `grace` seconds."""
-    before = time.time() - grace
-    old = list(_old_files(store, before))
-    used = _in_use(store, before)
+    old = list(_old_files(store, grace))
+    used = _in_use(store, grace)
     return [file for file in old if file.name[0] == "." or file.name.removesuffix(_SUFFIX).encode() not in used]
 
 
@@ -42,7 +43,7 @@ def remove(store: Store, found: list[Found], grace: float) -> list[Found]:
     """Deletes what is still garbage, folder by folder; returns what it deleted."""
     gone = []
     for folder in sorted({file.folder for file in found}):
-        used = _in_use(store, time.time() - grace)
+        used = _in_use(store, grace)
         for file in (file for file in found if file.folder == folder):
             if file.name[0] == "." or file.name.removesuffix(_SUFFIX).encode() not in used:
                 store.delete(SHARDS, file.folder, file.name)
@@ -50,16 +51,17 @@ def remove(store: Store, found: list[Found], grace: float) -> list[Found]:
     return gone
 
 
-def _old_files(store: Store, before: float) -> Iterator[Found]:
+def _old_files(store: Store, grace: float) -> Iterator[Found]:
     for folder in store.names(SHARDS):
         for hidden in (False, True):
+            before = time.time() - (max(grace, _RUNNING) if hidden else grace)
             for name, size, changed in zip(*store.files(SHARDS, folder, hidden=hidden), strict=True):
                 if changed < before:
                     yield Found(folder, name, size)
 
 
-def _in_use(store: Store, before: float) -> set[bytes]:
-    keys = [np.empty(0, KEY)]
+def _in_use(store: Store, grace: float) -> set[bytes]:
+    keys, before = [np.empty(0, KEY)], time.time() - max(grace, _RUNNING)
     for cache in store.names(FILLS):
         names, _, changed = store.files(FILLS, cache)
         if PLAN in names and max(changed) >= before:

@@ -75,6 +75,7 @@ def test_a_fill_keeps_its_plan_while_its_journal_moves(store):
     write_plan(store, "plan-key", wanted)
     Journal(store, wanted, "plan-key")
     assert names(store) == [".tmp-1", "aa2.arrow", "aa4.arrow"]
+    assert names(store, grace=0) == [".tmp-1", "aa2.arrow", "aa4.arrow"], "no grace is still no licence to harm a fill"
     age(store, (FILLS, wanted.key, "plan"))
     assert "aa1.arrow" in names(store) and "aa3.arrow" in names(store)
 
@@ -83,3 +84,8 @@ def test_what_is_named_after_the_search_is_not_removed(store):
     found = garbage(store, HOUR)
     publish(store, "aa3")
     assert sorted(file.name for file in remove(store, found, HOUR)) == [".tmp-1", "aa1.arrow", "aa2.arrow", "aa4.arrow"]
+
+
+def test_a_file_in_the_writing_is_left_alone_whatever_the_grace(store):
+    age(store, ("shards", "aa", ".tmp-1"), hours=0.5)
+    assert ".tmp-1" not in names(store, grace=0)
