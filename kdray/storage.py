@@ -26,7 +26,7 @@ import pyarrow.fs as pafs
 from kdray.errors import StorageError
 
 MANIFEST = "manifest.json"
-MANIFEST_VERSION = 1
+MANIFEST_VERSION = 2
 _S3_RETRIES = 11
 """After waits of 0, 0.05, 0.1, 0.2 seconds and so on, 51 in all."""
 _S3_CONNECT, _S3_SILENCE = 10.0, 30.0

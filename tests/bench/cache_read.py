@@ -1,25 +1,24 @@
 """Batches/s that a cache gives, against the batches/s that a student's training takes, in one run.
 
-    python tests/bench/cache_read.py RUN
+    python tests/bench/cache_read.py jobs/configs/sst2.yaml [KEY=VALUE ...]
 
-RUN is the folder that `kdray run` printed. Cold: the shards' pages are dropped from memory and every shard is opened
-anew, its checksum read. Warm: the same epoch again. The training step is that of the run's winner, on all processors.
+Fills the config's cache where it is not there. Cold: the shards' pages are dropped from memory and every shard is
+opened anew, its checksum read. Warm: the same epoch again. The training step is that of the config's student, on all
+processors.
 """
 
 import argparse
-import json
 import os
 import time
-from pathlib import Path
 
 import torch
 
 from kdray.cache.manifest import shard_table
 from kdray.cache.reader import SoftTargets
 from kdray.cache.shard import shard_path
-from kdray.config import parse
+from kdray.config import load
 from kdray.corpus.rows import Rows
-from kdray.models.load import load_model
+from kdray.models.load import build
 from kdray.pipeline import Pipeline
 from kdray.training.batches import Batches, epoch_plan
 from kdray.training.losses import distillation
@@ -30,9 +29,10 @@ STEPS = 30
 def main() -> None:
     """Reads an epoch twice, then trains some steps of it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run")
-    folder = Path(parser.parse_args().run).expanduser()
-    config = parse(json.loads(json.loads((folder / "run.json").read_text())["config"]), str(folder))
+    parser.add_argument("config")
+    parser.add_argument("overrides", nargs="*")
+    options = parser.parse_args()
+    config = load(options.config, options.overrides)
     pipeline, size = Pipeline(config), config.training.batch_size
     store, cache = pipeline.store, pipeline.cache
     rows = Rows(store.fetch("corpus", pipeline.corpus["key"]), "train")
@@ -63,11 +63,11 @@ def soft_rate(batches: Batches, plan: list) -> float:
 
 
 def training_rate(pipeline: Pipeline, batches: Batches, plan: list) -> float:
-    """Steps/s of the winner, forward, backward and AdamW in bfloat16."""
+    """Steps/s of the student, forward, backward and AdamW in bfloat16."""
     settings = pipeline.config.training
     torch.set_num_threads(len(os.sched_getaffinity(0)))
-    model = load_model(pipeline.task, pipeline.store.fetch("students", pipeline.sweep["winner"]),
-                       pipeline.corpus["labels"], dtype=torch.bfloat16, attn_implementation="eager").train()
+    model = build(pipeline.task, pipeline.job.origin, pipeline.corpus["labels"], 0, dtype=torch.bfloat16,
+                  attn_implementation="eager").train()
     optimiser, soft_loss = torch.optim.AdamW(model.parameters()), distillation(settings.loss, 2.0, settings.huber_delta)
     started = 0.0
     for number, step in enumerate(plan[:STEPS + 3]):

@@ -114,9 +114,9 @@ def test_manifest_of_another_version_is_refused(kdray: Command, tmp_path: Path, 
     config = write_config(tmp_path / "c.yaml", small_config(tmp_path / "store", rows, teacher))
     assert kdray("cache", "fill", str(config)).returncode == 0
     (manifest,) = (tmp_path / "store" / "corpus").glob("*/manifest.json")
-    manifest.write_text(manifest.read_text().replace('"version": 1', '"version": 99'))
+    manifest.write_text(manifest.read_text().replace('"version": 2', '"version": 99'))
     done = kdray("cache", "fill", str(config))
-    assert done.returncode == 1 and "manifest version 99, this kdray reads 1" in done.stderr
+    assert done.returncode == 1 and "manifest version 99, this kdray reads 2" in done.stderr
 
 
 def test_corrupt_shard_is_found_when_it_is_read(kdray: Command, tmp_path: Path, rows: Path, teacher: Path) -> None:

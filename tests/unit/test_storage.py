@@ -40,7 +40,7 @@ def full_disk(monkeypatch):
 def test_a_published_artefact_has_its_files_and_a_manifest_with_parents(store):
     made = publish(store, "k1", "whole")
     assert store.manifest("things", "k1") == made
-    assert made == {"version": 1, "kind": "things", "key": "k1", "parents": {"a": "b"}}
+    assert made == {"version": 2, "kind": "things", "key": "k1", "parents": {"a": "b"}}
     assert (store.fetch("things", "k1") / "file.txt").read_text() == "whole"
 
 
@@ -76,9 +76,9 @@ def test_the_second_publisher_of_a_key_changes_nothing(store):
 
 @pytest.mark.parametrize("text, words", [
     (b"", "is not a manifest"),
-    (b'{"version": 1, "ki', "is not a manifest"),
+    (b'{"version": 2, "ki', "is not a manifest"),
     (b'\xff\xfe', "is not a manifest"),
-    (b'{"version": 99}', "manifest version 99, this kdray reads 1"),
+    (b'{"version": 99}', "manifest version 99, this kdray reads 2"),
     (b'{}', "manifest version None"),
     (b'[1]', "manifest version None"),
 ])

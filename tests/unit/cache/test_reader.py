@@ -68,7 +68,7 @@ def test_a_cache_that_is_not_there_says_how_to_fill_it(tmp_path):
 
 def test_a_cache_of_another_version_is_refused(written):
     store, key, *_ = written
-    text = store.read(KIND, key, "manifest.json").replace(b'"version": 1', b'"version": 2')
+    text = store.read(KIND, key, "manifest.json").replace(b'"version": 2', b'"version": 1')
     store.write(text, KIND, key, "manifest.json")
-    with pytest.raises(StorageError, match="manifest version 2"):
+    with pytest.raises(StorageError, match="manifest version 1"):
         SoftTargets(store, key, "train")

@@ -46,7 +46,7 @@ def write_package(folder: Path, task: str, model_class: type, labels: list[str])
                       output_names=["logits"], dynamic_shapes=(axes,) * 3, dynamo=True, external_data=False,
                       verbose=False)
     quantize_dynamic(folder / "onnx/model.onnx", folder / "onnx/model_int8.onnx", weight_type=QuantType.QInt8)
-    manifest = {"version": 1, "kind": "packages", "key": folder.name, "task": task, "labels": labels,
+    manifest = {"version": 2, "kind": "packages", "key": folder.name, "task": task, "labels": labels,
                 "max_length": 32, "parents": {}, "numbers": {}}
     (folder / "manifest.json").write_text(json.dumps(manifest))
     return folder
