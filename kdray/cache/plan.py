@@ -109,16 +109,18 @@ def kept_plan(store: Store, corpus: str, schema: Schema, splits: dict[str, Rows]
     if store.manifest(KIND, key) is not None:
         return key, read_plan(store, key)
     plan = make_plan(schema, splits, rows_per_shard)
-    write_plan(store, key, plan)
+    write_plan(store, key, plan, corpus)
     return key, plan
 
 
-def write_plan(store: Store, key: str, plan: Plan) -> None:
-    """Publishes a plan under `key`."""
+def write_plan(store: Store, key: str, plan: Plan, corpus: str) -> None:
+    """Publishes the plan of a corpus under `key`."""
     with store.staging(KIND) as folder:
         np.save(folder / _KEYS, plan.keys, allow_pickle=False)
-        store.publish(KIND, key, folder, {"schema": asdict(plan.schema), "rows_per_shard": plan.rows_per_shard,
-                                          "rows": plan.rows, "cache": plan.key})
+        parents = {"corpus": corpus, "teacher": plan.schema.teacher}
+        store.publish(KIND, key, folder, {
+            "parents": parents, "schema": asdict(plan.schema), "rows_per_shard": plan.rows_per_shard,
+            "rows": plan.rows, "cache": plan.key})
 
 
 def read_plan(store: Store, key: str) -> Plan:

@@ -48,7 +48,7 @@ def lay_out(store: Store, count: int) -> None:
     """A plan whose every shard but the last is in storage and in a journal."""
     keys = np.array([content_key(number) for number in range(count)], KEY)
     plan = Plan(SCHEMA, ROWS, {"train": count * ROWS}, keys)
-    write_plan(store, plan_key(), plan)
+    write_plan(store, plan_key(), plan, CORPUS)
     for folder in np.unique(keys.astype("S2")):
         Path(store.path("shards", folder.decode())).mkdir(parents=True)
     for key in keys[:-1]:

@@ -72,7 +72,7 @@ def test_what_is_young_may_be_on_its_way_into_a_manifest(store):
 
 def test_a_fill_keeps_its_plan_while_its_journal_moves(store):
     wanted = plan("aa1", "aa3")
-    write_plan(store, "plan-key", wanted)
+    write_plan(store, "plan-key", wanted, "corpus")
     Journal(store, wanted, "plan-key")
     assert names(store) == [".tmp-1", "aa2.arrow", "aa4.arrow"]
     assert names(store, grace=0) == [".tmp-1", "aa2.arrow", "aa4.arrow"], "no grace is still no licence to harm a fill"
