@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -36,10 +37,16 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 def submit(address: str, *entrypoint: str) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [str(BIN / "ray"), "job", "submit", f"--address={address}", "--working-dir", str(ROOT / "jobs"), "--",
-         sys.executable, *entrypoint], capture_output=True, text=True, timeout=400,
-        env={**os.environ, "RAY_AUTH_MODE": "disabled"})
+    """Submits as a user does, again where the cluster is up but its agent is not yet."""
+    ends = time.monotonic() + 90
+    while True:
+        done = subprocess.run(
+            [str(BIN / "ray"), "job", "submit", f"--address={address}", "--working-dir", str(ROOT / "jobs"), "--",
+             sys.executable, *entrypoint], capture_output=True, text=True, timeout=400,
+            env={**os.environ, "RAY_AUTH_MODE": "disabled"})
+        if "No available agent" not in done.stderr or time.monotonic() > ends:
+            return done
+        time.sleep(1)
 
 
 @pytest.fixture(scope="module")
