@@ -58,26 +58,31 @@ def _add_cache(verbs: Any) -> None:
                             description="Run the teacher over every row that has no logits yet.")
     _add_config(fill)
     fill.set_defaults(act=_stage, stage="cache")
-    _add_inspection(cache, "ls", _cache_ls, "list the caches in a storage", 0)
-    _add_inspection(cache, "show", _cache_show, "key parts, lineage, and how the teacher does on the labels", 1)
-    verify = _add_inspection(cache, "verify", _cache_verify,
-                             "read every shard against its checksum, and run a sample through the teacher again", 1)
+    _add_inspection(cache, "ls", "list the caches in a storage", 0, lambda at, o: at.list_caches(o.storage))
+    _add_inspection(cache, "show", "key parts, lineage, and how the teacher does on the labels", 1,
+                    lambda at, o: at.show_cache(o.storage, *o.keys))
+    verify = _add_inspection(
+        cache, "verify", "read every shard against its checksum, and run a sample through the teacher again", 1,
+        lambda at, o: at.verify_cache(o.storage, *o.keys, o.rows, o.seed, o.teacher))
     verify.add_argument("--rows", type=int, default=64, help="rows to run again; 0 reads checksums only (default 64)")
     verify.add_argument("--seed", type=int, default=0, help="which rows (default 0)")
     verify.add_argument("--teacher", metavar="FOLDER", help="the teacher's folder, if it has moved")
-    _add_inspection(cache, "diff", _cache_diff, "what separates two caches: key parts, shards, logits", 2)
-    gc = _add_inspection(cache, "gc", _cache_gc, "remove shards that no cache and no running fill names", 0)
+    _add_inspection(cache, "diff", "what separates two caches: key parts, shards, logits", 2,
+                    lambda at, o: at.diff_caches(o.storage, *o.keys))
+    gc = _add_inspection(cache, "gc", "remove shards that no cache and no running fill names", 0,
+                         lambda at, o: at.collect_garbage(o.storage, o.dry_run, o.grace))
     gc.add_argument("--dry-run", action="store_true", help="only say what would go")
     gc.add_argument("--grace", type=float, default=24, metavar="HOURS",
                     help="keep whatever changed, and what a fill wants that worked, within HOURS (default 24)")
 
 
-def _add_inspection(cache: Any, name: str, act: Any, text: str, keys: int) -> argparse.ArgumentParser:
+def _add_inspection(cache: Any, name: str, text: str, keys: int, look: Any) -> argparse.ArgumentParser:
+    """A verb on `keys` caches; `look` is given `kdray.inspection`, imported after parsing, and the options."""
     verb = cache.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
     if keys:
         verb.add_argument("keys", nargs=keys, metavar="CACHE", help="key of a cache, or its beginning (kdray cache ls)")
     verb.add_argument("--storage", default="~/kdray", metavar="URI", help="folder or URI (default ~/kdray)")
-    verb.set_defaults(act=act)
+    verb.set_defaults(act=_inspect, look=look)
     return verb
 
 
@@ -105,34 +110,10 @@ def _stage(options: argparse.Namespace) -> None:
     run_stage(options.stage, load(options.config, options.overrides))
 
 
-def _cache_ls(options: argparse.Namespace) -> None:
-    from kdray.inspection import list_caches
+def _inspect(options: argparse.Namespace) -> None:
+    from kdray import inspection
 
-    list_caches(options.storage)
-
-
-def _cache_show(options: argparse.Namespace) -> None:
-    from kdray.inspection import show_cache
-
-    show_cache(options.storage, *options.keys)
-
-
-def _cache_verify(options: argparse.Namespace) -> None:
-    from kdray.inspection import verify_cache
-
-    verify_cache(options.storage, options.keys[0], options.rows, options.seed, options.teacher)
-
-
-def _cache_diff(options: argparse.Namespace) -> None:
-    from kdray.inspection import diff_caches
-
-    diff_caches(options.storage, *options.keys)
-
-
-def _cache_gc(options: argparse.Namespace) -> None:
-    from kdray.inspection import collect_garbage
-
-    collect_garbage(options.storage, options.dry_run, options.grace)
+    options.look(inspection, options)
 
 
 def _config(options: argparse.Namespace) -> None:

@@ -7,9 +7,8 @@ import time
 from typing import Any
 
 from kdray.cache.difference import fields_apart, logits_apart, shards_shared
-from kdray.cache.ensemble import find_cache
 from kdray.cache.garbage import garbage, remove
-from kdray.cache.manifest import KIND, missing_shards
+from kdray.cache.manifest import KIND, find_cache, missing_shards
 from kdray.cache.summary import BINS, Summary, summarise
 from kdray.errors import CacheError
 from kdray.storage import MANIFEST, Store

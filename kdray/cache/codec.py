@@ -56,8 +56,11 @@ def loss(logits: np.ndarray, decoded: np.ndarray) -> Loss:
     """What became of `logits` (targets, labels) in `decoded`."""
     if decoded is logits:
         return Loss(len(logits), 0.0, (0.0,) * len(TEMPERATURES))
-    kl = []
-    for temperature in TEMPERATURES:
-        before, after = (log_softmax(z.astype(np.float64) / temperature, -1) for z in (logits, decoded))
-        kl.append(float((np.exp(before) * (before - after)).sum()))
-    return Loss(len(logits), float(np.abs(logits - decoded).max(initial=0)), tuple(kl))
+    return Loss(len(logits), float(np.abs(logits - decoded).max(initial=0)),
+                tuple(divergence(logits, decoded, temperature) for temperature in TEMPERATURES))
+
+
+def divergence(logits: np.ndarray, others: np.ndarray, temperature: float) -> float:
+    """KL(softmax(z / T) || softmax(z' / T)) in nats, summed over targets; both are (targets, labels)."""
+    before, after = (log_softmax(z.astype(np.float64) / temperature, -1) for z in (logits, others))
+    return float((np.exp(before) * (before - after)).sum())

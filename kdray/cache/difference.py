@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.special import log_softmax
 
+from kdray.cache.codec import divergence
 from kdray.cache.ensemble import open_cache
 from kdray.cache.manifest import shard_table
 from kdray.storage import Store
@@ -54,7 +54,5 @@ def logits_apart(store: Store, first: dict[str, Any], second: dict[str, Any], sp
     if not pairs or not all(np.array_equal(one[0], two[0]) for one, two in pairs):
         return None
     one, two = (np.concatenate([pair[place][1] for pair in pairs]).astype(np.float64) for place in (0, 1))
-    likely = [log_softmax(logits, -1) for logits in (one, two)]
     return Apart(len(pairs), float(np.abs(one - two).max(initial=0)),
-                 float((one.argmax(-1) == two.argmax(-1)).mean()),
-                 float((np.exp(likely[0]) * (likely[0] - likely[1])).sum(-1).mean()))
+                 float((one.argmax(-1) == two.argmax(-1)).mean()), divergence(one, two, 1) / max(1, len(one)))

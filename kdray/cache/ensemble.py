@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from scipy.special import log_softmax, logsumexp
 
-from kdray.cache.manifest import KIND
+from kdray.cache.manifest import KIND, find_cache
 from kdray.cache.reader import SoftTargets
 from kdray.config import CacheConfig
 from kdray.corpus.rows import Rows
@@ -88,20 +88,12 @@ def make_ensemble(store: Store, own: str, wanted: CacheConfig) -> dict[str, Any]
             "teacher_seconds": sum(member["teacher_seconds"] for member in made)})
 
 
-def find_cache(store: Store, start: str) -> str:
-    """Key of the one cache whose key begins with `start`. Raises CacheError where there is none, or several."""
-    found = [key for key in store.names(KIND) if key.startswith(start)]
-    if len(found) != 1:
-        what = f"{len(found)} caches begin" if found else "no cache begins"
-        raise CacheError(f"{what} with {start!r} in {store.uri}. `kdray cache ls --storage {store.uri}` lists them")
-    return found[0]
-
-
 def _check(store: Store, first: dict[str, Any], other: dict[str, Any]) -> None:
-    for name, what in (("task", "task"), ("labels", "labels")):
-        one, two = (sorted(m["schema"][name]) if name == "labels" else m["schema"][name] for m in (first, other))
-        if one != two:
-            raise CacheError(f"cache.ensemble: the {what} of cache {other['key'][:12]} is {two}, not {one}")
+    answers = [{"task": made["schema"]["task"], "labels": sorted(made["schema"]["labels"])} for made in (first, other)]
+    for name, wanted in answers[0].items():
+        found = answers[1][name]
+        if found != wanted:
+            raise CacheError(f"cache.ensemble: the {name} of cache {other['key'][:12]} is {found}, not {wanted}")
     if "members" in other:
         raise CacheError(f"cache.ensemble: {other['key'][:12]} is an ensemble itself; name its members "
                          f"{', '.join(key[:12] for key in other['members'])}")
@@ -114,7 +106,6 @@ def _check(store: Store, first: dict[str, Any], other: dict[str, Any]) -> None:
 def _same_rows(store: Store, first: dict[str, Any], other: dict[str, Any], split: str) -> bool:
     if first["parents"]["corpus"] == other["parents"]["corpus"]:
         return True
-    columns = TASKS[first["schema"]["task"]].columns
-    tables = [Rows(store.fetch("corpus", made["parents"]["corpus"]), split).table for made in (first, other)]
-    one, two = (table.select([name for name in columns if name in table.column_names]) for table in tables)
+    task = TASKS[first["schema"]["task"]]
+    one, two = (Rows(store.fetch("corpus", made["parents"]["corpus"]), split).raw(task) for made in (first, other))
     return bool(one.equals(two))

@@ -19,6 +19,8 @@ from kdray.cache.shard import KIND as SHARDS
 from kdray.storage import Store
 
 _SUFFIX = ".arrow"
+_BATCH = 1000
+"""Files that are deleted on one look at what is in use."""
 _RUNNING = 3600.0
 """Seconds for which a fill or a writer may be silent and is still taken to run, whatever the grace."""
 
@@ -34,21 +36,22 @@ class Found:
 
 def garbage(store: Store, grace: float) -> list[Found]:
     """Shards that are not in use and hidden leftovers below `shards/`, all unchanged for `grace` seconds."""
-    old = list(_old_files(store, grace))
-    used = _in_use(store, grace)
-    return [file for file in old if file.name[0] == "." or file.name.removesuffix(_SUFFIX).encode() not in used]
+    return _unused(store, list(_old_files(store, grace)), grace)
 
 
 def remove(store: Store, found: list[Found], grace: float) -> list[Found]:
-    """Deletes what is still garbage, folder by folder; returns what it deleted."""
+    """Deletes what is still garbage, looking again before each batch; returns what it deleted."""
     gone = []
-    for folder in sorted({file.folder for file in found}):
-        used = _in_use(store, grace)
-        for file in (file for file in found if file.folder == folder):
-            if file.name[0] == "." or file.name.removesuffix(_SUFFIX).encode() not in used:
-                store.delete(SHARDS, file.folder, file.name)
-                gone.append(file)
+    for start in range(0, len(found), _BATCH):
+        for file in _unused(store, found[start:start + _BATCH], grace):
+            store.delete(SHARDS, file.folder, file.name)
+            gone.append(file)
     return gone
+
+
+def _unused(store: Store, files: list[Found], grace: float) -> list[Found]:
+    used = _in_use(store, grace)
+    return [file for file in files if file.name[0] == "." or file.name.removesuffix(_SUFFIX).encode() not in used]
 
 
 def _old_files(store: Store, grace: float) -> Iterator[Found]:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from kdray.cache.codec import TEMPERATURES
-from kdray.cache.plan import Plan, parse_schema
+from kdray.cache.plan import Plan, parse_schema, slot_ranges
 from kdray.cache.receipts import TABLE, decode_table, encode_table, places, stored_bytes
 from kdray.cache.shard import Schema
 from kdray.errors import CacheError
@@ -61,13 +61,19 @@ def shard_table(store: Store, manifest: dict[str, Any]) -> np.ndarray:
 
 def split_shards(manifest: dict[str, Any], split: str) -> slice:
     """Where a split's shards are in the table."""
-    first = 0
-    for name, rows in manifest["rows"].items():
-        last = first - (-rows // manifest["rows_per_shard"])
-        if name == split:
-            return slice(first, last)
-        first = last
-    raise CacheError(f"cache {manifest['key']} has no split {split!r}, it has {', '.join(manifest['rows'])}")
+    if split not in manifest["rows"]:
+        raise CacheError(f"cache {manifest['key']} has no split {split!r}, it has {', '.join(manifest['rows'])}")
+    part = slot_ranges(manifest["rows"], manifest["rows_per_shard"])[split]
+    return slice(part.start, part.stop)
+
+
+def find_cache(store: Store, start: str) -> str:
+    """Key of the one cache whose key begins with `start`. Raises CacheError where there is none, or several."""
+    found = [key for key in store.names(KIND) if key.startswith(start)]
+    if len(found) != 1:
+        what = f"{len(found)} caches begin" if found else "no cache begins"
+        raise CacheError(f"{what} with {start!r} in {store.uri}. `kdray cache ls --storage {store.uri}` lists them")
+    return found[0]
 
 
 def missing_shards(store: Store, manifest: dict[str, Any]) -> list[str]:

@@ -74,11 +74,7 @@ class Plan(Sequence[Slot]):
     @cached_property
     def parts(self) -> dict[str, range]:
         """Indices of each split's slots."""
-        parts, first = {}, 0
-        for split, rows in self.rows.items():
-            last = first - (-rows // self.rows_per_shard)
-            parts[split], first = range(first, last), last
-        return parts
+        return slot_ranges(self.rows, self.rows_per_shard)
 
     @cached_property
     def sizes(self) -> np.ndarray:
@@ -95,6 +91,15 @@ class Plan(Sequence[Slot]):
         return content_key({"rows": list(self.rows.items()), "keys": hashlib.sha256(self.keys.tobytes()).hexdigest()})
 
 
+def slot_ranges(rows: dict[str, int], rows_per_shard: int) -> dict[str, range]:
+    """Indices of each split's slots, from the rows of each split in their order."""
+    ranges, first = {}, 0
+    for split, count in rows.items():
+        last = first - (-count // rows_per_shard)
+        ranges[split], first = range(first, last), last
+    return ranges
+
+
 def make_plan(schema: Schema, splits: dict[str, Rows], rows_per_shard: int) -> Plan:
     """Cuts the splits into slots, and hashes the rows of each."""
     keys = [shard_key(schema, rows.digest(start, min(start + rows_per_shard, len(rows))))
@@ -106,11 +111,12 @@ def kept_plan(store: Store, corpus: str, schema: Schema, splits: dict[str, Rows]
               rows_per_shard: int) -> tuple[str, Plan]:
     """Key and plan of the corpus with the key `corpus`, kept in storage so that its rows are hashed once."""
     key = content_key({"corpus": corpus, "schema": asdict(schema), "rows_per_shard": rows_per_shard})
-    if store.manifest(KIND, key) is not None:
+    try:
         return key, read_plan(store, key)
-    plan = make_plan(schema, splits, rows_per_shard)
-    write_plan(store, key, plan, corpus)
-    return key, plan
+    except FileNotFoundError:
+        plan = make_plan(schema, splits, rows_per_shard)
+        write_plan(store, key, plan, corpus)
+        return key, plan
 
 
 def write_plan(store: Store, key: str, plan: Plan, corpus: str) -> None:

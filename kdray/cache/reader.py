@@ -6,7 +6,8 @@ Knows nothing about students; rows are indices in a split.
 import numpy as np
 
 from kdray.cache.manifest import KIND, shard_table, split_shards
-from kdray.cache.shard import ShardView, open_shard
+from kdray.cache.receipts import open_listed
+from kdray.cache.shard import ShardView
 from kdray.errors import CacheError
 from kdray.storage import Store
 
@@ -34,18 +35,8 @@ class SoftTargets:
         Raises CacheError where the row's shard is missing or corrupt.
         """
         number, place = divmod(int(row), self._per_shard)
-        return self.shard(number)[place]
-
-    @property
-    def shards(self) -> int:
-        """Number of shards of the split."""
-        return len(self._shards)
-
-    def shard(self, number: int) -> ShardView:
-        """A shard of the split, opened once."""
         view = self._open.get(number)
         if view is None:
-            shard = self._shards[number]
-            table = open_shard(self._store, shard["key"].decode(), shard["sha256"].tobytes().hex(), int(shard["bytes"]))
+            table = open_listed(self._store, self._shards[number])
             view = self._open[number] = ShardView(table, self._labels)
-        return view
+        return view[place]

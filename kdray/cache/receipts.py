@@ -18,7 +18,7 @@ import pyarrow as pa
 from kdray.cache.codec import TEMPERATURES
 from kdray.cache.plan import KEY, Plan
 from kdray.cache.shard import KIND as SHARDS
-from kdray.cache.shard import Receipt
+from kdray.cache.shard import Receipt, open_shard
 from kdray.storage import Store
 
 FILLS = "fills"
@@ -63,20 +63,22 @@ def encode_table(receipts: np.ndarray) -> pa.Buffer:
 
 def decode_table(data: Any) -> np.ndarray:
     """The table in the bytes of an Arrow IPC file."""
-    table = pa.ipc.open_file(pa.py_buffer(data)).read_all().combine_chunks()
+    table = pa.ipc.open_file(pa.py_buffer(data)).read_all()
     receipts = np.empty(table.num_rows, RECEIPT)
     for name in RECEIPT.names or ():
-        column = table.column(name).combine_chunks()
-        column = column.chunk(0) if isinstance(column, pa.ChunkedArray) else column
-        kind = RECEIPT[name]
-        if kind.kind in "SV" and not kind.shape:
-            values: Any = np.frombuffer(column.buffers()[1], kind, table.num_rows) if table.num_rows else []
-        elif kind.shape:
-            values = column.values.to_numpy().reshape(-1, *kind.shape)
-        else:
-            values = column.to_numpy()
-        receipts[name] = values
+        column, kind = table.column(name).combine_chunks(), RECEIPT[name]
+        if kind.shape:
+            receipts[name] = column.values.to_numpy().reshape(-1, *kind.shape)
+        elif kind.kind not in "SV":
+            receipts[name] = column.to_numpy()
+        elif table.num_rows:
+            receipts[name] = np.frombuffer(column.buffers()[1], kind, table.num_rows)
     return receipts
+
+
+def open_listed(store: Store, shard: np.void) -> pa.Table:
+    """The shard of one row of a table, opened. Raises CacheError where it is missing or corrupt."""
+    return open_shard(store, shard["key"].decode(), shard["sha256"].tobytes().hex(), int(shard["bytes"]))
 
 
 def latest(tables: list[np.ndarray]) -> np.ndarray:
@@ -156,7 +158,7 @@ class Journal:
             self.flush()
 
     def vouch(self, receipts: np.ndarray) -> None:
-        """Notes shards that another cache or an earlier part of this journal has receipts of; writes nothing."""
+        """Notes shards that another cache has receipts of; writes nothing."""
         self._tables.append(receipts)
 
     def flush(self) -> None:

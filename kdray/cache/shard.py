@@ -170,5 +170,3 @@ def _digest(table: pa.Table, changed: bytes) -> bytes:
 def _lists(values: np.ndarray, counts: np.ndarray) -> pa.ListArray:
     offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
     return pa.ListArray.from_arrays(pa.array(offsets), pa.array(values))
-
-

@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from kdray.tasks import Task
+
 
 class Ragged:
     """A list column as values and offsets, so that a row is a view and nothing is copied."""
@@ -61,6 +63,10 @@ class Rows:
         """SHA-256 over what a teacher sees of rows `start` to `stop`: hard labels are not part of it."""
         seen = [self.input_ids, self.targets, self.positions] + ([self.token_type_ids] if self.token_type_ids else [])
         return hashlib.sha256(b"".join(column.digest(start, stop) for column in seen)).hexdigest()
+
+    def raw(self, task: Task) -> pa.Table:
+        """The task's columns of every row, as they were read."""
+        return self.table.select([name for name in task.columns if name in self.table.column_names])
 
     def gold(self) -> list[np.ndarray]:
         """Label ids of each row's units."""

@@ -24,7 +24,7 @@ from kdray.report.table import COLUMNS
 from kdray.report.table import rows as table_rows
 from kdray.search.describe import describe
 from kdray.storage import Store, content_key
-from kdray.tasks import TASKS, Row, Task
+from kdray.tasks import TASKS, Task
 
 KIND = "reports"
 _PACKAGES = ("kdray", "torch", "transformers", "ray", "deepspeed", "pyarrow", "onnxruntime", "optuna")
@@ -83,7 +83,7 @@ def _numbers(store: Store, package: dict[str, Any], sweep: dict[str, Any], evalu
     folders = {"teacher": teacher, **students}
     threads = len(os.sched_getaffinity(0))
     rows = Rows(store.fetch("corpus", corpus["key"]), "test")
-    items = [task.item(row) for row in raw_rows(rows, task)[:ROWS]]
+    items = [task.item(row) for row in rows.raw(task).slice(0, ROWS).to_pylist()]
     speed = examples_per_second(task, folders, folder, items, config.data.max_length, threads,
                                 config.serve.batch_tokens)
     return {
@@ -103,11 +103,6 @@ def _served(task: Task, store: Store, folder: Path, package: dict[str, Any], swe
     whole = np.arange(len(rows))
     logits = onnx_predict(folder / INT8, task, rows, whole, corpus["pad_token_id"], 4096, threads)
     return interval_scores(task, rows.gold(), decisions(task, rows, whole, logits, labels), labels)
-
-
-def raw_rows(rows: Rows, task: Task) -> list[Row]:
-    """The task's columns of every row, as they were read."""
-    return rows.table.select([name for name in task.columns if name in rows.table.column_names]).to_pylist()
 
 
 def _weights(folder: Path) -> int:

@@ -72,15 +72,16 @@ def unfilled(store: Store, plan: Plan, journal: Journal) -> list[Slot]:
         found = _vouched(table, keys, bytes_there)
         journal.vouch(table[found[~whole & (found >= 0)]])
         whole |= found >= 0
-    unsure = [plan[int(index)] for index in first[~whole & (bytes_there >= 0)]]
+    missing, unsure = first[bytes_there < 0].tolist(), first[~whole & (bytes_there >= 0)].tolist()
     with ThreadPoolExecutor(_READERS) as readers:
-        receipts = list(readers.map(lambda slot: find_shard(store, slot.key, slot.rows), unsure))
-    for receipt in filter(None, receipts):
-        journal.add(receipt, 0.0)
+        receipts = list(readers.map(lambda index: find_shard(store, plan[index].key, plan[index].rows), unsure))
+    for index, receipt in zip(unsure, receipts, strict=True):
+        if receipt is None:
+            missing.append(index)
+        else:
+            journal.add(receipt, 0.0)
     journal.flush()
-    torn = [slot for slot, receipt in zip(unsure, receipts, strict=True) if receipt is None]
-    absent = [plan[int(index)] for index in np.sort(first[bytes_there < 0])]
-    return sorted([*torn, *absent], key=lambda slot: (list(plan.rows).index(slot.split), slot.start))
+    return [plan[index] for index in sorted(missing)]
 
 
 def _vouched(receipts: np.ndarray, keys: np.ndarray, bytes_there: np.ndarray) -> np.ndarray:
@@ -121,5 +122,3 @@ class _Labels:
             self._gold += done.gold
             self._predicted += done.predicted
             check_label_map(self._gold, self._predicted, self._labels)
-
-

@@ -5,6 +5,8 @@ Knows nothing about Ray: an actor is this, in a process of its own.
 
 import time
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +17,7 @@ from kdray.corpus.rows import Rows
 from kdray.errors import CacheError
 from kdray.models.forward import predict
 from kdray.models.load import load_model
-from kdray.models.precision import DTYPES, device
+from kdray.models.precision import DTYPES, attention, device
 from kdray.storage import Store
 from kdray.tasks import TASKS
 
@@ -46,16 +48,20 @@ class Done:
     predicted: list[int]
 
 
+def load_teacher(schema: Schema, folder: str | Path, num_gpus: float) -> Any:
+    """The teacher in `folder`, on its device, as shards with this schema are computed."""
+    model = load_model(TASKS[schema.task], folder, list(schema.labels), dtype=DTYPES[schema.precision],
+                       attn_implementation=attention(num_gpus))
+    return model.eval().to(device(num_gpus))
+
+
 class TeacherRunner:
     """The teacher, loaded once, and the rows it is asked about."""
 
     def __init__(self, job: TeacherJob):
         torch.set_num_threads(job.threads)
         self.job, self.task, self.store = job, TASKS[job.schema.task], Store(job.storage)
-        attention = "sdpa" if job.num_gpus else "eager"  # eager: 1.2 times the rows/s on a CPU at short lengths
-        model = load_model(self.task, job.folder, list(job.schema.labels), dtype=DTYPES[job.schema.precision],
-                           attn_implementation=attention)
-        self.model = model.eval().to(device(job.num_gpus))
+        self.model = load_teacher(job.schema, job.folder, job.num_gpus)
         self.folder = self.store.fetch("corpus", job.corpus)
         self.rows: dict[str, Rows] = {}
 

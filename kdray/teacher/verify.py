@@ -12,16 +12,15 @@ import numpy as np
 from kdray.cache.manifest import shard_table
 from kdray.cache.plan import parse_schema
 from kdray.cache.reader import SoftTargets
-from kdray.cache.shard import open_shard
+from kdray.cache.receipts import open_listed
 from kdray.corpus.rows import Rows
 from kdray.errors import CacheError, ModelError
 from kdray.models.folder import fingerprint, locate
 from kdray.models.forward import predict
-from kdray.models.load import load_model
-from kdray.models.precision import DTYPES
 from kdray.progress import progress
 from kdray.storage import Store
 from kdray.tasks import TASKS
+from kdray.teacher.runner import load_teacher
 
 _TOKENS = 2048
 _TOLERANCE = {"float32": 1e-3, "float16": 1e-2, "bfloat16": 1e-1}
@@ -46,7 +45,7 @@ def check_shards(store: Store, cache: dict[str, Any]) -> list[str]:
     report, complaints = progress("verify", len(table), "shards"), []
     for shard in table:
         try:
-            open_shard(store, shard["key"].decode(), shard["sha256"].tobytes().hex(), int(shard["bytes"]))
+            open_listed(store, shard)
         except CacheError as error:
             complaints.append(str(error))
         report.advance(1)
@@ -63,7 +62,7 @@ def rerun(store: Store, cache: dict[str, Any], teacher: str | None, rows: int, s
     schema = parse_schema(cache["schema"])
     folder = _teacher(store, cache, teacher)
     task, corpus = TASKS[schema.task], store.manifest("corpus", cache["parents"]["corpus"]) or {}
-    model = load_model(task, folder, list(schema.labels), dtype=DTYPES[schema.precision]).eval()
+    model = load_teacher(schema, folder, 0)
     random, differences, flipped, count, peak = np.random.default_rng(seed), [0.0], 0, 0, 1.0
     for split, total in cache["rows"].items():
         share = min(total, max(1, round(rows * total / max(1, sum(cache["rows"].values())))))
@@ -89,5 +88,3 @@ def _teacher(store: Store, cache: dict[str, Any], given: str | None) -> Path:
         raise ModelError(f"{folder} has the fingerprint {found}, the cache's teacher {cache['schema']['teacher']}: "
                          "it has changed since. Name the teacher's folder with --teacher")
     return folder
-
-

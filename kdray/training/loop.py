@@ -23,7 +23,7 @@ from kdray.corpus.rows import Rows
 from kdray.errors import TrainingError
 from kdray.models.forward import decisions, predict
 from kdray.models.load import build, count_parameters, dropout_options, save_model
-from kdray.models.precision import device
+from kdray.models.precision import attention, device
 from kdray.progress import Progress
 from kdray.storage import Store
 from kdray.tasks import TASKS
@@ -135,16 +135,15 @@ class Run:
 
     def _engine(self, stage: Stage) -> Any:
         on = device(self.settings["num_gpus"])
-        self.model = self._model("eager" if on.type == "cpu" else "sdpa")
+        self.model = self._model(attention(self.settings["num_gpus"]))
         if self.best_weights is not None:
             self.model.load_state_dict(self.best_weights)
         steps = stage.epochs * -(-len(self.train_rows) // self.settings["batch_size"])
         return make_engine(self.model.to(on), self.settings, self.job.precision, steps, stage.lr, self.here.workers)
 
-    def _model(self, attention: str) -> Any:
-        """Eager attention trains faster than sdpa on a CPU, whose fused kernels take neither dropout nor a mask."""
+    def _model(self, implementation: str) -> Any:
         options = {**dropout_options(self.job.origin.folder, self.settings["dropout"]),
-                   "attn_implementation": attention}
+                   "attn_implementation": implementation}
         return build(self.task, self.job.origin, list(self.job.labels), self.settings["seed"], **options)
 
     def _run_stage(self, engine: Any, stage: Stage) -> None:

@@ -19,6 +19,7 @@ from kdray.cache.shard import shard_path
 from kdray.config import load
 from kdray.corpus.rows import Rows
 from kdray.models.load import build
+from kdray.models.precision import attention
 from kdray.pipeline import Pipeline
 from kdray.training.batches import Batches, epoch_plan
 from kdray.training.losses import distillation
@@ -67,7 +68,7 @@ def training_rate(pipeline: Pipeline, batches: Batches, plan: list) -> float:
     settings = pipeline.config.training
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     model = build(pipeline.task, pipeline.job.origin, pipeline.corpus["labels"], 0, dtype=torch.bfloat16,
-                  attn_implementation="eager").train()
+                  attn_implementation=attention(0)).train()
     optimiser, soft_loss = torch.optim.AdamW(model.parameters()), distillation(settings.loss, 2.0, settings.huber_delta)
     started = 0.0
     for number, step in enumerate(plan[:STEPS + 3]):

@@ -13,7 +13,6 @@ from pathlib import Path
 from kdray.config import parse
 from kdray.corpus.rows import Rows
 from kdray.pipeline import Pipeline
-from kdray.report.build import raw_rows
 from kdray.report.speed import examples_per_second
 from kdray.storage import Store
 
@@ -27,7 +26,7 @@ def main() -> None:
     config = parse(json.loads(run["config"]), str(folder))
     pipeline, store, threads = Pipeline(config), Store(config.storage), len(os.sched_getaffinity(0))
     rows = Rows(store.fetch("corpus", run["lineage"]["corpus"]), "test")
-    items = [pipeline.task.item(row) for row in raw_rows(rows, pipeline.task)]
+    items = [pipeline.task.item(row) for row in rows.raw(pipeline.task).to_pylist()]
     for _ in range(3):
         rates = examples_per_second(
             pipeline.task, {"teacher": pipeline.teacher.folder}, store.fetch("packages", run["package"]), items,

@@ -31,12 +31,12 @@ from kdray.config import parse
 from kdray.corpus.rows import Rows
 from kdray.models.forward import predict
 from kdray.models.load import load_model
-from kdray.models.precision import DTYPES
+from kdray.models.precision import DTYPES, attention
 from kdray.pipeline import Pipeline
 from kdray.tasks import TASKS
 from kdray.teacher.actor import start_actor
 from kdray.teacher.pool import Pool
-from kdray.teacher.runner import TeacherJob
+from kdray.teacher.runner import TeacherJob, load_teacher
 
 ROUNDS = 2
 THREADS = len(os.sched_getaffinity(0))
@@ -101,7 +101,7 @@ class RayDataTeacher:
         torch.set_num_threads(threads)
         self.tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
         self.model = transformers.AutoModelForSequenceClassification.from_pretrained(
-            folder, dtype=DTYPES[precision], attn_implementation="eager").eval()
+            folder, dtype=DTYPES[precision], attn_implementation=attention(0)).eval()
 
     @torch.no_grad()
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -128,8 +128,7 @@ def loop_seconds(job: TeacherJob, plan: Plan) -> float:
     """The same batches, in this process."""
     task = TASKS[job.schema.task]
     rows = Rows(Path(job.storage) / "corpus" / job.corpus, "train")
-    model = load_model(task, job.folder, list(job.schema.labels), dtype=DTYPES[job.schema.precision],
-                       attn_implementation="eager").eval()
+    model = load_teacher(job.schema, job.folder, 0)
     predict(model, task, rows, np.arange(64), job.pad_token_id, job.batch_tokens)
     started = time.perf_counter()
     for slot in plan:

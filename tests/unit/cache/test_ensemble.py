@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from kdray.cache.ensemble import find_cache, make_ensemble, open_cache
+from kdray.cache.ensemble import make_ensemble, open_cache
+from kdray.cache.manifest import find_cache
 from kdray.cache.reader import SoftTargets
 from kdray.config import CacheConfig
 from kdray.errors import CacheError
