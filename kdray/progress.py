@@ -29,6 +29,7 @@ class Lines:
     def __init__(self, label: str, total: int, unit: str, seconds: float = 10.0, done: int = 0):
         self.label, self.total, self.unit, self.seconds = label, total, unit, seconds
         self.done, self.note, self._resumed = done, "", done
+        self._logged = -1
         self.started = self.last = time.monotonic()
 
     def advance(self, count: int, note: str = "") -> None:
@@ -38,11 +39,12 @@ class Lines:
             self._log()
 
     def close(self) -> None:
-        """Logs the last count."""
-        self._log()
+        """Logs the last count, where it has not been."""
+        if self._logged != self.done:
+            self._log()
 
     def _log(self) -> None:
-        self.last = time.monotonic()
+        self.last, self._logged = time.monotonic(), self.done
         rate = (self.done - self._resumed) / max(self.last - self.started, 1e-9)
         left = (self.total - self.done) / rate if rate > 0 else 0.0
         note = f" | {self.note}" if self.note else ""

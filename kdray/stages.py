@@ -101,7 +101,11 @@ def _tell_run(pipeline: Pipeline) -> None:
 
     run = pipeline.run()
     print(text_table(pipeline.report["numbers"]))
-    print(f"\nreport:  {pipeline.store.uri_of('reports', pipeline.report['key'], 'report.html')}")
-    print(f"package: {pipeline.store.uri_of('packages', pipeline.package['key'])}")
-    home = os.path.expanduser("~")
-    print(f"serve:   kdray serve {run.replace(home, '~', 1) if run.startswith(home) else run}")
+    print(f"\nreport:  {_short(pipeline.store.uri_of('reports', pipeline.report['key'], 'report.html'))}")
+    print(f"package: {_short(pipeline.store.uri_of('packages', pipeline.package['key']))}")
+    print(f"serve:   kdray serve {_short(run)}")
+
+
+def _short(uri: str) -> str:
+    home = os.path.expanduser("~/")
+    return uri.replace(home, "~/", 1) if uri.startswith(home) else uri

@@ -84,13 +84,11 @@ class Pool:
                 raise error.cause from None
             self.leases.failed(name, str(error.cause))
             logger.warning("teacher %s failed, its shard is leased again: %s", name, error.cause)
+            self._lease(name)
         except ray.exceptions.RayActorError as error:
             self._lost(name, error)
-            return
         else:
             self._arrived(name, done)
-            return
-        self._lease(name)
 
     def _arrived(self, name: str, done: Any) -> None:
         rows = 0
@@ -101,7 +99,7 @@ class Pool:
         self.up.add(name)
         self.stillborn = 0
         self._lease(name)
-        self.report.advance(rows, f"{len(self.up)} actors, {self.leases.leased} leases")
+        self.report.advance(rows, f"actors {len(self.up)}, leases {self.leases.leased}" if self.up else "")
 
     def _lost(self, name: str, error: ray.exceptions.RayActorError) -> None:
         del self.actors[name]

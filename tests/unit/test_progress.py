@@ -47,6 +47,14 @@ def test_work_done_before_does_not_count_in_the_rate(lines, clock):
     assert lines == ["epoch: 80/100 rows | 2 rows/s | 0:10 left"]
 
 
+def test_the_end_does_not_repeat_the_line_that_told_it(lines, clock):
+    shown = Lines("teacher", 20, "rows", seconds=10)
+    clock[0] = 10.0
+    shown.advance(20)
+    shown.close()
+    assert lines == ["teacher: 20/20 rows | 2 rows/s | 0:00 left"]
+
+
 def test_no_work_at_all_is_no_division_by_zero(lines, clock):
     Lines("empty", 0, "rows").close()
     assert lines == ["empty: 0/0 rows | 0 rows/s | 0:00 left"]
