@@ -64,7 +64,8 @@ def _add_cache(verbs: Any) -> None:
     verify = _add_inspection(
         cache, "verify", "read every shard against its checksum, and run a sample through the teacher again", 1,
         lambda at, o: at.verify_cache(o.storage, *o.keys, o.rows, o.seed, o.teacher))
-    verify.add_argument("--rows", type=int, default=64, help="rows to run again; 0 reads checksums only (default 64)")
+    verify.add_argument("--rows", type=_count, default=64,
+                        help="rows to run again; 0 reads checksums only (default 64)")
     verify.add_argument("--seed", type=int, default=0, help="which rows (default 0)")
     verify.add_argument("--teacher", metavar="FOLDER", help="the teacher's folder, if it has moved")
     _add_inspection(cache, "diff", "what separates two caches: key parts, shards, logits", 2,
@@ -72,7 +73,7 @@ def _add_cache(verbs: Any) -> None:
     gc = _add_inspection(cache, "gc", "remove shards that no cache and no running fill names", 0,
                          lambda at, o: at.collect_garbage(o.storage, o.dry_run, o.grace))
     gc.add_argument("--dry-run", action="store_true", help="only say what would go")
-    gc.add_argument("--grace", type=float, default=24, metavar="HOURS",
+    gc.add_argument("--grace", type=_hours, default=24, metavar="HOURS",
                     help="keep whatever changed, and what a fill wants that worked, within HOURS (default 24)")
 
 
@@ -84,6 +85,22 @@ def _add_inspection(cache: Any, name: str, text: str, keys: int, look: Any) -> a
     verb.add_argument("--storage", default="~/kdray", metavar="URI", help="folder or URI (default ~/kdray)")
     verb.set_defaults(act=_inspect, look=look)
     return verb
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 0 or more")
+    return int(text)
+
+
+def _hours(text: str) -> float:
+    try:
+        hours = float(text)
+    except ValueError:
+        hours = -1.0
+    if not hours >= 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of 0 or more")
+    return hours
 
 
 def _add_show(verbs: Any) -> None:
