@@ -103,6 +103,16 @@ def _hours(text: str) -> float:
     return hours
 
 
+def _share(text: str) -> float:
+    try:
+        share = float(text)
+    except ValueError:
+        share = -1.0
+    if not 0 < share <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a share above 0 and up to 1")
+    return share
+
+
 def _add_show(verbs: Any) -> None:
     show = verbs.add_parser("config", help="print a config, resolved, or explain every setting",
                             description="Print the resolved config, or explain every setting.")
@@ -112,11 +122,21 @@ def _add_show(verbs: Any) -> None:
 
 
 def _add_serve(verbs: Any) -> None:
-    serve = verbs.add_parser("serve", help="host a run's winner over HTTP until interrupted",
-                             description="Host a run's winner over HTTP until interrupted.")
-    serve.add_argument("run", help="folder or URI of a run, as `kdray run` prints it")
+    serve = verbs.add_parser(
+        "serve", help="host a run's winner over HTTP, or change what a running service answers with",
+        description="Host a run's winner over HTTP until interrupted. With --promote, --canary or --back, change a "
+        "running service instead, without a lost request.")
+    serve.add_argument("run", nargs="?", help="folder or URI of a run, as `kdray run` prints it")
     serve.add_argument("overrides", nargs="*", metavar="KEY=VALUE",
                        help="settings of `serve` to change, such as port=8001")
+    change = serve.add_mutually_exclusive_group()
+    change.add_argument("--promote", action="store_const", dest="change", const="promote",
+                        help="let the run's winner answer from now on, if it passes its parity sample")
+    change.add_argument("--canary", type=_share, metavar="SHARE",
+                        help="let the run's winner answer this share of the requests, such as 0.1")
+    change.add_argument("--back", action="store_const", dest="change", const="back",
+                        help="end the canary, or return to what answered before the last --promote")
+    serve.add_argument("--name", default="default", help="which student to change (default: default)")
     serve.set_defaults(act=_serve)
 
 
@@ -147,9 +167,18 @@ def _config(options: argparse.Namespace) -> None:
 
 
 def _serve(options: argparse.Namespace) -> None:
-    from kdray.stages import serve_run
+    from kdray.errors import ConfigError
+    from kdray.stages import change_service, serve_run
 
-    serve_run(options.run, options.overrides, blocking=True)
+    change = "canary" if options.canary is not None else options.change
+    if (options.run is None) != (change == "back"):
+        raise ConfigError("give a run" if options.run is None else "--back needs no run: it knows what answered before")
+    if change is None:
+        serve_run(options.run, options.overrides, blocking=True)
+    elif options.overrides:
+        raise ConfigError(f"{options.overrides[0]}: a running service keeps its settings; start it again for that")
+    else:
+        change_service(change, options.name, options.run, options.canary)
 
 
 if __name__ == "__main__":

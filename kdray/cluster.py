@@ -26,6 +26,20 @@ def connect() -> None:
         raise ClusterError(f"no Ray cluster answers at RAY_ADDRESS={os.environ.get('RAY_ADDRESS')}: {error}") from error
 
 
+def join() -> None:
+    """Joins the cluster of RAY_ADDRESS, or the one that runs on this machine.
+
+    Raises ClusterError where there is none.
+    """
+    if ray.is_initialized():
+        return
+    address = os.environ.get("RAY_ADDRESS", "auto")
+    try:
+        ray.init(address, logging_level=logging.ERROR, log_to_driver=False)
+    except ConnectionError as error:
+        raise ClusterError(f"no Ray cluster runs here or answers at RAY_ADDRESS={address}: {error}") from error
+
+
 def cpus_each(count: int) -> int:
     """Whole CPUs for each of `count` processes, at least 1, if all were to share the largest node."""
     largest = max(node["Resources"].get("CPU", 0.0) for node in ray.nodes() if node["Alive"])

@@ -109,6 +109,8 @@ class TeacherConfig(Settings):
     precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="Arithmetic of the teacher; auto is bfloat16 where the device has it")
     batch_tokens: int = Field(2048, ge=16, description="Padded tokens a batch at most")
+    compile: bool = Field(False, description="torch.compile the teacher: 10 to 40 s an actor at the start, then about "
+                          "1.2 times the rows/s. Needs a C++ compiler on every node")
     max_attempts: int = Field(3, ge=1, description="Tries at one shard before the run stops with its rows")
 
     @model_validator(mode="after")
@@ -230,12 +232,45 @@ class ServeConfig(Settings):
 
     host: str = Field("127.0.0.1", description="Address to listen on")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on")
-    backend: Literal["auto", "onnx-int8", "onnx", "torch"] = Field(
-        "auto", description="auto is onnx-int8 on CPU, torch on GPU")
-    replicas: int = Field(1, ge=1, description="Copies of the student")
+    keys: str | None = Field(None, description="File with API keys, one a line; KDRAY_API_KEYS, with commas between, "
+                             "adds to them. Without any, everybody who reaches the port may ask")
+    open: bool = Field(False, description="Listen beyond this machine without API keys")
+    backend: Literal["auto", "onnx-int8", "onnx", "openvino-int8", "openvino", "torch"] = Field(
+        "auto", description="auto is onnx-int8 on CPU, torch on GPU (kdray bench measures them)")
+    replicas: int = Field(1, ge=1, description="Copies of the service; with max_replicas, the fewest")
+    max_replicas: int | None = Field(None, ge=1, description="Copies when inputs pile up; null keeps to `replicas`")
     num_cpus: float = Field(1, ge=0, description="CPUs a replica")
     num_gpus: float = Field(0, ge=0, description="GPUs a replica")
     batch_tokens: int = Field(1024, ge=16, description="Padded tokens a batch at most")
+    max_queue: int = Field(256, ge=1, description="Inputs that may wait at a replica; beyond, requests get a 503")
+    deadline: float = Field(10.0, gt=0, description="Seconds after which a request gets a 504")
+    max_body: int = Field(2**20, ge=1024, description="Bytes of a request's body at most")
+    max_texts: int = Field(128, ge=1, description="Inputs of a request at most")
+    max_bulk: int = Field(4096, ge=1, description="Inputs of a request to /v1/predict at most")
+    max_characters: int = Field(20_000, ge=1, description="Characters of an input at most")
+
+    students: dict[str, str] = Field({}, description="Name: run of a further student in the same service")
+
+    @field_validator("students")
+    @classmethod
+    def _named(cls, students: dict[str, str]) -> dict[str, str]:
+        for name in students:
+            if name == "default" or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+                raise ValueError(f"{name!r} cannot be a student's name: letters, digits, dots, dashes, not 'default'")
+        return students
+
+    def changed(self, overrides: list[str]) -> "ServeConfig":
+        """A copy with overrides such as `port=8001`, checked like the whole. Raises ConfigError."""
+        tree: dict[str, Any] = {}
+        for override in overrides:
+            _override(tree, override.removeprefix("serve."))
+        return changed(self, tree)
+
+    @model_validator(mode="after")
+    def _grows(self) -> Self:
+        if self.max_replicas is not None and self.max_replicas < self.replicas:
+            raise ValueError(f"max_replicas {self.max_replicas} is less than replicas {self.replicas}")
+        return self
 
 
 class Config(Settings):

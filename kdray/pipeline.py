@@ -205,7 +205,7 @@ class Pipeline:
         numbers = self.evaluation["numbers"]
         lineage = self.lineage
         key = content_key({"student": winner["key"], "evaluation": self.evaluation["key"],
-                           "max_drop": self.config.export.max_drop})
+                           "max_drop": self.config.export.max_drop, "layout": 2})
         corpus = self._manifest(CORPUS, winner["parents"]["corpus"])
         return self._made("package", "packages", key) or build_package(
             self.store, key, self.store.fetch("students", winner["key"]),

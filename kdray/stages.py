@@ -3,16 +3,13 @@
 Shared by the command line and the jobs.
 """
 
-import json
 import logging
 import os
-from typing import Any
 
-from kdray.config import Config, ServeConfig, changed, load, parse
+from kdray.config import Config, load
 from kdray.console import guarded
 from kdray.errors import ConfigError
 from kdray.pipeline import Pipeline
-from kdray.storage import Store, absolute_uri
 
 logger = logging.getLogger("kdray")
 
@@ -41,33 +38,36 @@ def run_stage(stage: str, config: Config) -> None:
 def serve_run(run: str, overrides: list[str], blocking: bool) -> str:
     """Hosts the winner of `run` (a folder or URI with run.json); returns its URL, at the end where blocking.
 
-    Raises ConfigError where there is no such run.
+    Raises KdrayError where there is no such run or it cannot be served.
     """
     from kdray.cluster import connect
-    from kdray.serving.app import deploy
+    from kdray.serving.deploy import deploy
+    from kdray.serving.roster import DEFAULT
+    from kdray.serving.runs import read_run
 
-    where, mark, query = absolute_uri(run).partition("?")
-    uri, _, name = where.removesuffix("/run.json").rpartition("/runs/")
-    store = Store(f"{uri}{mark}{query}") if uri else None
-    if store is None or not store.exists("runs", name, "run.json"):
-        raise ConfigError(f"{run} is not a run: it has no run.json. `kdray run CONFIG` prints the run's folder")
-    facts = json.loads(store.read("runs", name, "run.json"))
-    config = parse(json.loads(facts["config"]), f"{run}/run.json")
-    folder = store.fetch("packages", facts["package"])
+    config, package = read_run(run)
+    settings = config.serve.changed(overrides)
+    packages = {DEFAULT: package, **{name: read_run(other)[1] for name, other in settings.students.items()}}
     connect()
-    return deploy(str(folder), _changed_serve(config.serve, overrides), blocking)
+    return deploy(packages, settings, blocking)
 
 
-def _changed_serve(settings: ServeConfig, overrides: list[str]) -> ServeConfig:
-    import yaml
+def change_service(act: str, name: str, run: str | None, share: float) -> None:
+    """Promotes `run` to `name` on the running service, tries it as a canary, or goes back; prints what answers now.
 
-    changes: dict[str, Any] = {}
-    for override in overrides:
-        name, equals, value = override.partition("=")
-        if not equals:
-            raise ConfigError(f"override {override!r} must look like port=8001")
-        changes[name.removeprefix("serve.")] = yaml.safe_load(value)
-    return changed(settings, changes)
+    Raises KdrayError, and changes nothing, where there is no such run or service or the student fails its check.
+    """
+    from kdray.cluster import join
+    from kdray.serving import deploy
+    from kdray.serving.runs import read_run
+
+    package = read_run(run)[1] if run else ""
+    join()
+    acts = {"promote": lambda: deploy.promote(name, package), "back": lambda: deploy.back(name),
+            "canary": lambda: deploy.put_canary(name, package, share)}
+    slot = acts[act]()
+    print(f"{name}: {_short(slot.package)}" + (f", and {_short(slot.canary)} for {slot.share:.0%} of the requests"
+                                               if slot.canary else ""))
 
 
 def _tell_teacher(pipeline: Pipeline) -> None:

@@ -102,6 +102,13 @@ def machine_lock(path: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_UN)  # closing is not enough where a fork has the file too
 
 
+def artefact(uri: str, kind: str) -> tuple["Store", str] | None:
+    """The storage and the name of what `uri` names below `kind`; None where it names no such thing."""
+    where, mark, query = absolute_uri(uri).partition("?")
+    root, _, name = where.rpartition(f"/{kind}/")
+    return (Store(f"{root}{mark}{query}"), name) if root else None
+
+
 class Store:
     """Artefacts below one URI: a local folder, or whatever `pyarrow.fs` opens (`s3://`, `gs://`)."""
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from kdray.serving.predictor import Predictor
+from kdray.serving.predictor import load_predictor
 from kdray.tasks import Task
 
 ROWS = 512
@@ -26,7 +26,7 @@ def examples_per_second(task: Task, folders: dict[str, Path], package: Path, ite
     """
     torch.set_num_threads(threads)
     rates = {name: _rate(_pipeline(task, folder, max_length), items) for name, folder in folders.items()}
-    predictor = Predictor(package, "onnx-int8", 0, threads, batch_tokens)
+    predictor = load_predictor(package, "onnx-int8", 0, threads, batch_tokens)
     return {**rates, "served": _rate(lambda part: predictor.predict([(item, {}) for item in part]), items)}
 
 

@@ -1,71 +1,31 @@
-"""A package becomes an HTTP endpoint that speaks the Hugging Face inference protocol.
+"""A service becomes an HTTP application: Hugging Face's inference protocol, bulk, Open Inference v2, metrics, a page.
 
-Knows nothing about models: a predictor answers, a batcher says when, and Ray Serve carries the requests.
-No text of a request is ever logged.
+Knows nothing about models or Ray. No text of a request is ever logged, and no answer tells of a trace or a path.
 """
 
-import asyncio
-import logging
-import signal
-import socket
-import threading
-import traceback
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 from fastapi import FastAPI
-from fastapi.exceptions import RequestValidationError
 from fastapi.requests import Request
-from fastapi.responses import JSONResponse
-from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, field_validator
-from ray import serve
+from fastapi.responses import HTMLResponse, Response, StreamingResponse
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
-from kdray.cluster import check_resources
-from kdray.config import ServeConfig
-from kdray.errors import ClusterError
-from kdray.serving.batcher import Batcher
-from kdray.serving.predictor import Answer, Item, Predictor, RefusedError, read_package, resolve_backend
+import kdray
+from kdray.serving import metrics, openinference, protocol
+from kdray.serving.protocol import BulkRequest, InferenceRequest, Refusal, dumps
+from kdray.serving.service import Service, log_bug, name_of
 from kdray.tasks import TASKS
 
-logger = logging.getLogger("kdray")
-
-_APP = "kdray"
-_LOGGING = {"log_level": "WARNING", "enable_access_log": False}
-_ONGOING_REQUESTS = 1024
-_TOKENS_PER_ITEM = 16
-"""A short input's tokens: what makes a batch of `batch_tokens` from the number of inputs."""
-
-_INPUT: list[Any] = [{"type": "string"}, {"type": "object", "additionalProperties": {"type": "string"}}]
-_INPUTS = WithJsonSchema({"anyOf": [*_INPUT, {"type": "array", "items": {"anyOf": _INPUT}}]})
-_EXAMPLES: list[Any] = [
-    {"inputs": "What a lovely film."},
-    {"inputs": ["What a lovely film.", "I left after ten minutes."], "parameters": {"top_k": 1}},
-    {"inputs": {"text": "A man plays the guitar.", "text_pair": "Somebody makes music."}},
-    {"inputs": "Ada Lovelace lived in London.", "parameters": {"aggregation_strategy": "simple"}},
-]
-
-
-class InferenceRequest(BaseModel):
-    """The body of a request in the Hugging Face inference protocol."""
-
-    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": _EXAMPLES})
-
-    inputs: Annotated[Any, _INPUTS] = Field(
-        description='A text, a pair of texts as {"text": ..., "text_pair": ...}, or a list of either')
-    parameters: dict[str, Any] = Field({}, description="text-classification: top_k, function_to_apply; "
-                                       "token-classification: aggregation_strategy, ignore_labels")
-
-    @field_validator("inputs")
-    @classmethod
-    def _hold_text(cls, inputs: Any) -> Any:
-        for index, item in enumerate(inputs if isinstance(inputs, list) else [inputs]):
-            for text in item.values() if isinstance(item, dict) else [item]:
-                if isinstance(text, str) and not text.strip():
-                    raise ValueError(f"{_place(inputs, index)}: the text is empty")
-        return inputs
+_PAGE = Path(__file__).with_name("page.html")
+_NDJSON = "application/x-ndjson"
+_WINDOW = 64
+"""Inputs of a streamed bulk request that are in the queue at a time."""
+Handler = Callable[[Request], Awaitable[Response]]
 
 
 class Problem(BaseModel):
@@ -77,197 +37,205 @@ class Problem(BaseModel):
 class ModelCard(BaseModel):
     """What is served, and what it was made from."""
 
+    name: str
     key: str
     task: str
     labels: list[str]
     numbers: dict[str, Any]
     parents: dict[str, Any]
+    lineage: dict[str, Any]
+    checks: dict[str, Any]
+    students: list[str]
+    teacher: bool
 
 
-class Endpoint:
-    """One replica: a predictor, and a batcher in front of it."""
-
-    def __init__(self, folder: str, backend: str, num_gpus: float, threads: int, batch_tokens: int):
-        self._manifest = read_package(Path(folder))
-        predictor = Predictor(Path(folder), backend, num_gpus, threads, batch_tokens)
-        _warm_up(predictor)
-        max_items = max(1, batch_tokens // _TOKENS_PER_ITEM)
-        self._batcher: Batcher[Item, Answer] = Batcher(predictor.predict, max_items)
-
-    def __serve_build_asgi_app__(self) -> FastAPI:
-        return http_app(self._batcher, self._manifest)
-
-
-def http_app(batcher: Batcher[Item, Answer], manifest: dict[str, Any]) -> FastAPI:
+def http_app(service: Service) -> FastAPI:
     """The routes and the refusals of a replica."""
-
-    @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        yield
-        await batcher.close()
-
-    api = FastAPI(title="kdray", lifespan=lifespan, exception_handlers={
-        RequestValidationError: _not_the_protocol, HTTPException: _refusal, Exception: _bug},
-        description="A distilled model behind the Hugging Face inference protocol.")
-    nested = TASKS[manifest["task"]].pipeline_tag == "text-classification"
-
-    @api.post("/", responses={422: {"model": Problem}, 500: {"model": Problem}})
-    async def answer(request: InferenceRequest) -> list[Any]:
-        """The answer to a text, in a list of its own for text-classification; to a list, one answer each."""
-        many = isinstance(request.inputs, list)
-        answers = await _answers(batcher, request)
-        return answers if many or nested else answers[0]
-
-    @api.get("/health")
-    async def health() -> dict[str, str]:
-        """Whether the model is there."""
-        return {"status": "ok"}
-
-    @api.get("/v1/model")
-    async def model() -> ModelCard:
-        """The task, the labels, the numbers it was accepted with, and the artefacts it was made from."""
-        return ModelCard.model_validate(manifest)
-
+    api = FastAPI(title="kdray", version=kdray.__version__, description="Distilled models behind HTTP.",
+                  exception_handlers={HTTPException: _http_error})
+    routes = _Routes(service)
+    asks = _asks(InferenceRequest)
+    _add(api, "POST", "/", routes.answer, asks)
+    _add(api, "POST", "/models/{name}", routes.answer, asks)
+    _add(api, "POST", "/v1/predict", routes.bulk, _asks(BulkRequest))
+    _add(api, "GET", "/v1/model", routes.card, {"responses": {200: {"model": ModelCard}}})
+    _add(api, "GET", "/health", routes.health)
+    _add(api, "GET", "/metrics", routes.metrics)
+    _add(api, "GET", "/", routes.page)
+    _add(api, "GET", "/v2", routes.server)
+    _add(api, "GET", "/v2/health/live", routes.health)
+    _add(api, "GET", "/v2/health/ready", routes.health)
+    _add(api, "GET", "/v2/models/{name}", routes.model)
+    _add(api, "GET", "/v2/models/{name}/ready", routes.ready)
+    _add(api, "POST", "/v2/models/{name}/infer", routes.infer, _asks(openinference.InferRequest))
+    api.add_api_route("/-/healthz", lambda: Response("success"), include_in_schema=False)
+    api.add_api_route("/-/routes", lambda: {"/": "kdray"}, include_in_schema=False)
+    _describe(api)
     return api
 
 
-async def _answers(batcher: Batcher[Item, Answer], request: InferenceRequest) -> list[Answer]:
-    inputs = request.inputs if isinstance(request.inputs, list) else [request.inputs]
-    work = (batcher.submit((item, request.parameters)) for item in inputs)
-    answers: list[Answer] = []
-    for index, answer in enumerate(await asyncio.gather(*work, return_exceptions=True)):
-        if isinstance(answer, RefusedError):
-            where = _place(request.inputs, index) if answer.field == "inputs" else answer.field
-            raise HTTPException(422, f"{where}: {answer}")
-        if isinstance(answer, BaseException):
-            raise _internal(answer)
-        answers.append(answer)
-    return answers
+class _Routes:
+    """One method a route; its docstring is its description at /docs."""
+
+    def __init__(self, service: Service):
+        self.service = service
+        self._page = _PAGE.read_text(encoding="utf-8")
+
+    async def answer(self, request: Request) -> Response:
+        """The answer to a text, in a list of its own for text-classification; to a list, one answer each."""
+        name = name_of(request.path_params.get("name"))
+        inputs, parameters, many = protocol.parse_inference(
+            await self._body(request), request.headers.get("content-type", ""), self.service.limits)
+        nested = TASKS[self.service.manifest(name)["task"]].pipeline_tag == "text-classification"
+        found = protocol.answered(await self.service.ask(name, inputs, parameters), many)
+        answers: list[Any] = [prediction.answer for prediction in found]
+        return _json(answers if many or nested else answers[0])
+
+    async def bulk(self, request: Request) -> Response:
+        """Each input's answer or error, in order; as lines while they come, where the request accepts NDJSON."""
+        asked: BulkRequest = protocol.parse(BulkRequest, await self._body(request),
+                                            request.headers.get("content-type", ""))
+        protocol.check_count(len(asked.inputs), self.service.limits.bulk)
+        name = name_of(asked.model)
+        self.service.manifest(name)
+        windows = self._windows(name, asked)
+        if _NDJSON in request.headers.get("accept", ""):
+            return StreamingResponse(_lines(windows), media_type=_NDJSON)
+        return _json({"answers": [told async for window in windows for told in window]})
+
+    async def _windows(self, name: str, asked: BulkRequest) -> AsyncIterator[list[dict[str, Any]]]:
+        for start in range(0, len(asked.inputs), _WINDOW):
+            yield await self.service.each(name, asked.inputs[start:start + _WINDOW], asked.parameters)
+
+    async def card(self, request: Request) -> Response:
+        """The task, the labels, the numbers it was accepted with, and the artefacts it was made from."""
+        name = name_of(request.query_params.get("name"))
+        manifest = self.service.manifest(name)
+        known: dict[str, Any] = {part: manifest.get(part) or {} for part in ("numbers", "parents", "lineage", "checks")}
+        return _json({"name": name, **{part: manifest[part] for part in ("key", "task", "labels")}, **known,
+                      "students": list(self.service.roster.slots), "teacher": False})
+
+    async def health(self, _: Request) -> Response:
+        """Whether a student is there."""
+        return _json({"status": "ok"})
+
+    async def metrics(self, _: Request) -> Response:
+        """Prometheus metrics of all replicas on this machine."""
+        return Response(metrics.exposition(), media_type=metrics.CONTENT_TYPE)
+
+    async def page(self, _: Request) -> Response:
+        """A page to try it."""
+        return HTMLResponse(self._page)
+
+    async def server(self, _: Request) -> Response:
+        """Open Inference Protocol: what the server is."""
+        return _json({"name": "kdray", "version": kdray.__version__, "extensions": ["binary_tensor_data"]})
+
+    async def model(self, request: Request) -> Response:
+        """Open Inference Protocol: what a student takes and gives."""
+        manifest = self.service.manifest(request.path_params["name"])
+        return _json(openinference.metadata(request.path_params["name"], manifest["key"], _scored(manifest)))
+
+    async def ready(self, request: Request) -> Response:
+        """Open Inference Protocol: whether a student is there."""
+        self.service.manifest(request.path_params["name"])
+        return _json({"name": request.path_params["name"], "ready": True})
+
+    async def infer(self, request: Request) -> Response:
+        """Open Inference Protocol: the answers to a tensor of texts."""
+        name, limits = request.path_params["name"], self.service.limits
+        manifest = self.service.manifest(name)
+        asked = openinference.parse_infer(await self._body(request), request.headers.get(openinference.HEADER))
+        protocol.check_count(len(asked.texts), limits.bulk)
+        for index, text in enumerate(asked.texts):
+            if problem := protocol.complaint(text, limits):
+                raise Refusal(problem[0], f"{protocol.place(True, index)}: {problem[1]}")
+        found = protocol.answered(await self.service.ask(name, list(asked.texts), {}), many=True)
+        return _json(openinference.infer_response(asked, name, manifest["key"], [one.answer for one in found],
+                                                  _scored(manifest)))
+
+    async def _body(self, request: Request) -> bytes:
+        """The body. Raises Refusal (413) as soon as it is longer than the limit."""
+        most = self.service.limits.body
+        parts, length = [], 0
+        async for part in request.stream():
+            length += len(part)
+            if length > most:
+                raise Refusal(413, f"the body has more than {most} bytes")
+            parts.append(part)
+        return b"".join(parts)
 
 
-async def _not_the_protocol(_: Request, error: Any) -> JSONResponse:
-    return JSONResponse({"error": "; ".join(_complaint(item) for item in error.errors())}, 422)
+def _add(api: FastAPI, method: str, path: str, handler: Handler, extra: dict[str, Any] | None = None) -> None:
+    problems: dict[int | str, dict[str, Any]] = {status: {"model": Problem} for status in (
+        (401, 404, 413, 422, 500, 503, 504) if method == "POST" else (401, 404))}
+    extra = dict(extra or {})
+    responses = {**problems, **extra.pop("responses", {})}
+    api.add_api_route(path, _settled(path, handler), methods=[method], responses=responses, description=handler.__doc__,
+                      name=handler.__name__, operation_id=f"{method.lower()}_{path}", openapi_extra=extra)
 
 
-async def _refusal(_: Request, error: Any) -> JSONResponse:
-    if error.status_code == 400:
-        return JSONResponse({"error": "the body is not JSON in UTF-8"}, 422)
-    return JSONResponse({"error": error.detail}, error.status_code, error.headers)
+def _settled(path: str, handler: Handler) -> Handler:
+    """The handler with its refusals and bugs as answers, and its time measured."""
 
-
-async def _bug(_: Request, error: Exception) -> JSONResponse:
-    return JSONResponse({"error": "internal error"}, 500)
-
-
-def build(package_folder: str, settings: ServeConfig) -> serve.Application:
-    """The Serve application for the package in `package_folder`, a path that every node must have."""
-    deployment = serve.deployment(
-        name="Endpoint", num_replicas=settings.replicas, max_ongoing_requests=_ONGOING_REQUESTS,
-        ray_actor_options={"num_cpus": settings.num_cpus, "num_gpus": settings.num_gpus},
-        max_constructor_retry_count=2, logging_config=_LOGGING)(serve.ingress()(Endpoint))
-    return deployment.bind(package_folder, settings.backend, settings.num_gpus,
-                           threads=max(1, int(settings.num_cpus)), batch_tokens=settings.batch_tokens)
-
-
-def deploy(package_folder: str, settings: ServeConfig, blocking: bool) -> str:
-    """Puts a package behind HTTP and returns its URL, once it answers. Ray must be connected.
-
-    With `blocking`, stays until Ctrl-C or SIGTERM and then takes the endpoint down. Raises KdrayError where
-    the package cannot be served, the cluster is too small or the port is taken.
-    """
-    folder = Path(package_folder).expanduser().resolve()
-    task = read_package(folder)["task"]
-    backend = resolve_backend(folder, settings.backend, settings.num_gpus)
-    check_resources(settings.replicas, {"CPU": settings.num_cpus, "GPU": settings.num_gpus}, "serve.replicas")
-    if not blocking:
-        return _start(folder, settings)
-    with _sigterm_is_ctrl_c():
-        url = _start(folder, settings)
-        logger.info("%s with %s answers at %s", task, backend, url)
+    async def settle(request: Request) -> Response:
+        started = time.perf_counter()
         try:
-            with suppress(KeyboardInterrupt):
-                threading.Event().wait()
-        finally:
-            take_down()
-    return url
+            response = await handler(request)
+        except Refusal as refusal:
+            response = _problem(refusal.status, str(refusal))
+            if refusal.retry is not None:
+                response.headers["retry-after"] = str(refusal.retry)
+        except ClientDisconnect:
+            response = Response(status_code=499)
+        except Exception as error:
+            log_bug(error)
+            response = _problem(500, "internal error")
+        metrics.REQUESTS.labels(path, response.status_code).observe(time.perf_counter() - started)
+        return response
+
+    return settle
 
 
-def take_down() -> None:
-    """Stops the endpoint, and Serve with it where nothing else runs on it."""
-    if serve.status().applications.keys() <= {_APP}:
-        serve.shutdown()
-    else:
-        serve.delete(_APP)
-
-
-def _start(folder: Path, settings: ServeConfig) -> str:
-    logging.getLogger("ray.serve").setLevel(logging.WARNING)
-    running = bool(serve.status().proxies)
-    port = settings.port if running else _free_port(settings.host, settings.port)
+async def _lines(windows: AsyncIterator[list[dict[str, Any]]]) -> AsyncIterator[bytes]:
+    """One line an input. The status is sent by then, so that what ends the stream is its last line."""
+    index = 0
     try:
-        serve.start(http_options={"host": settings.host, "port": port}, logging_config=_LOGGING)
-        serve.run(build(str(folder), settings), name=_APP)
-    except BaseException as error:
-        if not running:
-            take_down()
-        if isinstance(error, RuntimeError):
-            raise ClusterError(f"Ray Serve did not start {folder}: {error} The log of the replica, "
-                               "logs/serve in Ray's session folder, says why") from error
-        raise
-    return _url(settings.host, port)
+        async for window in windows:
+            yield b"".join(dumps({"index": index + place, **told}) + b"\n" for place, told in enumerate(window))
+            index += len(window)
+    except Refusal as refusal:
+        yield dumps({"index": index, "error": str(refusal), "status": refusal.status}) + b"\n"
+    except Exception as error:
+        log_bug(error)
+        yield dumps({"index": index, "error": "internal error", "status": 500}) + b"\n"
 
 
-@contextmanager
-def _sigterm_is_ctrl_c() -> Iterator[None]:
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
+async def _http_error(_: Request, error: Any) -> Response:
+    return _problem(error.status_code, str(error.detail))
 
 
-def _free_port(host: str, port: int) -> int:
-    """`port`, or any that is free where it is 0."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        with socket.create_server((host, port), family=family) as server:
-            return server.getsockname()[1]
-    except OSError as error:
-        raise ClusterError(f"cannot listen on {host}:{port}: {error.strerror}. Choose another `serve.port` "
-                           "or `serve.host`") from error
+def _problem(status: int, message: str) -> Response:
+    return Response(dumps({"error": message}), status, media_type="application/json")
 
 
-def _url(host: str, port: int) -> str:
-    reachable = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
-    return f"http://[{reachable}]:{port}" if ":" in reachable else f"http://{reachable}:{port}"
+def _json(value: Any) -> Response:
+    return Response(dumps(value), media_type="application/json")
 
 
-def _warm_up(predictor: Predictor) -> None:
-    """The first run is slow, and shows whether the package works at all."""
-    for answer in predictor.predict([("ready", {})]):
-        if isinstance(answer, Exception):
-            raise answer
+def _scored(manifest: dict[str, Any]) -> bool:
+    return TASKS[manifest["task"]].pipeline_tag == "text-classification"
 
 
-def _internal(error: BaseException) -> HTTPException:
-    """Logs where a bug is. Its message may hold a request's text, so it is left out."""
-    frames = "".join(traceback.format_tb(error.__traceback__))
-    logger.error("a request failed with %s\n%s", type(error).__name__, frames)
-    return HTTPException(500, "internal error")
+def _asks(model: type[BaseModel]) -> dict[str, Any]:
+    schema = {"$ref": f"#/components/schemas/{model.__name__}"}
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
 
 
-def _place(inputs: Any, index: int) -> str:
-    return f"inputs[{index}]" if isinstance(inputs, list) else "inputs"
-
-
-def _complaint(item: dict[str, Any]) -> str:
-    where = ".".join(str(part) for part in item["loc"][1:])
-    if item["type"] == "json_invalid":
-        return f"the body is not JSON: {item['ctx']['error']} at character {item['loc'][-1]}"
-    if item["type"] == "extra_forbidden":
-        return f"unknown key {where!r}; known are {', '.join(InferenceRequest.model_fields)}"
-    if item["type"] == "value_error":
-        return item["msg"].removeprefix("Value error, ")
-    if not where:
-        return "the body must be a JSON object, sent with content-type: application/json"
-    return f"{where} is required" if item["type"] == "missing" else f"{where}: {item['msg']}"
+def _describe(api: FastAPI) -> None:
+    """Adds the bodies to the OpenAPI page: handlers parse them, so that FastAPI does not know them."""
+    schemas = api.openapi()["components"]["schemas"]
+    for model in (InferenceRequest, BulkRequest, openinference.InferRequest):
+        schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
+        schemas.update(schema.pop("$defs", {}))
+        schemas[model.__name__] = schema

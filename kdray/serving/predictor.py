@@ -1,10 +1,9 @@
-"""A package and inputs of the inference protocol become answers, in batches of similar length.
+"""A model and inputs of the inference protocol become predictions, in batches of similar length.
 
-Knows nothing about Ray or HTTP. Only the backend that needs torch or onnxruntime imports it.
+Knows nothing about Ray or HTTP, or what runs the model.
 """
 
-import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -15,17 +14,13 @@ import numpy as np
 from kdray.corpus.grouping import length_batches
 from kdray.corpus.tokenizer import load_tokenizer
 from kdray.errors import ModelError
+from kdray.serving.backends import INPUTS, Model, load_backend, resolve_backend
 from kdray.storage import MANIFEST, parse_manifest
 from kdray.tasks import TASKS, Row, Task
 
 Item = tuple[Any, dict[str, Any]]
 """An input of the inference protocol and its parameters."""
 Answer = list[dict[str, Any]]
-Model = Callable[[dict[str, np.ndarray]], np.ndarray]
-"""Padded inputs (rows, tokens) to float32 logits (rows, [tokens,] labels)."""
-
-INPUTS = ("input_ids", "attention_mask", "token_type_ids")
-ONNX_FILES = {"onnx-int8": "onnx/model_int8.onnx", "onnx": "onnx/model.onnx"}
 
 
 class RefusedError(ValueError):
@@ -46,22 +41,26 @@ class _Tokens:
     positions: list[int]
 
 
+@dataclass(frozen=True)
+class Prediction:
+    """What the model says of one input."""
+
+    answer: Answer
+    labels: list[str]
+    """The likeliest label of each target."""
+    confidence: float
+    """Probability of the least sure of `labels`; 1 where there is none."""
+
+
 class Predictor:
-    """The model of a package, ready to answer. Not for more than one thread at a time."""
+    """A model with its tokenizer, ready to answer. Not for more than one thread at a time."""
 
-    def __init__(self, folder: Path, backend: str, num_gpus: float, threads: int, batch_tokens: int):
-        manifest = read_package(folder)
-        self.backend = resolve_backend(folder, backend, num_gpus)
-        self._task, self._labels = TASKS[manifest["task"]], manifest["labels"]
-        self._max_length, self._batch_tokens = manifest["max_length"], batch_tokens
-        self._tokenizer = load_tokenizer(folder)
-        if self.backend == "torch":
-            self._model = _torch_model(folder, self._task, self._labels, num_gpus, threads)
-        else:
-            self._model = _onnx_model(folder / ONNX_FILES[self.backend], threads)
+    def __init__(self, task: Task, labels: list[str], max_length: int, tokenizer: Any, model: Model, batch_tokens: int):
+        self._task, self._labels, self._max_length = task, labels, max_length
+        self._tokenizer, self._model, self._batch_tokens = tokenizer, model, batch_tokens
 
-    def predict(self, items: list[Item]) -> list[Answer | Exception]:
-        """An answer for each item; what is wrong with one item is an exception in its own place.
+    def predict(self, items: list[Item]) -> list[Prediction | Exception]:
+        """A prediction for each item; what is wrong with one item is an exception in its own place.
 
         Inputs and parameters that the task refuses are a RefusedError.
         """
@@ -69,7 +68,7 @@ class Predictor:
         rows = [row for part in requests if isinstance(part, list) for row in part]
         outputs = iter(self._outputs(rows))
         return [part if isinstance(part, Exception)
-                else self._answer(part, list(islice(outputs, len(part))), parameters)
+                else self._prediction(part, list(islice(outputs, len(part))), parameters)
                 for part, (_, parameters) in zip(requests, items, strict=True)]
 
     def _rows(self, item: Any) -> list[Row] | Exception:
@@ -85,15 +84,19 @@ class Predictor:
         except Exception as error:
             return error
 
-    def _answer(self, rows: list[Row], outputs: list[tuple[np.ndarray, np.ndarray]],
-                parameters: dict[str, Any]) -> Answer | Exception:
+    def _prediction(self, rows: list[Row], outputs: list[tuple[np.ndarray, np.ndarray]],
+                    parameters: dict[str, Any]) -> Prediction | Exception:
         logits, targets = [part for part, _ in outputs], [part for _, part in outputs]
         try:
-            return self._task.answer(rows, logits, targets, self._labels, parameters)
+            answer = self._task.answer(rows, logits, targets, self._labels, parameters)
         except ValueError as error:
             return RefusedError("parameters", str(error))
         except Exception as error:
             return error
+        together = np.concatenate([np.empty((0, len(self._labels)), np.float32), *logits])
+        odds = np.exp(together - together.max(-1, keepdims=True))
+        sure = odds.max(-1) / odds.sum(-1)
+        return Prediction(answer, [self._labels[index] for index in together.argmax(-1)], float(sure.min(initial=1.0)))
 
     def _outputs(self, rows: list[Row]) -> list[tuple[np.ndarray, np.ndarray]]:
         """Logits (targets, labels) and unit indices (targets,) of each row."""
@@ -123,6 +126,14 @@ class Predictor:
         return np.split(logits, np.cumsum(counts)[:-1])
 
 
+def load_predictor(folder: Path, backend: str, num_gpus: float, threads: int, batch_tokens: int) -> Predictor:
+    """The predictor of the package in `folder`. Raises ModelError where it cannot be served with `backend`."""
+    manifest = read_package(folder)
+    task, labels = TASKS[manifest["task"]], manifest["labels"]
+    model = load_backend(folder, resolve_backend(folder, backend, num_gpus), task, labels, num_gpus, threads)
+    return Predictor(task, labels, manifest["max_length"], load_tokenizer(folder), model, batch_tokens)
+
+
 def read_package(folder: Path) -> dict[str, Any]:
     """The package's manifest. Raises ModelError where the folder is no package that can be served."""
     try:
@@ -138,17 +149,6 @@ def read_package(folder: Path) -> dict[str, Any]:
     return manifest
 
 
-def resolve_backend(folder: Path, backend: str, num_gpus: float) -> str:
-    """`auto` becomes torch on a GPU, else onnx-int8. Raises ModelError where the package lacks its file."""
-    if backend == "auto":
-        backend = "torch" if num_gpus else "onnx-int8"
-    file = folder / ONNX_FILES.get(backend, "model.safetensors")
-    if not file.exists():
-        raise ModelError(f"backend {backend} needs {file}, which is not there. Choose another "
-                         "`serve.backend`, or export again")
-    return backend
-
-
 def _pad(batch: list[_Tokens], pad_token_id: int) -> dict[str, np.ndarray]:
     """Padded on the right to the longest row."""
     shape = (len(batch), max(len(row.ids) for row in batch))
@@ -159,36 +159,3 @@ def _pad(batch: list[_Tokens], pad_token_id: int) -> dict[str, np.ndarray]:
         inputs["attention_mask"][line, :len(row.ids)] = 1
         inputs["token_type_ids"][line, :len(row.ids)] = row.types or 0
     return inputs
-
-
-def _onnx_model(file: Path, threads: int) -> Model:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-    session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
-    names = [argument.name for argument in session.get_inputs()]
-
-    def run(inputs: dict[str, np.ndarray]) -> np.ndarray:
-        return session.run(["logits"], {name: inputs[name] for name in names})[0]
-
-    return run
-
-
-def _torch_model(folder: Path, task: Task, labels: list[str], num_gpus: float, threads: int) -> Model:
-    import torch
-
-    from kdray.models.load import load_model
-    from kdray.models.precision import device
-
-    torch.set_num_threads(threads)
-    model = load_model(task, folder, labels, dtype=torch.bfloat16 if num_gpus else torch.float32)
-    model = model.eval().to(device(num_gpus))
-    names = inspect.signature(model.forward).parameters.keys() & set(INPUTS)
-
-    @torch.no_grad()
-    def run(inputs: dict[str, np.ndarray]) -> np.ndarray:
-        tensors = {name: torch.from_numpy(inputs[name]).to(device(num_gpus)) for name in names}
-        return model(**tensors).logits.float().cpu().numpy()
-
-    return run

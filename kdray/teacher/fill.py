@@ -97,7 +97,8 @@ def _compute(missing: list[Slot], store: Store, wanted: TeacherConfig, plan: Pla
                     "teacher.min_actors" if wanted.min_actors else "teacher.actors")
     job = TeacherJob(
         folder=str(folder), schema=plan.schema, batch_tokens=wanted.batch_tokens, num_gpus=wanted.num_gpus,
-        threads=max(1, int(cpus)), storage=store.uri, corpus=corpus["key"], pad_token_id=corpus["pad_token_id"])
+        threads=max(1, int(cpus)), storage=store.uri, corpus=corpus["key"], pad_token_id=corpus["pad_token_id"],
+        compile=wanted.compile)
     labels = _Labels(plan.schema.labels) if wanted.finetune is None else None
 
     def record(done: Done) -> None:

@@ -3,6 +3,9 @@
 Knows nothing about Ray: an actor is this, in a process of its own.
 """
 
+import os
+import platform
+import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +17,7 @@ import torch
 from kdray.cache.plan import Slot
 from kdray.cache.shard import Receipt, Schema, encode_shard, write_shard
 from kdray.corpus.rows import Rows
-from kdray.errors import CacheError
+from kdray.errors import CacheError, ModelError
 from kdray.models.forward import predict
 from kdray.models.load import load_model
 from kdray.models.precision import DTYPES, attention, device
@@ -36,6 +39,7 @@ class TeacherJob:
     storage: str
     corpus: str
     pad_token_id: int
+    compile: bool = False
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,9 @@ class TeacherRunner:
         torch.set_num_threads(job.threads)
         self.job, self.task, self.store = job, TASKS[job.schema.task], Store(job.storage)
         self.model = load_teacher(job.schema, job.folder, job.num_gpus)
+        if job.compile:
+            _check_compiler()
+            self.model.compile(dynamic=True)
         self.folder = self.store.fetch("corpus", job.corpus)
         self.rows: dict[str, Rows] = {}
 
@@ -80,3 +87,10 @@ class TeacherRunner:
         gold = np.concatenate([rows.labels[i][t] for i, t in zip(indices, targets, strict=True)])[:_SAMPLE]
         predicted = np.concatenate([row.argmax(-1) for row in logits])[:_SAMPLE]
         return Done(receipt, time.perf_counter() - started, gold.tolist(), predicted.tolist())
+
+
+def _check_compiler() -> None:
+    compiler = os.environ.get("CXX", "g++")
+    if shutil.which(compiler) is None:
+        raise ModelError(f"teacher.compile needs a C++ compiler, and {platform.node()} has no {compiler}. Install one, "
+                         "name it in CXX, or leave teacher.compile out")

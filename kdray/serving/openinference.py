@@ -1,0 +1,125 @@
+"""The Open Inference Protocol, version 2, becomes texts; answers become its tensors.
+
+https://github.com/kserve/open-inference-protocol, specification/protocol/inference_rest.md, and its binary tensor data
+extension, which Triton's clients use. Knows nothing about models: a text goes in as BYTES, and out come the answer as
+JSON and, for classification, the best label and its score.
+"""
+
+import json
+import struct
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel, Field
+
+from kdray.serving.predictor import Answer
+from kdray.serving.protocol import Refusal, parse
+
+HEADER = "inference-header-content-length"
+_TEXT = "text"
+
+
+class Tensor(BaseModel):
+    """An input tensor."""
+
+    name: str
+    shape: list[int] = Field(description="[n] or [n, 1]")
+    datatype: str = Field(description="BYTES")
+    data: list[Any] | None = Field(None, description="n strings; null where they follow the JSON as binary data")
+    parameters: dict[str, Any] = {}
+
+
+class InferRequest(BaseModel):
+    """The JSON of an inference request."""
+
+    id: str | None = None
+    inputs: list[Tensor]
+    outputs: list[dict[str, Any]] | None = Field(None, description="Names of the outputs wanted; null takes all")
+    parameters: dict[str, Any] = {}
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a request asks for."""
+
+    texts: list[str]
+    id: str | None
+    outputs: list[str] | None
+
+
+def parse_infer(body: bytes, header_length: str | None) -> Asked:
+    """The request in `body`, whose JSON is `header_length` bytes where binary data follows. Raises Refusal (422)."""
+    length = len(body)
+    if header_length is not None:
+        if not header_length.isdecimal() or int(header_length) > len(body):
+            raise Refusal(422, f"{HEADER}: {header_length[:20]!r} is not a length within the body")
+        length = int(header_length)
+    asked: InferRequest = parse(InferRequest, body[:length], "application/json")
+    if len(asked.inputs) != 1 or asked.inputs[0].name != _TEXT:
+        raise Refusal(422, f"inputs: there must be one tensor, named {_TEXT!r}")
+    texts = _texts(asked.inputs[0], body[length:])
+    names = [str(output.get("name")) for output in asked.outputs] if asked.outputs is not None else None
+    return Asked(texts, asked.id, names)
+
+
+def infer_response(asked: Asked, name: str, version: str, answers: list[Answer], scored: bool) -> dict[str, Any]:
+    """The response with the wanted outputs; `scored` where an answer is a list of labels with scores, best first.
+
+    Raises Refusal (422) where an output that does not exist is wanted.
+    """
+    count = len(answers)
+    outputs = {"answer": _output("answer", "BYTES", [count], [json.dumps(a, ensure_ascii=False) for a in answers])}
+    if scored:
+        outputs["label"] = _output("label", "BYTES", [count], [answer[0]["label"] for answer in answers])
+        outputs["score"] = _output("score", "FP32", [count], [answer[0]["score"] for answer in answers])
+    for unknown in set(asked.outputs or ()) - outputs.keys():
+        raise Refusal(422, f"outputs: there is no {unknown[:50]!r}, only {', '.join(outputs)}")
+    wanted = asked.outputs or list(outputs)
+    response: dict[str, Any] = {"model_name": name, "model_version": version, "outputs": [outputs[n] for n in wanted]}
+    return {**response, "id": asked.id} if asked.id is not None else response
+
+
+def metadata(name: str, version: str, scored: bool) -> dict[str, Any]:
+    """What a model takes and gives."""
+    outputs = [{"name": "answer", "datatype": "BYTES", "shape": [-1]}]
+    if scored:
+        outputs += [{"name": "label", "datatype": "BYTES", "shape": [-1]},
+                    {"name": "score", "datatype": "FP32", "shape": [-1]}]
+    return {"name": name, "versions": [version], "platform": "kdray",
+            "inputs": [{"name": _TEXT, "datatype": "BYTES", "shape": [-1]}], "outputs": outputs}
+
+
+def _output(name: str, datatype: str, shape: list[int], data: list[Any]) -> dict[str, Any]:
+    return {"name": name, "datatype": datatype, "shape": shape, "data": data}
+
+
+def _texts(tensor: Tensor, binary: bytes) -> list[str]:
+    where = f"inputs.{_TEXT}"
+    if tensor.datatype != "BYTES":
+        raise Refusal(422, f"{where}.datatype must be BYTES, not {tensor.datatype[:20]!r}")
+    texts = tensor.data if tensor.data is not None else _unpack(binary, where)
+    if len(tensor.shape) not in (1, 2) or tensor.shape != [len(texts), 1][:len(tensor.shape)]:
+        raise Refusal(422, f"{where}.shape must be [{len(texts)}] or [{len(texts)}, 1] for {len(texts)} texts")
+    for index, text in enumerate(texts):
+        if not isinstance(text, str) or not text.strip():
+            raise Refusal(422, f"{where}.data[{index}] must be a string that is not empty")
+    return texts
+
+
+def _unpack(binary: bytes, where: str) -> list[str]:
+    """Elements that each follow their length, four bytes, little-endian."""
+    texts: list[str] = []
+    start = 0
+    while start < len(binary):
+        if start + 4 > len(binary):
+            raise Refusal(422, f"{where}: the binary data ends within a length")
+        (length,) = struct.unpack_from("<I", binary, start)
+        part = binary[start + 4:start + 4 + length]
+        if len(part) < length:
+            raise Refusal(422, f"{where}: the binary data ends within element {len(texts)}")
+        try:
+            texts.append(part.decode())
+        except UnicodeDecodeError:
+            raise Refusal(422, f"{where}: element {len(texts)} is not UTF-8") from None
+        start += 4 + length
+    return texts

@@ -1,0 +1,96 @@
+"""Inputs to a name become predictions, within a deadline: what all protocols have in common.
+
+Knows nothing about HTTP.
+"""
+
+import asyncio
+import logging
+import traceback
+from typing import Any
+
+from kdray.serving import metrics
+from kdray.serving.batcher import FullError
+from kdray.serving.predictor import Prediction, RefusedError
+from kdray.serving.protocol import Limits, Refusal, complaint
+from kdray.serving.roster import DEFAULT, Roster
+
+logger = logging.getLogger("kdray")
+
+
+class Service:
+    """The students of a replica, and the rules that requests to them obey. Belongs to one event loop."""
+
+    def __init__(self, roster: Roster, limits: Limits, deadline: float):
+        """`deadline`: seconds after which a request is given up."""
+        self.roster, self.limits, self.deadline = roster, limits, deadline
+
+    async def ask(self, name: str, inputs: list[Any], parameters: dict[str, Any]) -> list[Prediction | Exception]:
+        """The prediction of each input, or what is wrong with it.
+
+        Raises Refusal: 404 where nothing has that name, 503 where the queue is full, 504 after the deadline.
+        """
+        try:
+            with self.roster.using(name) as student:
+                async with asyncio.timeout(self.deadline):
+                    predictions = await student.batcher.submit([(item, parameters) for item in inputs])
+                key = student.manifest["key"]
+        except KeyError:
+            raise self.unknown(name) from None
+        except FullError:
+            raise Refusal(503, "the queue is full", retry=1) from None
+        except TimeoutError:
+            raise Refusal(504, f"no answer within {self.deadline:g} s") from None
+        finally:
+            metrics.QUEUE.set(self.roster.waiting)
+        for prediction in predictions:
+            _count(key, prediction)
+        return predictions
+
+    async def each(self, name: str, inputs: list[Any], parameters: dict[str, Any]) -> list[dict[str, Any]]:
+        """`{"answer": ...}` or `{"error": ...}` of each input: what cannot be answered fails alone.
+
+        Raises Refusal as `ask` does.
+        """
+        problems = {place: found[1] for place, item in enumerate(inputs) if (found := complaint(item, self.limits))}
+        sound = [item for place, item in enumerate(inputs) if place not in problems]
+        predictions = iter(await self.ask(name, sound, parameters))
+        return [{"error": problems[place]} if place in problems else _told(next(predictions))
+                for place in range(len(inputs))]
+
+    def manifest(self, name: str) -> dict[str, Any]:
+        """Manifest of what `name` serves. Raises Refusal (404)."""
+        try:
+            return self.roster.manifest(name)
+        except KeyError:
+            raise self.unknown(name) from None
+
+    def unknown(self, name: str) -> Refusal:
+        """The refusal of a name that nothing has."""
+        return Refusal(404, f"no student is named {name[:50]!r}; there are {', '.join(self.roster.slots)}")
+
+
+def name_of(model: str | None) -> str:
+    """The name that a request means."""
+    return model or DEFAULT
+
+
+def log_bug(error: BaseException) -> None:
+    """Logs where a bug is. Its message may hold a request's text, so it is left out."""
+    frames = "".join(traceback.format_tb(error.__traceback__))
+    logger.error("a request failed with %s\n%s", type(error).__name__, frames)
+
+
+def _told(prediction: Prediction | Exception) -> dict[str, Any]:
+    if isinstance(prediction, RefusedError):
+        return {"error": str(prediction)}
+    if isinstance(prediction, Exception):
+        log_bug(prediction)
+        return {"error": "internal error"}
+    return {"answer": prediction.answer}
+
+
+def _count(student: str, prediction: Prediction | Exception) -> None:
+    if isinstance(prediction, Prediction):
+        metrics.CONFIDENCE.labels(student).observe(prediction.confidence)
+        for label in prediction.labels:
+            metrics.LABELS.labels(student, label).inc()
