@@ -39,8 +39,11 @@ _HEALTH_SECONDS = 2
 _ANSWER_SECONDS = 60.0
 
 
-def build(students: dict[str, Slot], settings: ServeConfig, keys: list[str]) -> serve.Application:
-    """The Serve application for students by name; `keys` are digests of API keys."""
+def build(students: dict[str, Slot], settings: ServeConfig, keys: list[str], metrics: str) -> serve.Application:
+    """The Serve application for students by name.
+
+    `keys` are digests of API keys, `metrics` is a folder of this service alone, on every machine, for its metrics.
+    """
     plain = settings.model_dump()
     count: dict[str, Any] = {"num_replicas": settings.replicas}
     if settings.max_replicas:
@@ -53,7 +56,7 @@ def build(students: dict[str, Slot], settings: ServeConfig, keys: list[str]) -> 
         user_config={"students": {name: slot.model_dump() for name, slot in students.items()}, "keys": keys},
         ray_actor_options={
             "num_cpus": settings.num_cpus, "num_gpus": settings.num_gpus,
-            "runtime_env": {"env_vars": {"PROMETHEUS_MULTIPROC_DIR": _metrics_folder(settings.port)}}})(Endpoint)
+            "runtime_env": {"env_vars": {"PROMETHEUS_MULTIPROC_DIR": metrics}}})(Endpoint)
     # A version of our own: with Serve's random one, every change of the students would replace all replicas.
     version = content_key([kdray.__version__, plain])
     return deployment.options(version=version, _internal=True).bind(plain)
@@ -70,7 +73,7 @@ def application(args: dict[str, Any]) -> serve.Application:
     keys = read_keys(settings.keys)
     _check_open(settings, keys)
     others = {name: Slot(package=read_run(run)[1]) for name, run in settings.students.items()}
-    return build({DEFAULT: Slot(package=package), **others}, settings, keys)
+    return build({DEFAULT: Slot(package=package), **others}, settings, keys, _metrics_folder(str(settings.port)))
 
 
 def deploy(packages: dict[str, str], settings: ServeConfig, blocking: bool) -> str:
@@ -155,7 +158,7 @@ def _change(name: str, uri: str | None, change: Callable[[Slot | None], Slot]) -
     students[name] = change(students.get(name))
     if uri is not None:
         _check(uri, settings)
-    serve.run(build(students, settings, read_keys(settings.keys)), name=_APP, route_prefix=None)
+    serve.run(build(students, settings, read_keys(settings.keys), state["metrics"]), name=_APP, route_prefix=None)
     refused = running()["refused"]
     if name in refused:
         raise ModelError(refused[name])
@@ -181,11 +184,12 @@ def _load_and_forget(uri: str, engine: Engine) -> None:
 def _start(students: dict[str, Slot], settings: ServeConfig, keys: list[str]) -> str:
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     there = _APP in serve.status().applications
+    metrics = running()["metrics"] if there else _metrics_folder(uuid.uuid4().hex[:8])
     if not there:
         settings = settings.model_copy(update={"port": _free_port(settings.host, settings.port)})
     try:
         serve.start(proxy_location="Disabled", logging_config=_LOGGING)
-        serve.run(build(students, settings, keys), name=_APP, route_prefix=None)
+        serve.run(build(students, settings, keys, metrics), name=_APP, route_prefix=None)
     except BaseException as error:
         if not there:
             take_down()
@@ -231,8 +235,8 @@ def _free_port(host: str, port: int) -> int:
                            "or `serve.host`") from error
 
 
-def _metrics_folder(port: int) -> str:
-    return str(Path(tempfile.gettempdir()) / f"kdray-metrics-{port}-{uuid.uuid4().hex[:8]}")
+def _metrics_folder(service: str) -> str:
+    return str(Path(tempfile.gettempdir()) / f"kdray-metrics-{service}")
 
 
 def _url(host: str, port: int) -> str:

@@ -23,6 +23,7 @@ from kdray.serving.roster import Engine, Roster, Slot
 
 logger = logging.getLogger("kdray")
 
+_METRICS = "PROMETHEUS_MULTIPROC_DIR"
 _BACKLOG = 2048
 _DRAIN_SECONDS = 20
 
@@ -38,7 +39,7 @@ class Endpoint:
         self._loop = uvloop.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="http", daemon=True)
         self._thread.start()
-        Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]).mkdir(parents=True, exist_ok=True)
+        Path(os.environ[_METRICS]).mkdir(parents=True, exist_ok=True)
         from kdray.serving import metrics
 
         self.roster = Roster(_engine(self._settings), metrics.BATCHES.observe)
@@ -54,9 +55,9 @@ class Endpoint:
             self._server = self._start()
 
     def state(self) -> dict[str, Any]:
-        """What is served, what was refused, and the settings."""
+        """What is served, what was refused, the settings, and the folder of the metrics."""
         return {"students": {name: slot.model_dump() for name, slot in self.roster.slots.items()},
-                "refused": self.roster.refused, "settings": self._settings.model_dump()}
+                "refused": self.roster.refused, "settings": self._settings.model_dump(), "metrics": os.environ[_METRICS]}
 
     def record_autoscaling_stats(self) -> dict[str, float]:
         """Inputs that wait, for `scale`."""

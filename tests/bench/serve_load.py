@@ -202,14 +202,16 @@ def measure(url: str, script: Path, options: argparse.Namespace) -> dict[int, Fi
 
 def wrk(url: str, clients: int, seconds: int, script: Path) -> Figures:
     """Requests/s, and latencies in milliseconds. Raises where an answer was not 200."""
-    done = subprocess.run(["wrk", "-t1", f"-c{clients}", f"-d{seconds}s", "--latency", "-s", str(script), f"{url}/"
+    done = subprocess.run(["wrk", "-t1", "--timeout", "30s", f"-c{clients}", f"-d{seconds}s", "--latency", "-s", str(script), f"{url}/"
                            if url.count("/") == 2 else url], capture_output=True, text=True, check=True)
     if "Non-2xx" in done.stdout or "Socket errors" in done.stdout:
         raise SystemExit(f"{url}: {done.stdout}")
     units = {"us": 1e-3, "ms": 1.0, "s": 1e3}
     spread = {name: float(value) * units[unit] for name, value, unit in
-              re.findall(r"^\s+(50|99)%\s+([\d.]+)(us|ms|s)$", done.stdout, re.MULTILINE)}
+              re.findall(r"^\s+(50|99)%\s+([\d.]+)(us|ms|s)\s*$", done.stdout, re.MULTILINE)}
     rate = float(re.findall(r"Requests/sec:\s+([\d.]+)", done.stdout)[0])
+    if spread.keys() != {"50", "99"}:
+        raise SystemExit(done.stdout)
     return {"requests": rate, "p50": spread["50"], "p99": spread["99"]}
 
 

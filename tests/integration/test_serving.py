@@ -62,7 +62,8 @@ def url(films, names) -> Any:
     os.environ["RAY_AUTH_MODE"] = "disabled"
     ray.init("local", num_cpus=2, include_dashboard=False)
     try:
-        yield deploy({"default": str(films), "names": str(names)}, ServeConfig(port=0, max_texts=64), blocking=False)
+        yield deploy({"default": str(films), "names": str(names)}, ServeConfig(port=0, replicas=2, max_texts=64),
+                     blocking=False)
     finally:
         serve.shutdown()
         ray.shutdown()
@@ -209,7 +210,10 @@ def app_around(run: Any, limits: Limits = LIMITS, deadline: float = 10.0, max_qu
     manifest = {"key": "0", "task": "token-classification", "labels": [], "numbers": {}, "parents": {}}
     roster.slots = {"default": Slot(package="stand-in")}
     roster._loaded = {"stand-in": Student(manifest, Batcher(run, lambda item: 1, 1, max_queue))}
-    return http_app(Service(roster, limits, deadline))
+    service = Service(roster, limits, deadline)
+    app = http_app(service)
+    app.service = service
+    return app
 
 
 def test_a_bug_is_a_500_that_tells_nothing(caplog):
@@ -241,20 +245,25 @@ def test_what_is_too_much_or_does_not_exist_is_refused_with_the_number(path, bod
 
 
 def test_a_full_queue_is_a_503_at_once_and_a_late_answer_a_504():
-    gate = threading.Event()
+    began, gate = threading.Event(), threading.Event()
 
     def slow(items):
+        began.set()
         gate.wait(30)
         return [ValueError() for _ in items]
 
-    with TestClient(app_around(slow, deadline=0.5, max_queue=1)) as client, ThreadPoolExecutor(3) as pool:
-        late = [pool.submit(client.post, "/", json={"inputs": "a"}) for _ in range(2)]
-        time.sleep(0.2)
+    app = app_around(slow, deadline=3.0, max_queue=1)
+    with TestClient(app) as client, ThreadPoolExecutor(2) as pool:
+        late = [pool.submit(client.post, "/", json={"inputs": "a"})]
+        assert began.wait(10)
+        late.append(pool.submit(client.post, "/", json={"inputs": "a"}))
+        while not app.service.roster.waiting:
+            time.sleep(0.01)
         full = client.post("/", json={"inputs": "a"})
         assert full.status_code == 503 and full.headers["retry-after"] == "1"
         assert full.json() == {"error": "the queue is full"}
         for response in (future.result() for future in late):
-            assert response.status_code == 504 and response.json() == {"error": "no answer within 0.5 s"}
+            assert response.status_code == 504 and response.json() == {"error": "no answer within 3 s"}
         gate.set()
 
 
@@ -397,12 +406,38 @@ def test_what_cannot_be_deployed_is_refused_before_anything_changes(url, films, 
     assert fetch(f"{url}/health")[0] == 200
 
 
+def replicas() -> set[int]:
+    """Process ids of the service's replicas."""
+    mine = [path for path in Path("/proc").glob("[0-9]*/cmdline") if readable(path).startswith("ray::ServeReplica:kdray:")]
+    return {int(path.parent.name) for path in mine}
+
+
+def readable(path: Path) -> str:
+    try:
+        return path.read_text(errors="replace")
+    except OSError:
+        return ""
+
+
+def test_a_replica_killed_under_load_costs_at_most_its_requests_in_flight_and_is_replaced(url):
+    before = replicas()
+    assert len(before) == 2
+    with Load(url) as load:
+        time.sleep(2)
+        os.kill(min(before), signal.SIGKILL)
+        ends = time.monotonic() + 60
+        while len(replicas() - {min(before)}) < 2 and time.monotonic() < ends:
+            time.sleep(0.2)
+    assert len(replicas()) == 2
+    assert len(load.wrong) <= 4 and all(status == 0 for status, _ in load.wrong)
+
+
 BLOCKING = """
 import logging, socket, sys
 from kdray.cluster import connect
 from kdray.config import ServeConfig
 from kdray.errors import ClusterError
-from kdray.serving.app import deploy
+from kdray.serving.deploy import deploy
 logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
 connect()
 with socket.create_server(("127.0.0.1", 0)) as taken:
