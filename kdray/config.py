@@ -227,6 +227,20 @@ class ExportConfig(Settings):
                             "PyTorch (two units are always allowed)")
 
 
+class TeacherServing(Settings):
+    """The teacher beside the students."""
+
+    num_cpus: float = Field(1, ge=0, description="CPUs for the teacher")
+    num_gpus: float = Field(0, ge=0, description="GPUs for the teacher")
+    shadow: float = Field(0.0, ge=0, le=1, description="Share of the requests that the teacher sees too, to measure "
+                          "how far it agrees; answers do not wait for it")
+    cascade: float | None = Field(None, gt=0, le=1, description="Let the teacher answer where the student is unsure, "
+                                  "so that together they have this share of the teacher's right rows (validation)")
+    keep: str | None = Field(None, description="Folder on the teacher's machine for inputs of the shadow on which they "
+                             "differ: data of a later run. These are texts of requests")
+    keep_mib: float = Field(16, gt=0, description="MiB of `keep` at most; the oldest go first")
+
+
 class ServeConfig(Settings):
     """The HTTP endpoint."""
 
@@ -249,6 +263,8 @@ class ServeConfig(Settings):
     max_bulk: int = Field(4096, ge=1, description="Inputs of a request to /v1/predict at most")
     max_characters: int = Field(20_000, ge=1, description="Characters of an input at most")
 
+    teacher: TeacherServing | None = Field(None, description="The teacher of the default student beside it; null "
+                                           "serves without")
     students: dict[str, str] = Field({}, description="Name: run of a further student in the same service")
 
     @field_validator("students")

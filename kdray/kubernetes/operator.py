@@ -122,7 +122,8 @@ def ending(manifest: RayManifest) -> Iterator[Problem]:
     job = manifest.job
     if job is None:
         return
-    shuts, ttl = manifest.at(f"{job}.shutdownAfterJobFinishes") is True, manifest.at(f"{job}.ttlSecondsAfterFinished", 0)
+    shuts = manifest.at(f"{job}.shutdownAfterJobFinishes") is True
+    ttl = manifest.at(f"{job}.ttlSecondsAfterFinished", 0)
     if ttl < 0:
         yield manifest.problem(f"{job}.ttlSecondsAfterFinished", "must be 0 or more")
     if ttl > 0 and not shuts:
@@ -179,7 +180,7 @@ def runtime_environment(manifest: RayManifest) -> Iterator[Problem]:
     except yaml.YAMLError:
         found = None
     if not isinstance(found, dict):
-        yield manifest.problem(path, "not a mapping in YAML: write the fields of a runtime environment, such as env_vars")
+        yield manifest.problem(path, "not a mapping in YAML: write fields of a runtime environment, such as env_vars")
 
 
 def schedule(manifest: RayManifest) -> Iterator[Problem]:

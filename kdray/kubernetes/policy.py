@@ -1,28 +1,21 @@
 """What a cluster would accept, and a user regret: rules of this project's own.
 
-One function a rule; each knows one document, or all of a render. Knows nothing about schemas.
+One function a rule; each knows one document. Knows nothing about schemas.
 """
 
 import json
+import shlex
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
-from pathlib import PurePosixPath
 from typing import Any
 
 import yaml
 
-from kdray.config import Config, parse
-from kdray.errors import ConfigError
 from kdray.kubernetes.problem import Manifest, Problem, RayManifest
 from kdray.kubernetes.render import RANDOM, RUN
 
-ELSEWHERE = {"Secret": {"kdray-auth", "kdray-api-keys", "kdray-redis", "kdray-s3"}}
-"""What is made apart from the manifests that name it: by the overlay `secrets`, or by hand."""
 _RUNTIME = {"working_dir", "py_modules", "py_executable", "excludes", "pip", "uv", "conda", "env_vars", "config",
             "container", "image_uri", "worker_process_setup_hook", "nsight", "mpi", "java_jars"}
-_REFERENCES = {"secretKeyRef": ("Secret", "name"), "secretRef": ("Secret", "name"), "configMap": ("ConfigMap", "name"),
-               "persistentVolumeClaim": ("PersistentVolumeClaim", "claimName")}
-Rule = Callable[[RayManifest], Iterator[Problem]]
 
 
 def authentication(manifest: RayManifest) -> Iterator[Problem]:
@@ -40,26 +33,23 @@ def ray_version(manifest: RayManifest) -> Iterator[Problem]:
         yield manifest.problem(path, f"kdray runs on Ray {here}, and all nodes need the same: write that")
 
 
-def images(manifest: RayManifest) -> Iterator[Problem]:
+def images(manifest: Manifest) -> Iterator[Problem]:
     """Every node runs the same image."""
     for path, container in _containers(manifest):
         image = str(container.get("image", ""))
         if "@" not in image and (":" not in image.rpartition("/")[2] or image.endswith(":latest")):
-            yield manifest.problem(f"{path}.image", "may be another image on each node: name a tag other than latest, or "
-                                   "a digest")
+            yield manifest.problem(f"{path}.image", "may be another image on each node: name a tag other than latest, "
+                                   "or a digest")
 
 
-def limits(manifest: RayManifest) -> Iterator[Problem]:
+def limits(manifest: Manifest) -> Iterator[Problem]:
     """Ray counts a pod's CPUs and memory from its limits, the scheduler from its requests."""
     for path, container in _containers(manifest):
         for kind in ("requests", "limits"):
             for name in ("cpu", "memory"):
                 if name not in container.get("resources", {}).get(kind, {}):
-                    yield manifest.problem(f"{path}.resources.{kind}.{name}", "the scheduler and Ray need to know: give "
-                                           "requests and limits of cpu and memory")
-        given = container.get("resources", {})
-        if given.get("requests", {}).get("memory") != given.get("limits", {}).get("memory") and ".groupSpecs" in path:
-            yield manifest.problem(f"{path}.resources", "Ray plans with the limit: request as much memory")
+                    yield manifest.problem(f"{path}.resources.{kind}.{name}", "the scheduler and Ray need to know: "
+                                           "give requests and limits of cpu and memory")
 
 
 def probes(manifest: RayManifest) -> Iterator[Problem]:
@@ -71,7 +61,7 @@ def probes(manifest: RayManifest) -> Iterator[Problem]:
                 yield manifest.problem(path, "a node that hangs would never be replaced: add one")
 
 
-def confinement(manifest: RayManifest) -> Iterator[Problem]:
+def confinement(manifest: Manifest) -> Iterator[Problem]:
     """Nothing runs as root."""
     for path, pod in _pods(manifest):
         if pod.get("securityContext", {}).get("runAsNonRoot") is not True:
@@ -82,10 +72,11 @@ def confinement(manifest: RayManifest) -> Iterator[Problem]:
                                    "write false")
 
 
-def mounts(manifest: RayManifest) -> Iterator[Problem]:
+def mounts(manifest: Manifest) -> Iterator[Problem]:
     """Every mount has its volume."""
     for path, pod in _pods(manifest):
         volumes = {volume.get("name") for volume in pod.get("volumes", [])}
+        volumes |= {claim["metadata"]["name"] for claim in manifest.at("spec.volumeClaimTemplates", [])}
         for place, container in enumerate(pod.get("containers", [])):
             for number, mount in enumerate(container.get("volumeMounts", [])):
                 if mount.get("name") not in volumes:
@@ -111,8 +102,8 @@ def entrypoint(manifest: RayManifest) -> Iterator[Problem]:
     if manifest.job is None:
         return
     if RUN in manifest.at(f"{manifest.job}.entrypoint", "").split():
-        yield manifest.problem(f"{manifest.job}.entrypoint", "RUN stands for a run's folder or URI: put it there (kdray "
-                               "k8s render --run)")
+        yield manifest.problem(f"{manifest.job}.entrypoint", "RUN stands for a run's folder or URI: put it there "
+                               "(kdray k8s render --run)")
     path = f"{manifest.job}.entrypointResources"
     try:
         wanted = json.loads(manifest.at(path, "{}"))
@@ -124,6 +115,20 @@ def entrypoint(manifest: RayManifest) -> Iterator[Problem]:
         if not any(float(offer.get(name, 0)) >= amount for offer in offers):
             yield manifest.problem(path, f"no group has {amount:g} {name}, so the job would wait for ever: add it to "
                                    "`resources` of a group")
+
+
+def shell(manifest: RayManifest) -> Iterator[Problem]:
+    """The operator pastes the entrypoint into a shell line of its own, in the pod that submits."""
+    if manifest.job is None:
+        return
+    path = f"{manifest.job}.entrypoint"
+    try:
+        words = list(shlex.shlex(manifest.at(path, ""), posix=True, punctuation_chars=True))
+    except ValueError:
+        words = [";"]
+    if not words or any(not set(word) - set("();<>|&") for word in words):
+        yield manifest.problem(path, "must be one plain command: what follows ; & | < > would run in the pod that "
+                               "submits")
 
 
 def runtime_keys(manifest: RayManifest) -> Iterator[Problem]:
@@ -143,8 +148,8 @@ def disruption(manifest: Manifest) -> Iterator[Problem]:
     """Pods that Ray owns can only be counted."""
     if manifest.kind == "PodDisruptionBudget" and (
             not isinstance(manifest.at("spec.minAvailable"), int) or manifest.at("spec.maxUnavailable") is not None):
-        yield manifest.problem("spec.minAvailable", "for pods of a RayCluster only a whole number of minAvailable works: "
-                               "write that alone")
+        yield manifest.problem("spec.minAvailable", "for pods of a RayCluster only a whole number of minAvailable "
+                               "works: write that alone")
 
 
 def secret_values(manifest: Manifest) -> Iterator[Problem]:
@@ -152,81 +157,11 @@ def secret_values(manifest: Manifest) -> Iterator[Problem]:
     if manifest.kind == "Secret":
         for key, value in manifest.at("stringData", {}).items():
             if RANDOM in str(value) or len(str(value)) < 16:
-                yield Problem(f"Secret/{manifest.name}", f"stringData.{key}", "(hidden)", "anybody could guess it: render "
-                              "the overlay with `kdray k8s render`, or put 16 characters or more there")
+                yield Problem(f"Secret/{manifest.name}", f"stringData.{key}", "(hidden)", "anybody could guess it: "
+                              "render the overlay with `kdray k8s render`, or put 16 characters or more there")
 
 
-def references(manifests: list[Manifest]) -> Iterator[Problem]:
-    """Whatever a document names is there."""
-    there = {kind: set(names) for kind, names in ELSEWHERE.items()}
-    for manifest in manifests:
-        there.setdefault(manifest.kind, set()).add(manifest.name)
-    for manifest in manifests:
-        for path, kind, name in _named(manifest.body, ""):
-            if name not in there.get(kind, set()):
-                yield manifest.problem(path, f"no {kind} has this name: add it, or name one of "
-                                       f"{', '.join(sorted(there.get(kind, set()))) or 'none that there are'}")
-
-
-def _named(tree: Any, path: str) -> Iterator[tuple[str, str, str]]:
-    items = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
-    for key, value in items:
-        if key in _REFERENCES and isinstance(value, dict):
-            kind, field = _REFERENCES[key]
-            yield f"{path}{key}.{field}", kind, str(value.get(field))
-        elif key == "serviceAccountName":
-            yield f"{path}{key}", "ServiceAccount", str(value)
-        elif key == "authOptions" and isinstance(value, dict) and "secretName" in value:
-            yield f"{path}{key}.secretName", "Secret", str(value["secretName"])
-        else:
-            yield from _named(value, f"{path}{key}.")
-
-
-def config_fits(manifests: list[Manifest]) -> Iterator[Problem]:
-    """A config that is mounted is sound, and fits what the cluster may grow to and the driver can reach."""
-    for manifest in manifests:
-        text = manifest.at("data", {}).get("config.yaml") if manifest.kind == "ConfigMap" else None
-        if text is None:
-            continue
-        try:
-            config = parse(yaml.safe_load(text), manifest.name)
-        except (ConfigError, yaml.YAMLError) as error:
-            yield Problem(f"ConfigMap/{manifest.name}", "data.config.yaml", text.splitlines()[0], str(error))
-            continue
-        for ray in manifests:
-            if isinstance(ray, RayManifest) and ray.job:
-                yield from _reachable(manifest, config, ray)
-                yield from _enough(manifest, config, ray)
-
-
-def _reachable(manifest: Manifest, config: Config, ray: RayManifest) -> Iterator[Problem]:
-    mounts = [PurePosixPath(mount["mountPath"]) for group in ray.workers()
-              for mount in ray.at(f"{group}.template.spec.containers.0.volumeMounts", [])]
-    places = {"storage": config.storage, "teacher.model": config.teacher.model, "student.model": config.student.model,
-              **{f"data.{name}": getattr(config.data, name) for name in ("source", "train", "validation", "test")}}
-    for name, place in places.items():
-        local = place and "://" not in place and place.startswith(("/", "~", "./", "../"))
-        if local and not any(PurePosixPath(str(place)).is_relative_to(mount) for mount in mounts):
-            shown = ", ".join(sorted({str(mount) for mount in mounts})) or "nothing"
-            yield Problem(f"ConfigMap/{manifest.name}", f"data.config.yaml: {name}", place, "no pod has this path (they "
-                          f"mount {shown}): give a URI, or a path below a mount")
-
-
-def _enough(manifest: Manifest, config: Config, ray: RayManifest) -> Iterator[Problem]:
-    """More than the cluster can ever have is refused before anything starts."""
-    sizes = [(ray.at(f"{group}.maxReplicas" if ray.autoscales else f"{group}.replicas", 0),
-              ray.at(f"{group}.template.spec.containers.0.resources.limits", {})) for group in ray.workers()]
-    wanted = {"teacher.actors": (config.teacher.min_actors or config.teacher.actors, config.teacher.num_gpus),
-              "training.workers": (config.training.workers, config.training.num_gpus)}
-    for name, (count, each) in wanted.items():
-        room = sum(size * int(float(limit.get("nvidia.com/gpu", 0)) // each) for size, limit in sizes) if each else count
-        if room < count:
-            yield Problem(f"ConfigMap/{manifest.name}", f"data.config.yaml: {name}", count, f"each needs {each:g} GPU, and "
-                          f"{ray.kind}/{ray.name} can grow to {room} such places: lower it, raise maxReplicas, or render "
-                          "with the component gpu")
-
-
-def _pods(manifest: RayManifest) -> Iterator[tuple[str, dict[str, Any]]]:
+def _pods(manifest: Manifest) -> Iterator[tuple[str, dict[str, Any]]]:
     templates = [*(f"{group}.template" for group in manifest.groups()), f"{manifest.job}.submitterPodTemplate",
                  "spec.template"]
     for template in templates:
@@ -234,14 +169,14 @@ def _pods(manifest: RayManifest) -> Iterator[tuple[str, dict[str, Any]]]:
             yield f"{template}.spec", pod
 
 
-def _containers(manifest: RayManifest) -> Iterator[tuple[str, dict[str, Any]]]:
+def _containers(manifest: Manifest) -> Iterator[tuple[str, dict[str, Any]]]:
     for path, pod in _pods(manifest):
         for kind in ("containers", "initContainers"):
             for place, container in enumerate(pod.get(kind, [])):
                 yield f"{path}.{kind}.{place}", container
 
 
-RAY_RULES: tuple[Rule, ...] = (authentication, ray_version, images, limits, probes, confinement, mounts, groups,
-                               entrypoint, runtime_keys)
-OTHER_RULES: tuple[Callable[[Manifest], Iterator[Problem]], ...] = (disruption, secret_values)
-RENDER_RULES: tuple[Callable[[list[Manifest]], Iterator[Problem]], ...] = (references, config_fits)
+RULES: tuple[Callable[[Manifest], Iterator[Problem]], ...] = (images, limits, confinement, mounts, disruption,
+                                                               secret_values)
+RAY_RULES: tuple[Callable[[RayManifest], Iterator[Problem]], ...] = (authentication, ray_version, probes, groups,
+                                                                     entrypoint, shell, runtime_keys)

@@ -17,8 +17,7 @@ class Problem(NamedTuple):
 
     def __str__(self) -> str:
         shown = repr(self.value)
-        if isinstance(self.value, dict | list) or len(shown) > 100:
-            shown = f"{shown[:97]}..." if len(shown) > 100 else shown
+        shown = f"{shown[:97]}..." if len(shown) > 100 else shown
         return f"{self.document}: {self.path} = {shown}: {self.remedy}"
 
 
@@ -29,6 +28,15 @@ class Manifest:
         self.body = body
         self.kind = str(body.get("kind"))
         self.name = str((body.get("metadata") or {}).get("name"))
+
+    @property
+    def job(self) -> str | None:
+        """Path of the specification of its job; None where it has none."""
+        return None
+
+    def groups(self) -> Iterator[str]:
+        """Paths of its groups of Ray nodes, the head's first."""
+        yield from ()
 
     def at(self, path: str, default: Any = None) -> Any:
         """What is at a dotted path; `default` where there is nothing."""

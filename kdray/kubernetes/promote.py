@@ -1,8 +1,9 @@
-"""What a config made becomes what a RayService serves, if it is good enough: the last act of the nightly job.
+"""What a config makes becomes what a RayService serves, if it is good enough: the nightly job.
 
     python -m kdray.kubernetes.promote CONFIG SERVICE
 
-Runs in a pod whose service account may read and change the RayService. Knows nothing about how models are made.
+All stages of the config run first; what exists is skipped. Runs in a pod whose service account may read and change the
+RayService. Knows nothing about how models are made.
 """
 
 import json
@@ -31,11 +32,12 @@ _SECONDS = 30
 
 
 def main(arguments: list[str]) -> None:
-    """Promotes the run of a config, finished before, or says why not."""
+    """All stages of a config; then its run is promoted, or the log says why not."""
     if len(arguments) != 2:
         raise ConfigError("usage: python -m kdray.kubernetes.promote CONFIG SERVICE")
     config = load(arguments[0])
-    promote(Pipeline(config).run(), RayServices(), arguments[1], config.export.max_drop)
+    services = RayServices()
+    promote(Pipeline(config).run(), services, arguments[1], config.export.max_drop)
 
 
 def promote(run: str, services: "RayServices", name: str, max_drop: float) -> bool:
@@ -96,8 +98,8 @@ class RayServices:
         """`account` has token, namespace and ca.crt of the service account, as a pod sees them."""
         host, port = os.environ.get("KUBERNETES_SERVICE_HOST"), os.environ.get("KUBERNETES_SERVICE_PORT", "443")
         if url is None and host is None:
-            raise ClusterError("KUBERNETES_SERVICE_HOST is not set: this runs in a pod. Elsewhere, change the run in the "
-                               "RayService's serveConfigV2 with kubectl")
+            raise ClusterError("KUBERNETES_SERVICE_HOST is not set: this runs in a pod. Elsewhere, change the run in "
+                               "the RayService's serveConfigV2 with kubectl")
         try:
             self._token, namespace = ((account / name).read_text().strip() for name in ("token", "namespace"))
         except OSError as error:
@@ -116,9 +118,9 @@ class RayServices:
         self._ask("PATCH", service["metadata"]["name"], {"metadata": version, **changes})
 
     def _ask(self, method: str, name: str, body: dict[str, Any] | None) -> dict[str, Any]:
-        request = urllib.request.Request(f"{self._url}/{name}", method=method, data=body and json.dumps(body).encode(),
-                                         headers={"Authorization": f"Bearer {self._token}",
-                                                  "Content-Type": "application/merge-patch+json"})
+        request = urllib.request.Request(
+            f"{self._url}/{name}", method=method, data=json.dumps(body).encode() if body else None,
+            headers={"Authorization": f"Bearer {self._token}", "Content-Type": "application/merge-patch+json"})
         try:
             with urllib.request.urlopen(request, timeout=_SECONDS, context=self._tls) as answer:
                 return json.loads(answer.read())

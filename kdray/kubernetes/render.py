@@ -53,7 +53,8 @@ def render(overlay: str, values: Values, root: Path | str = "k8s") -> list[dict[
     folder = _folder(Path(root), "overlays", overlay)
     with tempfile.TemporaryDirectory(prefix="kdray-k8s-") as place:
         top = Path(os.path.realpath(place))
-        layer = _layer(Path(root), folder, values, top)
+        _write(top / "overlay", _composed(Path(root), folder, values, top / "overlay"))
+        layer = _layer(values)
         if values.config or values.storage:
             _put_config(values, _documents(top, layer, overlay), layer, top, overlay)
         documents = _documents(top, layer, overlay)
@@ -80,8 +81,13 @@ def _folder(root: Path, kind: str, name: str) -> Path:
     raise ConfigError(f"{root} has no {kind} {name!r}; there are {', '.join(known)}")
 
 
-def _layer(root: Path, folder: Path, values: Values, top: Path) -> dict[str, Any]:
-    """The overlay as a kustomization in `top`, with components and values added."""
+def _write(folder: Path, layer: dict[str, Any]) -> None:
+    folder.mkdir(exist_ok=True)
+    (folder / "kustomization.yaml").write_text(yaml.safe_dump(layer))
+
+
+def _composed(root: Path, folder: Path, values: Values, place: Path) -> dict[str, Any]:
+    """The overlay as a kustomization in `place`, with components added before its own."""
     layer = yaml.safe_load((folder / "kustomization.yaml").read_text())
     components = list(values.components)
     if "bucket" not in components and any("://" in (uri or "") for uri in (values.storage, values.run)):
@@ -89,15 +95,21 @@ def _layer(root: Path, folder: Path, values: Values, top: Path) -> dict[str, Any
     more = [_folder(root, "components", name) for name in components]
     for field, first in (("resources", []), ("components", more)):
         paths = [*first, *(folder / path for path in layer.get(field, []))]
-        layer[field] = [os.path.relpath(path.resolve(), top) for path in paths]
+        layer[field] = [os.path.relpath(path.resolve(), place) for path in paths]
+    return layer
+
+
+def _layer(values: Values) -> dict[str, Any]:
+    """What values change of the composed overlay."""
+    layer: dict[str, Any] = {"resources": ["overlay"]}
     if values.namespace:
         layer["namespace"] = values.namespace
     if values.image:
         layer["images"] = [_image(values.image)]
     if values.name:
-        layer.setdefault("patches", []).append({
+        layer["patches"] = [{
             "target": {"kind": "RayJob|RayService|RayCronJob"}, "options": {"allowNameChange": True},
-            "patch": yaml.safe_dump([{"op": "replace", "path": "/metadata/name", "value": values.name}])})
+            "patch": yaml.safe_dump([{"op": "replace", "path": "/metadata/name", "value": values.name}])}]
     return layer
 
 
@@ -133,7 +145,7 @@ def _documents(top: Path, layer: dict[str, Any], overlay: str) -> list[dict[str,
     if tool is None:
         raise ConfigError("neither kubectl nor kustomize is on PATH, and one of them renders the manifests: install "
                           "kubectl 1.27 or newer")
-    (top / "kustomization.yaml").write_text(yaml.safe_dump(layer))
+    _write(top, layer)
     done = subprocess.run([tool, _TOOLS[tool], str(top)], capture_output=True, text=True)
     if done.returncode:
         raise ConfigError(f"{tool} {_TOOLS[tool]} cannot render overlay {overlay}: {done.stderr.strip()}")

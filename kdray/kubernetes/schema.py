@@ -1,7 +1,7 @@
 """A document and the fields that its kind has become problems: unknown, missing and mistyped fields.
 
-Ray's kinds are held against KubeRay's own OpenAPI schemas, where those are at hand; the other kinds against the fields that
-our manifests use. Knows nothing about what fields mean.
+Ray's kinds are held against KubeRay's own OpenAPI schemas, where those are at hand; the other kinds against the fields
+that our manifests use. Knows nothing about what fields mean.
 """
 
 import difflib
@@ -16,14 +16,15 @@ from jsonschema import Draft7Validator
 from kdray.errors import ConfigError
 from kdray.kubernetes.problem import Manifest, Problem
 
-_METADATA = {"name": {}, "namespace": {}, "labels": None, "annotations": None}
-_SELECTOR = {"matchLabels": None}
-_PEERS = {"podSelector": _SELECTOR, "namespaceSelector": _SELECTOR}
-_PORTS = {"protocol": {}, "port": {}}
-_SECRET_KEY = {"name": {}, "key": {}}
-_CLAIM = {"accessModes": {}, "storageClassName": {}, "resources": {"requests": {"storage": {}}}}
-_SCRAPE = {"port": {}, "path": {}, "interval": {}, "authorization": {"type": {}, "credentials": _SECRET_KEY}}
-_POD = {"metadata": _METADATA, "spec": {
+_Fields = dict[str, Any]
+_METADATA: _Fields = {"name": {}, "namespace": {}, "labels": None, "annotations": None}
+_SELECTOR: _Fields = {"matchLabels": None}
+_PEERS: _Fields = {"podSelector": _SELECTOR, "namespaceSelector": _SELECTOR}
+_PORTS: _Fields = {"protocol": {}, "port": {}}
+_SECRET_KEY: _Fields = {"name": {}, "key": {}}
+_CLAIM: _Fields = {"accessModes": {}, "storageClassName": {}, "resources": {"requests": {"storage": {}}}}
+_SCRAPE: _Fields = {"port": {}, "path": {}, "interval": {}, "authorization": {"type": {}, "credentials": _SECRET_KEY}}
+_POD: _Fields = {"metadata": _METADATA, "spec": {
     "serviceAccountName": {}, "automountServiceAccountToken": {},
     "securityContext": {"runAsNonRoot": {}, "runAsUser": {}, "runAsGroup": {}, "fsGroup": {},
                         "seccompProfile": {"type": {}}},
@@ -34,7 +35,7 @@ _POD = {"metadata": _METADATA, "spec": {
         "resources": {"requests": {"cpu": {}, "memory": {}}, "limits": {"cpu": {}, "memory": {}}},
         "readinessProbe": {"tcpSocket": {"port": {}}}, "livenessProbe": {"tcpSocket": {"port": {}}},
         "volumeMounts": {"name": {}, "mountPath": {}, "readOnly": {}}}}}
-_KINDS: dict[str, dict[str, Any]] = {
+_KINDS: dict[str, _Fields] = {
     "v1 ServiceAccount": {"automountServiceAccountToken": {}},
     "v1 Secret": {"type": {}, "stringData": None},
     "v1 ConfigMap": {"data": None},
@@ -47,7 +48,8 @@ _KINDS: dict[str, dict[str, Any]] = {
         "podSelector": _SELECTOR, "policyTypes": {}, "ingress": {"from": _PEERS, "ports": _PORTS},
         "egress": {"to": _PEERS, "ports": _PORTS}}},
     "policy/v1 PodDisruptionBudget": {"spec": {"minAvailable": {}, "maxUnavailable": {}, "selector": _SELECTOR}},
-    "rbac.authorization.k8s.io/v1 Role": {"rules": {"apiGroups": {}, "resources": {}, "resourceNames": {}, "verbs": {}}},
+    "rbac.authorization.k8s.io/v1 Role": {
+        "rules": {"apiGroups": {}, "resources": {}, "resourceNames": {}, "verbs": {}}},
     "rbac.authorization.k8s.io/v1 RoleBinding": {
         "roleRef": {"apiGroup": {}, "kind": {}, "name": {}}, "subjects": {"kind": {}, "name": {}, "namespace": {}}},
     "kueue.x-k8s.io/v1beta1 LocalQueue": {"spec": {"clusterQueue": {}}},
@@ -65,10 +67,11 @@ def own_kinds(manifest: Manifest) -> Iterator[Problem]:
     if kind not in _KINDS:
         yield manifest.problem("kind", f"nobody here knows the kind {kind}; known are {', '.join(_KINDS)}")
         return
-    yield from _unknown(manifest, manifest.body, {"apiVersion": {}, "kind": {}, "metadata": _METADATA, **_KINDS[kind]}, "")
+    known = {"apiVersion": {}, "kind": {}, "metadata": _METADATA, **_KINDS[kind]}
+    yield from _unknown(manifest, manifest.body, known, "")
 
 
-def _unknown(manifest: Manifest, tree: Any, known: dict[str, Any] | None, path: str) -> Iterator[Problem]:
+def _unknown(manifest: Manifest, tree: Any, known: _Fields | None, path: str) -> Iterator[Problem]:
     if isinstance(tree, list):
         for place, item in enumerate(tree):
             yield from _unknown(manifest, item, known, f"{path}{place}.")
@@ -112,7 +115,7 @@ def _validator(folder: Path, kind: str) -> Draft7Validator | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError) as error:
-        raise ConfigError(f"{path} is not a schema of KubeRay: {error}. Take the OpenAPI schema out of its CRD") from error
+        raise ConfigError(f"{path} is not a schema of KubeRay ({error}): take that of its CRD, version v1") from error
     schema["properties"]["metadata"] = {"type": "object", "properties": {
         "name": {"type": "string"}, "namespace": {"type": "string"}, "labels": _STRINGS, "annotations": _STRINGS}}
     schema["required"] = ["apiVersion", "kind", "metadata", "spec"]

@@ -77,8 +77,8 @@ class _Config:
     def proxies(self) -> Iterator[Problem]:
         """Replicas listen themselves, so proxies would hold their port."""
         if self._config.get("proxy_location") != "Disabled":
-            yield self.problem("proxy_location", self._config.get("proxy_location"), "replicas listen themselves: write "
-                               "Disabled")
+            yield self.problem("proxy_location", self._config.get("proxy_location"), "replicas listen themselves: "
+                               "write Disabled")
 
     def application(self, application: Any, path: str) -> Iterator[Problem]:
         """An application of kdray's own builder: its arguments."""
@@ -107,11 +107,15 @@ class _Config:
                  if port.get("name") == "serve"]
         if any(port != whole.port for port in ports):
             yield self.problem(f"{path}.port", whole.port, f"the worker's port `serve` is {ports[0]}: make them equal")
-        limits = [float(self._manifest.at(f"{group}.template.spec.containers.0.resources.limits.cpu", "inf"))
+        limits = [_cpus(str(self._manifest.at(f"{group}.template.spec.containers.0.resources.limits.cpu", "inf")))
                   for group in self._manifest.workers()]
         if limits and whole.num_cpus > max(limits):
-            yield self.problem(f"{path}.num_cpus", whole.num_cpus, f"no worker has more than {max(limits):g} CPUs, so no "
-                               "replica would start: lower it, or raise the limit")
+            yield self.problem(f"{path}.num_cpus", whole.num_cpus, f"no worker has more than {max(limits):g} CPUs, so "
+                               "no replica would start: lower it, or raise the limit")
+
+
+def _cpus(quantity: str) -> float:
+    return float(quantity[:-1]) / 1000 if quantity.endswith("m") else float(quantity)
 
 
 def _model(annotation: Any) -> type[BaseModel] | None:

@@ -5,6 +5,7 @@ Knows nothing about models or Ray. No text of a request is ever logged, and no a
 
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,14 @@ from starlette.requests import ClientDisconnect
 
 import kdray
 from kdray.serving import metrics, openinference, protocol
+from kdray.serving.advice import Ask
 from kdray.serving.protocol import BulkRequest, InferenceRequest, Refusal, dumps
+from kdray.serving.roster import DEFAULT
 from kdray.serving.service import Service, log_bug, name_of
 from kdray.tasks import TASKS
 
 _PAGE = Path(__file__).with_name("page.html")
+_PAGE_HEADERS = {"content-security-policy": "frame-ancestors 'none'", "x-content-type-options": "nosniff"}
 _NDJSON = "application/x-ndjson"
 _WINDOW = 64
 """Inputs of a streamed bulk request that are in the queue at a time."""
@@ -58,6 +62,7 @@ def http_app(service: Service) -> FastAPI:
     _add(api, "POST", "/", routes.answer, asks)
     _add(api, "POST", "/models/{name}", routes.answer, asks)
     _add(api, "POST", "/v1/predict", routes.bulk, _asks(BulkRequest))
+    _add(api, "POST", "/v1/teacher", routes.teacher, asks)
     _add(api, "GET", "/v1/model", routes.card, {"responses": {200: {"model": ModelCard}}})
     _add(api, "GET", "/health", routes.health)
     _add(api, "GET", "/metrics", routes.metrics)
@@ -84,10 +89,17 @@ class _Routes:
     async def answer(self, request: Request) -> Response:
         """The answer to a text, in a list of its own for text-classification; to a list, one answer each."""
         name = name_of(request.path_params.get("name"))
+        return await self._inference(request, name, partial(self.service.ask, name))
+
+    async def teacher(self, request: Request) -> Response:
+        """The teacher's answers, as the student's would be."""
+        return await self._inference(request, DEFAULT, self.service.ask_teacher)
+
+    async def _inference(self, request: Request, name: str, ask: Ask) -> Response:
         inputs, parameters, many = protocol.parse_inference(
             await self._body(request), request.headers.get("content-type", ""), self.service.limits)
-        nested = TASKS[self.service.manifest(name)["task"]].pipeline_tag == "text-classification"
-        found = protocol.answered(await self.service.ask(name, inputs, parameters), many)
+        nested = _scored(self.service.manifest(name))
+        found = protocol.answered(await ask(inputs, parameters), many)
         answers: list[Any] = [prediction.answer for prediction in found]
         return _json(answers if many or nested else answers[0])
 
@@ -113,7 +125,7 @@ class _Routes:
         manifest = self.service.manifest(name)
         known: dict[str, Any] = {part: manifest.get(part) or {} for part in ("numbers", "parents", "lineage", "checks")}
         return _json({"name": name, **{part: manifest[part] for part in ("key", "task", "labels")}, **known,
-                      "students": list(self.service.roster.slots), "teacher": False})
+                      "students": list(self.service.roster.slots), "teacher": self.service.has_teacher and name == DEFAULT})
 
     async def health(self, _: Request) -> Response:
         """Whether a student is there."""
@@ -125,7 +137,7 @@ class _Routes:
 
     async def page(self, _: Request) -> Response:
         """A page to try it."""
-        return HTMLResponse(self._page)
+        return HTMLResponse(self._page, headers=_PAGE_HEADERS)
 
     async def server(self, _: Request) -> Response:
         """Open Inference Protocol: what the server is."""

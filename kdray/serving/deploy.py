@@ -29,6 +29,7 @@ from kdray.serving.guard import read_keys
 from kdray.serving.predictor import read_package
 from kdray.serving.roster import DEFAULT, Engine, Slot, fetch_package, load_checked
 from kdray.serving.runs import read_run
+from kdray.serving.teacher import Teacher, teacher_of, threshold
 from kdray.storage import content_key
 
 logger = logging.getLogger("kdray")
@@ -39,12 +40,15 @@ _HEALTH_SECONDS = 2
 _ANSWER_SECONDS = 60.0
 
 
-def build(students: dict[str, Slot], settings: ServeConfig, keys: list[str], metrics: str) -> serve.Application:
+def build(students: dict[str, Slot], settings: ServeConfig, keys: list[str], metrics: str,
+          taught: str | None) -> serve.Application:
     """The Serve application for students by name.
 
-    `keys` are digests of API keys, `metrics` is a folder of this service alone, on every machine, for its metrics.
+    `keys` are digests of API keys, `metrics` is a folder of this service alone, on every machine, for its metrics,
+    `taught` the package whose teacher answers beside the students.
     """
     plain = settings.model_dump()
+    names = {name: slot.model_dump() for name, slot in students.items()}
     count: dict[str, Any] = {"num_replicas": settings.replicas}
     if settings.max_replicas:
         count = {"autoscaling_config": {
@@ -53,13 +57,31 @@ def build(students: dict[str, Slot], settings: ServeConfig, keys: list[str], met
     deployment = serve.deployment(
         name="Endpoint", **count, max_constructor_retry_count=2, logging_config=_LOGGING,
         health_check_period_s=_HEALTH_SECONDS,
-        user_config={"students": {name: slot.model_dump() for name, slot in students.items()}, "keys": keys},
+        user_config={"students": names, "keys": keys, "thresholds": _thresholds(students[DEFAULT], settings)},
         ray_actor_options={
             "num_cpus": settings.num_cpus, "num_gpus": settings.num_gpus,
             "runtime_env": {"env_vars": {"PROMETHEUS_MULTIPROC_DIR": metrics}}})(Endpoint)
     # A version of our own: with Serve's random one, every change of the students would replace all replicas.
-    version = content_key([kdray.__version__, plain])
-    return deployment.options(version=version, _internal=True).bind(plain)
+    version = content_key([kdray.__version__, plain, taught])
+    teacher = _teacher(taught, settings, version) if taught else []
+    return deployment.options(version=version, _internal=True).bind(plain, *teacher)
+
+
+def _teacher(taught: str, settings: ServeConfig, version: str) -> list[Any]:
+    own = settings.teacher
+    assert own is not None
+    deployment = serve.deployment(
+        name="Teacher", logging_config=_LOGGING, max_constructor_retry_count=2, max_ongoing_requests=64,
+        ray_actor_options={"num_cpus": own.num_cpus, "num_gpus": own.num_gpus})(Teacher)
+    return [taught, deployment.options(version=version, _internal=True).bind(taught, settings.model_dump())]
+
+
+def _thresholds(slot: Slot, settings: ServeConfig) -> dict[str, float]:
+    """Confidence below which the teacher answers, by package; empty without a cascade."""
+    if settings.teacher is None or settings.teacher.cascade is None:
+        return {}
+    packages = [uri for uri in (slot.package, slot.canary) if uri]
+    return {uri: threshold(uri, settings, settings.teacher.cascade) for uri in packages}
 
 
 def application(args: dict[str, Any]) -> serve.Application:
@@ -73,7 +95,8 @@ def application(args: dict[str, Any]) -> serve.Application:
     keys = read_keys(settings.keys)
     _check_open(settings, keys)
     others = {name: Slot(package=read_run(run)[1]) for name, run in settings.students.items()}
-    return build({DEFAULT: Slot(package=package), **others}, settings, keys, _metrics_folder(str(settings.port)))
+    return build({DEFAULT: Slot(package=package), **others}, settings, keys, _metrics_folder(str(settings.port)),
+                 package if settings.teacher else None)
 
 
 def deploy(packages: dict[str, str], settings: ServeConfig, blocking: bool) -> str:
@@ -89,6 +112,9 @@ def deploy(packages: dict[str, str], settings: ServeConfig, blocking: bool) -> s
         folder = fetch_package(uri)
         read_package(folder)
         resolve_backend(folder, settings.backend, settings.num_gpus)
+    if settings.teacher:
+        teacher_of(packages[DEFAULT])
+        check_resources(1, {"CPU": settings.teacher.num_cpus, "GPU": settings.teacher.num_gpus}, "serve.teacher")
     check_resources(settings.replicas, {"CPU": settings.num_cpus, "GPU": settings.num_gpus}, "serve.replicas")
     students = {name: Slot(package=uri) for name, uri in packages.items()}
     if not blocking:
@@ -158,7 +184,8 @@ def _change(name: str, uri: str | None, change: Callable[[Slot | None], Slot]) -
     students[name] = change(students.get(name))
     if uri is not None:
         _check(uri, settings)
-    serve.run(build(students, settings, read_keys(settings.keys), state["metrics"]), name=_APP, route_prefix=None)
+    serve.run(build(students, settings, read_keys(settings.keys), state["metrics"], state["taught"]),
+              name=_APP, route_prefix=None)
     refused = running()["refused"]
     if name in refused:
         raise ModelError(refused[name])
@@ -184,12 +211,13 @@ def _load_and_forget(uri: str, engine: Engine) -> None:
 def _start(students: dict[str, Slot], settings: ServeConfig, keys: list[str]) -> str:
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     there = _APP in serve.status().applications
+    taught = students[DEFAULT].package if settings.teacher else None
     metrics = running()["metrics"] if there else _metrics_folder(uuid.uuid4().hex[:8])
     if not there:
         settings = settings.model_copy(update={"port": _free_port(settings.host, settings.port)})
     try:
         serve.start(proxy_location="Disabled", logging_config=_LOGGING)
-        serve.run(build(students, settings, keys, metrics), name=_APP, route_prefix=None)
+        serve.run(build(students, settings, keys, metrics, taught), name=_APP, route_prefix=None)
     except BaseException as error:
         if not there:
             take_down()

@@ -31,8 +31,9 @@ _DRAIN_SECONDS = 20
 class Endpoint:
     """One replica."""
 
-    def __init__(self, settings: dict[str, Any]):
-        """`settings`: a ServeConfig as plain data."""
+    def __init__(self, settings: dict[str, Any], package: str | None = None, teacher: Any = None):
+        """`settings`: a ServeConfig as plain data; `teacher`: a Serve handle of the teacher of `package`."""
+        self._taught, self._teacher = package, teacher
         self._settings = ServeConfig.model_validate(settings)
         self._keys = read_keys(None) if os.environ.get(VARIABLE) else []
         self._given: list[str] = []
@@ -53,11 +54,13 @@ class Endpoint:
         await self._on_loop(self.roster.apply(slots))
         if self._server is None:
             self._server = self._start()
+        self._service.thresholds = wanted["thresholds"]
 
     def state(self) -> dict[str, Any]:
-        """What is served, what was refused, the settings, and the folder of the metrics."""
+        """What is served, what was refused, the settings, the folder of the metrics, and whose teacher is there."""
         return {"students": {name: slot.model_dump() for name, slot in self.roster.slots.items()},
-                "refused": self.roster.refused, "settings": self._settings.model_dump(), "metrics": os.environ[_METRICS]}
+                "refused": self.roster.refused, "settings": self._settings.model_dump(),
+                "metrics": os.environ[_METRICS], "taught": self._taught}
 
     def record_autoscaling_stats(self) -> dict[str, float]:
         """Inputs that wait, for `scale`."""
@@ -81,12 +84,17 @@ class Endpoint:
         await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._loop))
 
     def _start(self) -> uvicorn.Server:
+        from kdray.serving.advice import Advice
         from kdray.serving.app import http_app
         from kdray.serving.service import Service
 
         settings = self._settings
         limits = Limits(settings.max_body, settings.max_texts, settings.max_bulk, settings.max_characters)
-        app = Guard(http_app(Service(self.roster, limits, settings.deadline)), lambda: self._given + self._keys)
+        advice = None
+        if self._teacher is not None and settings.teacher is not None:
+            advice = Advice(self._teacher.predict.remote, self._teacher.compare.remote, settings.teacher.shadow)
+        self._service = Service(self.roster, limits, settings.deadline, advice)
+        app = Guard(http_app(self._service), lambda: self._given + self._keys)
         server = uvicorn.Server(uvicorn.Config(
             app, http="httptools", lifespan="off", log_level="warning", access_log=False, server_header=False,
             timeout_graceful_shutdown=_DRAIN_SECONDS, backlog=_BACKLOG))

@@ -14,8 +14,8 @@ from kdray.errors import ConfigError
 
 VARIABLE = "KDRAY_API_KEYS"
 _OPEN = {("GET", "/"), ("GET", "/health"), ("GET", "/v2/health/live"), ("GET", "/v2/health/ready"),
-         ("GET", "/-/healthz"), ("GET", "/-/routes")}
-"""What anybody may ask: whether the service is up, and the page, which holds no data."""
+         ("GET", "/-/healthz"), ("GET", "/-/routes"), ("GET", "/docs"), ("GET", "/openapi.json")}
+"""What anybody may ask: whether the service is up, and pages, which hold no data."""
 _SHORTEST = 16
 
 

@@ -43,6 +43,7 @@ class Slot(BaseModel):
 class Student:
     """A package that is loaded."""
 
+    uri: str
     manifest: dict[str, Any]
     batcher: Batcher[Item, Prediction]
     users: int = 0
@@ -126,8 +127,8 @@ class Roster:
             return
         loop = asyncio.get_running_loop()
         manifest, predictor = await loop.run_in_executor(self._loader, load_checked, uri, self._engine)
-        self._loaded[uri] = Student(manifest, Batcher(
-            predictor.predict, _cost(manifest["max_length"]), self._engine.batch_tokens, self._engine.max_queue,
+        self._loaded[uri] = Student(uri, manifest, Batcher(
+            predictor.predict, tokens_of(manifest["max_length"]), self._engine.batch_tokens, self._engine.max_queue,
             self._saw))
 
     def _retire(self, kept: set[str | None]) -> None:
@@ -151,7 +152,7 @@ def fetch_package(uri: str) -> Path:
     return found[0].fetch("packages", found[1]) if found else Path(uri)
 
 
-def _cost(max_length: int) -> Callable[[Item], int]:
+def tokens_of(max_length: int) -> Callable[[Item], int]:
     """Tokens of an item, roughly: a batch is drawn before anything is tokenised."""
 
     def cost(item: Item) -> int:

@@ -9,6 +9,7 @@ import traceback
 from typing import Any
 
 from kdray.serving import metrics
+from kdray.serving.advice import Advice
 from kdray.serving.batcher import FullError
 from kdray.serving.predictor import Prediction, RefusedError
 from kdray.serving.protocol import Limits, Refusal, complaint
@@ -20,9 +21,11 @@ logger = logging.getLogger("kdray")
 class Service:
     """The students of a replica, and the rules that requests to them obey. Belongs to one event loop."""
 
-    def __init__(self, roster: Roster, limits: Limits, deadline: float):
-        """`deadline`: seconds after which a request is given up."""
-        self.roster, self.limits, self.deadline = roster, limits, deadline
+    def __init__(self, roster: Roster, limits: Limits, deadline: float, advice: Advice | None = None):
+        """`deadline`: seconds after which a request is given up; `advice`: the teacher of the default student."""
+        self.roster, self.limits, self.deadline, self._advice = roster, limits, deadline, advice
+        self.thresholds: dict[str, float] = {}
+        """Confidence below which the teacher answers, by package."""
 
     async def ask(self, name: str, inputs: list[Any], parameters: dict[str, Any]) -> list[Prediction | Exception]:
         """The prediction of each input, or what is wrong with it.
@@ -33,7 +36,13 @@ class Service:
             with self.roster.using(name) as student:
                 async with asyncio.timeout(self.deadline):
                     predictions = await student.batcher.submit([(item, parameters) for item in inputs])
-                key = student.manifest["key"]
+                    key = student.manifest["key"]
+                    for prediction in predictions:
+                        _count(key, prediction)
+                    if self._advice and name == DEFAULT:
+                        self._advice.observe(inputs, predictions)
+                        predictions = await self._advice.cascade(inputs, parameters, predictions,
+                                                                 self.thresholds.get(student.uri, 0.0))
         except KeyError:
             raise self.unknown(name) from None
         except FullError:
@@ -42,9 +51,25 @@ class Service:
             raise Refusal(504, f"no answer within {self.deadline:g} s") from None
         finally:
             metrics.QUEUE.set(self.roster.waiting)
-        for prediction in predictions:
-            _count(key, prediction)
         return predictions
+
+    async def ask_teacher(self, inputs: list[Any], parameters: dict[str, Any]) -> list[Prediction | Exception]:
+        """The teacher's prediction of each input. Raises Refusal: 404 without a teacher, 503, 504."""
+        if self._advice is None:
+            raise Refusal(404, "no teacher is served: start the service with serve.teacher")
+        try:
+            async with asyncio.timeout(self.deadline):
+                return await self._advice.ask(inputs, parameters)
+        except TimeoutError:
+            raise Refusal(504, f"no answer within {self.deadline:g} s") from None
+        except Exception as error:
+            log_bug(error)
+            raise Refusal(503, "the teacher does not answer", retry=1) from None
+
+    @property
+    def has_teacher(self) -> bool:
+        """Whether a teacher is served too."""
+        return self._advice is not None
 
     async def each(self, name: str, inputs: list[Any], parameters: dict[str, Any]) -> list[dict[str, Any]]:
         """`{"answer": ...}` or `{"error": ...}` of each input: what cannot be answered fails alone.

@@ -60,7 +60,7 @@ def rerun(store: Store, cache: dict[str, Any], teacher: str | None, rows: int, s
     not the one with the cache's fingerprint.
     """
     schema = parse_schema(cache["schema"])
-    folder = _teacher(store, cache, teacher)
+    folder = cached_teacher(store, cache, teacher)
     task, corpus = TASKS[schema.task], store.manifest("corpus", cache["parents"]["corpus"]) or {}
     model = load_teacher(schema, folder, 0)
     random, differences, flipped, count, peak = np.random.default_rng(seed), [0.0], 0, 0, 1.0
@@ -80,7 +80,11 @@ def rerun(store: Store, cache: dict[str, Any], teacher: str | None, rows: int, s
     return Rerun(count, max(differences), allowed, flipped)
 
 
-def _teacher(store: Store, cache: dict[str, Any], given: str | None) -> Path:
+def cached_teacher(store: Store, cache: dict[str, Any], given: str | None = None) -> Path:
+    """Folder of the teacher that filled a cache; `given` names it where it has moved.
+
+    Raises ModelError where it is another one by now.
+    """
     key = cache.get("teacher_key")
     folder = locate(given or cache["teacher_model"]) if given or key is None else store.fetch("teachers", key)
     found = fingerprint(folder)

@@ -65,7 +65,7 @@ def main() -> None:
         plain = start_fastapi(package)
         url, end = start_kdray(package)
         try:
-            figures = {name: measure(at, single, options) for name, at in (("FastAPI", plain[1]), ("kdray", url))}
+            figures = {name: measure(f"{at}/", single, options) for name, at in (("FastAPI", plain[1]), ("kdray", url))}
             bulked = max(wrk(f"{url}/v1/predict", 1, options.seconds, bulk)["requests"] for _ in range(options.rounds))
         finally:
             plain[0].terminate()
@@ -202,8 +202,8 @@ def measure(url: str, script: Path, options: argparse.Namespace) -> dict[int, Fi
 
 def wrk(url: str, clients: int, seconds: int, script: Path) -> Figures:
     """Requests/s, and latencies in milliseconds. Raises where an answer was not 200."""
-    done = subprocess.run(["wrk", "-t1", "--timeout", "30s", f"-c{clients}", f"-d{seconds}s", "--latency", "-s", str(script), f"{url}/"
-                           if url.count("/") == 2 else url], capture_output=True, text=True, check=True)
+    load = ["-t1", f"-c{clients}", f"-d{seconds}s", "--timeout", "30s", "--latency", "-s", str(script)]
+    done = subprocess.run(["wrk", *load, url], capture_output=True, text=True, check=True)
     if "Non-2xx" in done.stdout or "Socket errors" in done.stdout:
         raise SystemExit(f"{url}: {done.stdout}")
     units = {"us": 1e-3, "ms": 1.0, "s": 1e3}

@@ -209,7 +209,7 @@ def app_around(run: Any, limits: Limits = LIMITS, deadline: float = 10.0, max_qu
     roster = Roster(Engine("onnx", 0, 1, 64, max_queue))
     manifest = {"key": "0", "task": "token-classification", "labels": [], "numbers": {}, "parents": {}}
     roster.slots = {"default": Slot(package="stand-in")}
-    roster._loaded = {"stand-in": Student(manifest, Batcher(run, lambda item: 1, 1, max_queue))}
+    roster._loaded = {"stand-in": Student("stand-in", manifest, Batcher(run, lambda item: 1, 1, max_queue))}
     service = Service(roster, limits, deadline)
     app = http_app(service)
     app.service = service
@@ -270,7 +270,7 @@ def test_a_full_queue_is_a_503_at_once_and_a_late_answer_a_504():
 def test_without_a_known_key_only_health_and_the_page_answer():
     guarded = Guard(app_around(lambda items: []), lambda: [digest("the first key"), digest("another key")])
     with TestClient(guarded) as client:
-        for path in ("/v1/model", "/metrics", "/docs", "/openapi.json", "/v2/models/default"):
+        for path in ("/v1/model", "/metrics", "/v2/models/default"):
             response = client.get(path)
             assert response.status_code == 401 and response.headers["www-authenticate"] == "Bearer"
         assert client.post("/", json={"inputs": "a"}).status_code == 401
@@ -408,8 +408,8 @@ def test_what_cannot_be_deployed_is_refused_before_anything_changes(url, films, 
 
 def replicas() -> set[int]:
     """Process ids of the service's replicas."""
-    mine = [path for path in Path("/proc").glob("[0-9]*/cmdline") if readable(path).startswith("ray::ServeReplica:kdray:")]
-    return {int(path.parent.name) for path in mine}
+    commands = {int(path.parent.name): readable(path) for path in Path("/proc").glob("[0-9]*/cmdline")}
+    return {process for process, command in commands.items() if command.startswith("ray::ServeReplica:kdray:")}
 
 
 def readable(path: Path) -> str:
