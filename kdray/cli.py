@@ -6,6 +6,7 @@ Exit status: 0 done, 1 what the user can mend, 2 wrong arguments, 130 interrupte
 import argparse
 import sys
 import textwrap
+from pathlib import Path
 from typing import Any
 
 from kdray.console import guarded
@@ -42,6 +43,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_cache(verbs)
     _add_show(verbs)
     _add_serve(verbs)
+    _add_k8s(verbs)
+    _add_bench(verbs)
     return parser
 
 
@@ -137,7 +140,79 @@ def _add_serve(verbs: Any) -> None:
     change.add_argument("--back", action="store_const", dest="change", const="back",
                         help="end the canary, or return to what answered before the last --promote")
     serve.add_argument("--name", default="default", help="which student to change (default: default)")
+    serve.add_argument("--port", type=_count, help="which service of this machine to change, where there are several")
     serve.set_defaults(act=_serve)
+
+
+def _add_bench(verbs: Any) -> None:
+    bench = verbs.add_parser(
+        "bench", help="measure a run's winner in every backend on your texts, and say which to serve with",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description=textwrap.dedent("""\
+            Measure a run's winner in every backend that this machine has, on your own texts, and say which one to
+            serve with. Run it where the service is to run, with nothing else beside it.
+
+              texts/s    64 texts at a time, sorted into batches as the service does
+              p50, p99   milliseconds that a text takes alone
+              agreement  labels that are those of PyTorch in float32
+              MB         the file that the backend reads
+
+            These are the model's and the tokenizer's times, without HTTP. Contenders take turns in each of three
+            rounds, and the best round of each counts; ratios are to what the settings lead to now. A model that is
+            slow is timed on fewer of the texts; labels are compared on all."""),
+        epilog=textwrap.dedent("""\
+            What it says to use: the backend with most texts/s of those that give PyTorch's labels at least as often as
+            today's does (two labels fewer are chance), or as --agreement says. What the settings lead to now stays
+            where no other is over 5 % faster. Float32 of PyTorch is the yardstick, not the truth: where a label
+            differs, either may be right, and the model card says what int8 costs in quality.
+
+            Such as:  kdray bench ~/kdray/runs/reviews-1a2b3c4d num_cpus=2 --texts mine.txt"""))
+    bench.add_argument("run", help="folder or URI of a run, as `kdray run` prints it")
+    bench.add_argument("overrides", nargs="*", metavar="KEY=VALUE",
+                       help="settings of `serve` to measure with, such as num_cpus=2, its threads")
+    bench.add_argument("--texts", metavar="FILE", help="your texts: one a line, or CSV, TSV, JSON lines or Parquet "
+                       "with the columns of the run's data, labels not needed (default: the run's test split)")
+    bench.add_argument("--most", type=_count, default=1000, metavar="N",
+                       help="texts to take at most, evenly spaced; 0 takes all (default 1000)")
+    bench.add_argument("--agreement", type=_share, metavar="SHARE",
+                       help="least agreement of what may be used, such as 0.99 (default: what today's backend has)")
+    bench.set_defaults(act=_bench)
+
+
+def _add_k8s(verbs: Any) -> None:
+    k8s = verbs.add_parser("k8s", help="Kubernetes manifests for KubeRay: render, check").add_subparsers(
+        required=True, metavar="COMMAND")
+    render = k8s.add_parser("render", help="print an overlay of k8s/overlays, filled in and checked",
+                            description="Print an overlay of k8s/overlays, filled in and checked, for "
+                            "kubectl apply -f -. Needs kubectl or kustomize.")
+    render.add_argument("overlay", help="a folder of k8s/overlays")
+    for name, text in (("namespace", "namespace"), ("name", "name of the job or service"), ("image", "container image"),
+                       ("run", "run to serve"), ("storage", "storage URI"), ("config", "YAML file of the run")):
+        render.add_argument(f"--{name}", help=text)
+    render.add_argument("--with", dest="components", action="append", default=[], metavar="COMPONENT",
+                        help="a folder of k8s/components to add; may be given again")
+    render.add_argument("--root", default="k8s", metavar="FOLDER", help="where the overlays are (default k8s)")
+    check = k8s.add_parser("check", help="say what is wrong with manifests",
+                           description="Say what is wrong with manifests: unknown fields, the operator's rules, ours.")
+    check.add_argument("files", nargs="+")
+    for verb, act in ((render, _render), (check, _check)):
+        verb.add_argument("--schemas", type=Path, metavar="FOLDER", help="KubeRay's OpenAPI schemas, to check against")
+        verb.set_defaults(act=act)
+
+
+def _render(options: argparse.Namespace) -> None:
+    from kdray.kubernetes.render import Values
+    from kdray.kubernetes.verbs import manifests
+
+    names = ("namespace", "name", "image", "run", "storage", "config")
+    values = Values(**{name: getattr(options, name) for name in names}, components=tuple(options.components))
+    print(manifests(options.overlay, values, options.root, options.schemas), end="")
+
+
+def _check(options: argparse.Namespace) -> None:
+    from kdray.kubernetes.verbs import check_files
+
+    print(f"{check_files(options.files, options.schemas)} documents are sound")
 
 
 def _stage(options: argparse.Namespace) -> None:
@@ -178,7 +253,13 @@ def _serve(options: argparse.Namespace) -> None:
     elif options.overrides:
         raise ConfigError(f"{options.overrides[0]}: a running service keeps its settings; start it again for that")
     else:
-        change_service(change, options.name, options.run, options.canary)
+        change_service(change, options.name, options.run, options.canary, options.port)
+
+
+def _bench(options: argparse.Namespace) -> None:
+    from kdray.stages import bench_run
+
+    bench_run(options.run, options.overrides, options.texts, options.most, options.agreement)
 
 
 if __name__ == "__main__":

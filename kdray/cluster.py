@@ -9,6 +9,7 @@ import ray
 from kdray.errors import ClusterError
 
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+os.environ.setdefault("RAY_OVERRIDE_JOB_RUNTIME_ENV", "1")  # a job may set the variables below too
 
 
 def connect() -> None:
@@ -26,18 +27,14 @@ def connect() -> None:
         raise ClusterError(f"no Ray cluster answers at RAY_ADDRESS={os.environ.get('RAY_ADDRESS')}: {error}") from error
 
 
-def join() -> None:
-    """Joins the cluster of RAY_ADDRESS, or the one that runs on this machine.
-
-    Raises ClusterError where there is none.
-    """
+def join(address: str) -> None:
+    """Joins the cluster at `address`. Raises ClusterError where none answers."""
     if ray.is_initialized():
         return
-    address = os.environ.get("RAY_ADDRESS", "auto")
     try:
         ray.init(address, logging_level=logging.ERROR, log_to_driver=False)
     except ConnectionError as error:
-        raise ClusterError(f"no Ray cluster runs here or answers at RAY_ADDRESS={address}: {error}") from error
+        raise ClusterError(f"no Ray cluster answers at {address}: {error}") from error
 
 
 def cpus_each(count: int) -> int:

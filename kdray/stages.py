@@ -52,17 +52,19 @@ def serve_run(run: str, overrides: list[str], blocking: bool) -> str:
     return deploy(packages, settings, blocking)
 
 
-def change_service(act: str, name: str, run: str | None, share: float) -> None:
-    """Promotes `run` to `name` on the running service, tries it as a canary, or goes back; prints what answers now.
+def change_service(act: str, name: str, run: str | None, share: float, port: int | None) -> None:
+    """Promotes `run` to `name` on a running service, tries it as a canary, or goes back; prints what answers now.
+
+    The service is that of the cluster RAY_ADDRESS, else the one on `port` of this machine, else its only one.
 
     Raises KdrayError, and changes nothing, where there is no such run or service or the student fails its check.
     """
     from kdray.cluster import join
-    from kdray.serving import deploy
+    from kdray.serving import deploy, whereabouts
     from kdray.serving.runs import read_run
 
     package = read_run(run)[1] if run else ""
-    join()
+    join(os.environ.get("RAY_ADDRESS") or whereabouts.find(port))
     acts = {"promote": lambda: deploy.promote(name, package), "back": lambda: deploy.back(name),
             "canary": lambda: deploy.put_canary(name, package, share)}
     slot = acts[act]()
@@ -109,3 +111,26 @@ def _tell_run(pipeline: Pipeline) -> None:
 def _short(uri: str) -> str:
     home = os.path.expanduser("~/")
     return uri.replace(home, "~/", 1) if uri.startswith(home) else uri
+
+
+def bench_run(run: str, overrides: list[str], file: str | None, most: int, floor: float | None) -> None:
+    """Prints how every backend runs the winner of `run` on the texts of `file`, null its test split, and which to use.
+
+    `most` texts at most, 0 takes all. Raises KdrayError where there is no such run, text or package.
+    """
+    from kdray.serving.choice import advise, table
+    from kdray.serving.compare import compare
+    from kdray.serving.predictor import read_package
+    from kdray.serving.roster import fetch_package
+    from kdray.serving.runs import read_run
+    from kdray.serving.texts import read_texts, split_texts, spread
+    from kdray.tasks import TASKS
+
+    config, package = read_run(run)
+    settings, folder = config.serve.changed(overrides), fetch_package(package)
+    manifest = read_package(folder)
+    task = TASKS[manifest["task"]]
+    items = read_texts(file, task, config.data.columns) if file else split_texts(package, manifest, task)
+    found = compare(folder, spread(items, most or len(items)), settings)
+    print(table(found))
+    print("\n".join(advise(found, floor)))

@@ -4,6 +4,7 @@ Knows nothing about where the documents come from.
 """
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,23 +21,28 @@ def check(documents: list[dict[str, Any]], schemas: Path | None = None) -> list[
     `schemas` has KubeRay's OpenAPI schemas, one JSON file a kind; without it, unknown fields of Ray's kinds pass.
     """
     manifests = [RayManifest(body) if RayManifest.is_one(body) else Manifest(body) for body in documents]
-    found = [problem for manifest in manifests for problem in _of_one(manifest, schemas)]
-    return [*found, *(problem for rule in fit.RULES for problem in rule(manifests))]
+    found = [problem for manifest in manifests for rule in _rules(manifest, schemas)
+             for problem in _tried(rule, manifest, str(manifest))]
+    return [*found, *(problem for rule in fit.RULES for problem in _tried(rule, manifests, "all documents"))]
 
 
 def refuse(documents: list[dict[str, Any]], schemas: Path | None = None) -> None:
     """Raises ConfigError that says everything that is wrong with the documents."""
     if problems := check(documents, schemas):
-        raise ConfigError("\n".join([f"{len(problems)} mistakes in the manifests", *map(str, problems)]))
+        raise ConfigError("\n".join([f"mistakes in the manifests: {len(problems)}", *map(str, problems)]))
 
 
-def _of_one(manifest: Manifest, schemas: Path | None) -> Iterator[Problem]:
+def _rules(manifest: Manifest, schemas: Path | None) -> list[Any]:
     if not isinstance(manifest, RayManifest):
-        yield from own_kinds(manifest)
-        for rule in policy.RULES:
-            yield from rule(manifest)
-        return
-    if schemas is not None:
-        yield from ray_kinds(manifest, schemas)
-    for ray_rule in (*operator.RULES, *policy.RULES, *policy.RAY_RULES, serve_config):
-        yield from ray_rule(manifest)
+        return [own_kinds, *policy.RULES]
+    first = [partial(ray_kinds, folder=schemas)] if schemas else []
+    return [*first, *operator.RULES, *policy.RULES, *policy.RAY_RULES, serve_config]
+
+
+def _tried(rule: Any, on: Any, name: str) -> Iterator[Problem]:
+    """What a rule finds; a field of a type that no rule expects is a problem too."""
+    try:
+        yield from rule(on)
+    except (TypeError, AttributeError, KeyError, ValueError) as error:
+        yield Problem(name, "spec", type(error).__name__, f"some field has a type that nothing takes ({error}): check "
+                      "the document against its schema")

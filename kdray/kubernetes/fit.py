@@ -54,7 +54,7 @@ def config_fits(manifests: list[Manifest]) -> Iterator[Problem]:
         try:
             config = parse(yaml.safe_load(text), manifest.name)
         except (ConfigError, yaml.YAMLError) as error:
-            yield Problem(f"ConfigMap/{manifest.name}", "data.config.yaml", text.splitlines()[0], str(error))
+            yield Problem(str(manifest), "data.config.yaml", text.splitlines()[0], str(error))
             continue
         for ray in manifests:
             if isinstance(ray, RayManifest) and ray.job:
@@ -71,7 +71,7 @@ def _reachable(manifest: Manifest, config: Config, ray: RayManifest) -> Iterator
         local = place and "://" not in place and place.startswith(("/", "~", "./", "../"))
         if local and not any(PurePosixPath(str(place)).is_relative_to(mount) for mount in mounts):
             shown = ", ".join(sorted({str(mount) for mount in mounts})) or "nothing"
-            yield Problem(f"ConfigMap/{manifest.name}", f"data.config.yaml: {name}", place, "no pod has this path "
+            yield Problem(str(manifest), f"data.config.yaml: {name}", place, "no pod has this path "
                           f"(they mount {shown}): give a URI, or a path below a mount")
 
 
@@ -86,8 +86,8 @@ def _enough(manifest: Manifest, config: Config, ray: RayManifest) -> Iterator[Pr
             continue
         room = sum(size * int(float(limit.get("nvidia.com/gpu", 0)) // each) for size, limit in sizes)
         if room < count:
-            yield Problem(f"ConfigMap/{manifest.name}", f"data.config.yaml: {name}", count, f"each needs {each:g} GPU, "
-                          f"and {ray.kind}/{ray.name} can grow to {room} such places: lower it, raise maxReplicas, or "
+            yield Problem(str(manifest), f"data.config.yaml: {name}", count, f"each needs {each:g} GPU, "
+                          f"and {ray} can grow to {room} such places: lower it, raise maxReplicas, or "
                           "render with the component gpu")
 
 

@@ -76,7 +76,7 @@ def mounts(manifest: Manifest) -> Iterator[Problem]:
     """Every mount has its volume."""
     for path, pod in _pods(manifest):
         volumes = {volume.get("name") for volume in pod.get("volumes", [])}
-        volumes |= {claim["metadata"]["name"] for claim in manifest.at("spec.volumeClaimTemplates", [])}
+        volumes |= {claim.get("metadata", {}).get("name") for claim in manifest.at("spec.volumeClaimTemplates", [])}
         for place, container in enumerate(pod.get("containers", [])):
             for number, mount in enumerate(container.get("volumeMounts", [])):
                 if mount.get("name") not in volumes:
@@ -157,7 +157,7 @@ def secret_values(manifest: Manifest) -> Iterator[Problem]:
     if manifest.kind == "Secret":
         for key, value in manifest.at("stringData", {}).items():
             if RANDOM in str(value) or len(str(value)) < 16:
-                yield Problem(f"Secret/{manifest.name}", f"stringData.{key}", "(hidden)", "anybody could guess it: "
+                yield Problem(str(manifest), f"stringData.{key}", "(hidden)", "anybody could guess it: "
                               "render the overlay with `kdray k8s render`, or put 16 characters or more there")
 
 

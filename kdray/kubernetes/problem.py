@@ -29,6 +29,9 @@ class Manifest:
         self.kind = str(body.get("kind"))
         self.name = str((body.get("metadata") or {}).get("name"))
 
+    def __str__(self) -> str:
+        return f"{self.kind}/{self.name}"
+
     @property
     def job(self) -> str | None:
         """Path of the specification of its job; None where it has none."""
@@ -50,7 +53,7 @@ class Manifest:
 
     def problem(self, path: str, remedy: str) -> Problem:
         """The Problem of what is at `path`."""
-        return Problem(f"{self.kind}/{self.name}", path, self.at(path), remedy)
+        return Problem(str(self), path, self.at(path), remedy)
 
 
 class RayManifest(Manifest):

@@ -49,7 +49,7 @@ class _Config:
         self._manifest, self._config = manifest, config
 
     def problem(self, path: str, value: Any, remedy: str) -> Problem:
-        return Problem(f"{self._manifest.kind}/{self._manifest.name}", f"{_FIELD}: {path}", value, remedy)
+        return Problem(str(self._manifest), f"{_FIELD}: {path}", value, remedy)
 
     def unknown(self, model: type[BaseModel], tree: Any, path: str) -> Iterator[Problem]:
         """Keys that the model does not have, at any depth."""

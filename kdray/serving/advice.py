@@ -87,7 +87,8 @@ def choose_threshold(confidence: np.ndarray, student: np.ndarray, teacher: np.nd
     """
     order = np.argsort(confidence, kind="stable")
     gained = np.concatenate([[0], np.cumsum(teacher[order].astype(int) - student[order].astype(int))])
-    enough = np.flatnonzero(student.sum() + gained >= quality * teacher.sum())
+    apart = np.concatenate([[True], np.diff(confidence[order]) > 0, [True]])[:len(gained)]
+    enough = np.flatnonzero(apart & (student.sum() + gained >= quality * teacher.sum()))
     asked = int(enough[0]) if len(enough) else len(order)
     return float(np.nextafter(confidence[order[asked - 1]], 2)) if asked else 0.0
 

@@ -125,7 +125,8 @@ class _Routes:
         manifest = self.service.manifest(name)
         known: dict[str, Any] = {part: manifest.get(part) or {} for part in ("numbers", "parents", "lineage", "checks")}
         return _json({"name": name, **{part: manifest[part] for part in ("key", "task", "labels")}, **known,
-                      "students": list(self.service.roster.slots), "teacher": self.service.has_teacher and name == DEFAULT})
+                      "students": list(self.service.roster.slots),
+                      "teacher": self.service.has_teacher and name == DEFAULT})
 
     async def health(self, _: Request) -> Response:
         """Whether a student is there."""

@@ -80,8 +80,8 @@ def _openvino_model(file: Path, threads: int) -> Model:
     try:
         import openvino
     except ImportError as error:
-        raise ModelError("this backend needs OpenVINO, which is not installed: pip install openvino, or choose another "
-                         "`serve.backend`") from error
+        raise ModelError("this backend needs OpenVINO, which is not installed: pip install -e '.[openvino]', or choose "
+                         "another `serve.backend`") from error
     settings: dict[str, Any] = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY"}
     request = openvino.Core().compile_model(str(file), "CPU", settings).create_infer_request()
     names = [argument.any_name for argument in request.model_inputs]

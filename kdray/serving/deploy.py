@@ -6,6 +6,7 @@ models or HTTP.
 
 import ipaddress
 import logging
+import os
 import signal
 import socket
 import tempfile
@@ -23,6 +24,7 @@ import kdray
 from kdray.cluster import check_resources
 from kdray.config import ServeConfig, changed
 from kdray.errors import ClusterError, ConfigError, ModelError
+from kdray.serving import whereabouts
 from kdray.serving.backends import resolve_backend
 from kdray.serving.endpoint import Endpoint, scale
 from kdray.serving.guard import read_keys
@@ -127,6 +129,7 @@ def deploy(packages: dict[str, str], settings: ServeConfig, blocking: bool) -> s
                 threading.Event().wait()
         finally:
             take_down()
+            whereabouts.forget(int(url.rpartition(":")[2]))
     return url
 
 
@@ -226,6 +229,8 @@ def _start(students: dict[str, Slot], settings: ServeConfig, keys: list[str]) ->
             raise ClusterError(f"Ray Serve did not start {packages}: {error} The log of the replica, logs/serve in "
                                "Ray's session folder, says why") from error
         raise
+    if not os.environ.get("RAY_ADDRESS"):
+        whereabouts.note(settings.port, ray.get_runtime_context().gcs_address)
     return _url(settings.host, settings.port)
 
 

@@ -25,7 +25,9 @@ from kdray.storage import artefact
 logger = logging.getLogger("kdray")
 
 DEFAULT = "default"
-_CHARACTERS_PER_TOKEN = 3
+_CHARACTERS_PER_TOKEN = 4
+_BATCHES = 2
+"""Batches of the model that are drawn from the queue together: sorted by length, they hold less padding."""
 
 
 class Slot(BaseModel):
@@ -128,7 +130,8 @@ class Roster:
         loop = asyncio.get_running_loop()
         manifest, predictor = await loop.run_in_executor(self._loader, load_checked, uri, self._engine)
         self._loaded[uri] = Student(uri, manifest, Batcher(
-            predictor.predict, tokens_of(manifest["max_length"]), self._engine.batch_tokens, self._engine.max_queue,
+            predictor.predict, tokens_of(manifest["max_length"]), _BATCHES * self._engine.batch_tokens,
+            self._engine.max_queue,
             self._saw))
 
     def _retire(self, kept: set[str | None]) -> None:

@@ -14,13 +14,10 @@ K8S = ROOT / "k8s"
 OVERLAYS = sorted(path.parent.name for path in K8S.glob("overlays/*/kustomization.yaml"))
 SERVES = {"serve", "service", "incremental-upgrade", "gcs-fault-tolerance"}
 RUN = "/storage/runs/quickstart-0"
+KUSTOMIZE = shutil.which("kubectl") or shutil.which("kustomize")
+needs_kustomize = pytest.mark.skipif(
+    KUSTOMIZE is None, reason="neither kubectl nor kustomize is on PATH, and one of them renders the manifests")
 SCHEMAS = ROOT.parent / "shared" / "kuberay-1.7.0"
-
-
-@pytest.fixture(scope="session", autouse=True)
-def kustomize() -> None:
-    if not (shutil.which("kubectl") or shutil.which("kustomize")):
-        pytest.skip("neither kubectl nor kustomize is on PATH, and one of them renders the manifests")
 
 
 @pytest.fixture(scope="session")

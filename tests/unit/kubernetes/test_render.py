@@ -9,7 +9,18 @@ import yaml
 from kdray.config import parse
 from kdray.errors import ConfigError
 from kdray.kubernetes.render import Values, as_yaml, render
-from tests.unit.kubernetes.conftest import K8S, OVERLAYS, ROOT, RUN, SERVES, of_kind, rendered
+from tests.unit.kubernetes.conftest import (
+    K8S,
+    OVERLAYS,
+    ROOT,
+    RUN,
+    SERVES,
+    needs_kustomize,
+    of_kind,
+    rendered,
+)
+
+pytestmark = needs_kustomize
 
 RAY = ("RayJob", "RayService", "RayCronJob")
 STAGES = {"cpu": "pipeline", **{stage: stage for stage in ("teacher", "cache", "distill", "tune", "evaluate", "serve")}}
@@ -64,7 +75,8 @@ def test_the_run_is_in_the_serve_config_and_in_the_entrypoint() -> None:
     service = of_kind(rendered("service"), "RayService")["spec"]
     application = yaml.safe_load(service["serveConfigV2"])["applications"][0]
     assert application["args"]["run"] == RUN and application["route_prefix"] is None
-    assert of_kind(rendered("serve"), "RayJob")["spec"]["entrypoint"] == f"python jobs/serve.py {RUN} host=0.0.0.0 port=8000"
+    entrypoint = of_kind(rendered("serve"), "RayJob")["spec"]["entrypoint"]
+    assert entrypoint == f"python jobs/serve.py {RUN} host=0.0.0.0 port=8000"
     strange = render("serve", Values(run="s3://bucket/my runs/x"), K8S)
     assert "'s3://bucket/my runs/x'" in of_kind(strange, "RayJob")["spec"]["entrypoint"]
 
