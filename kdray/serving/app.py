@@ -163,7 +163,7 @@ class _Routes:
         for index, text in enumerate(asked.texts):
             if problem := protocol.complaint(text, limits):
                 raise Refusal(problem[0], f"{protocol.place(True, index)}: {problem[1]}")
-        found = protocol.answered(await self.service.ask(name, list(asked.texts), {}), many=True)
+        found = protocol.answered(await self.service.ask(name, list(asked.texts), asked.parameters), many=True)
         return _json(openinference.infer_response(asked, name, manifest["key"], [one.answer for one in found],
                                                   _scored(manifest)))
 

@@ -17,6 +17,8 @@ from kdray.serving.protocol import Refusal, parse
 
 HEADER = "inference-header-content-length"
 _TEXT = "text"
+_NOT_OURS = {"binary_data_output", "sequence_id", "sequence_start", "sequence_end", "priority", "timeout"}
+"""Parameters of the protocol's extensions; answers are JSON whatever they say."""
 
 
 class Tensor(BaseModel):
@@ -45,6 +47,8 @@ class Asked:
     texts: list[str]
     id: str | None
     outputs: list[str] | None
+    parameters: dict[str, Any]
+    """The task's, as in the Hugging Face protocol."""
 
 
 def parse_infer(body: bytes, header_length: str | None) -> Asked:
@@ -59,7 +63,8 @@ def parse_infer(body: bytes, header_length: str | None) -> Asked:
         raise Refusal(422, f"inputs: there must be one tensor, named {_TEXT!r}")
     texts = _texts(asked.inputs[0], body[length:])
     names = [str(output.get("name")) for output in asked.outputs] if asked.outputs is not None else None
-    return Asked(texts, asked.id, names)
+    parameters = {name: value for name, value in asked.parameters.items() if name not in _NOT_OURS}
+    return Asked(texts, asked.id, names, parameters)
 
 
 def infer_response(asked: Asked, name: str, version: str, answers: list[Answer], scored: bool) -> dict[str, Any]:

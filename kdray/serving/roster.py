@@ -16,7 +16,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from kdray.errors import KdrayError
+from kdray.errors import KdrayError, ModelError
 from kdray.serving.batcher import Batcher
 from kdray.serving.parity import check_parity
 from kdray.serving.predictor import Item, Prediction, Predictor, load_predictor, read_package
@@ -144,8 +144,15 @@ class Roster:
 def load_checked(uri: str, engine: Engine) -> tuple[dict[str, Any], Predictor]:
     """Manifest and predictor of the package at `uri`, warm. Raises KdrayError where it fails its own parity sample."""
     folder = fetch_package(uri)
-    predictor = load_predictor(folder, engine.backend, engine.num_gpus, engine.threads, engine.batch_tokens)
-    check_parity(folder, predictor)
+    try:
+        predictor = load_predictor(folder, engine.backend, engine.num_gpus, engine.threads, engine.batch_tokens)
+        check_parity(folder, predictor)
+    except KdrayError:
+        raise
+    except Exception as error:
+        said = str(error).strip().partition("\n")[0]
+        raise ModelError(f"{uri} cannot be run with backend {engine.backend}: {said}. Export it again, or choose "
+                         "another `serve.backend`") from error
     return read_package(folder), predictor
 
 

@@ -50,6 +50,20 @@ def cluster() -> Iterator[None]:
     ray.shutdown()
 
 
+@pytest.fixture
+def kdray_here(cluster: None, capsys: pytest.CaptureFixture[str]) -> Command:
+    """Runs a `kdray` command in this process, on its cluster, and returns what it printed: no interpreter to start."""
+    from kdray.cli import main
+
+    def run(*arguments: str) -> subprocess.CompletedProcess:
+        with pytest.raises(SystemExit) as ended:
+            main(list(arguments))
+        printed = capsys.readouterr()
+        return subprocess.CompletedProcess(arguments, int(ended.value.code or 0), printed.out, printed.err)
+
+    return run
+
+
 @pytest.fixture(scope="session")
 def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """600 labelled sentences as JSON lines."""

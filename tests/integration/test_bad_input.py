@@ -96,11 +96,11 @@ CASES: dict[str, tuple[Change, list[str]]] = {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_refused_with_a_reason(kdray: Command, tmp_path: Path, rows: Path, teacher: Path, name: str) -> None:
+def test_refused_with_a_reason(kdray_here: Command, tmp_path: Path, rows: Path, teacher: Path, name: str) -> None:
     change, words = CASES[name]
     config = small_config(tmp_path / "store", rows, teacher)
     change(config, tmp_path, teacher)
-    done = kdray("cache", "fill", str(write_config(tmp_path / "c.yaml", config)))
+    done = kdray_here("cache", "fill", str(write_config(tmp_path / "c.yaml", config)))
     assert done.returncode == 1, done.stderr
     message = done.stderr.splitlines()[-1]
     assert message.startswith("kdray: ") and "Traceback" not in done.stderr
@@ -110,23 +110,23 @@ def test_refused_with_a_reason(kdray: Command, tmp_path: Path, rows: Path, teach
     assert not (tmp_path / "store" / "caches").exists()
 
 
-def test_manifest_of_another_version_is_refused(kdray: Command, tmp_path: Path, rows: Path, teacher: Path) -> None:
+def test_manifest_of_another_version_is_refused(kdray_here: Command, tmp_path: Path, rows: Path, teacher: Path) -> None:
     config = write_config(tmp_path / "c.yaml", small_config(tmp_path / "store", rows, teacher))
-    assert kdray("cache", "fill", str(config)).returncode == 0
+    assert kdray_here("cache", "fill", str(config)).returncode == 0
     (manifest,) = (tmp_path / "store" / "corpus").glob("*/manifest.json")
     manifest.write_text(manifest.read_text().replace('"version": 2', '"version": 99'))
-    done = kdray("cache", "fill", str(config))
+    done = kdray_here("cache", "fill", str(config))
     assert done.returncode == 1 and "manifest version 99, this kdray reads 2" in done.stderr
 
 
-def test_corrupt_shard_is_found_when_it_is_read(kdray: Command, tmp_path: Path, rows: Path, teacher: Path) -> None:
+def test_corrupt_shard_is_found_when_it_is_read(kdray_here: Command, tmp_path: Path, rows: Path, teacher: Path) -> None:
     config = write_config(tmp_path / "c.yaml", small_config(tmp_path / "store", rows, teacher))
-    assert kdray("cache", "fill", str(config)).returncode == 0
+    assert kdray_here("cache", "fill", str(config)).returncode == 0
     for shard in (tmp_path / "store" / "shards").rglob("*.arrow"):
         data = bytearray(shard.read_bytes())
         data[len(data) // 2] ^= 1
         shard.write_bytes(data)
-    done = kdray("distill", str(config))
+    done = kdray_here("distill", str(config))
     assert done.returncode == 1 and "is corrupt" in done.stderr and "run again" in done.stderr
 
 

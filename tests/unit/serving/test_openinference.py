@@ -42,14 +42,14 @@ def refusal(*arguments: Any) -> str:
 @pytest.mark.parametrize("shape", [[2], [2, 1]])
 def test_strings_in_json_are_the_texts(shape):
     asked = parse_infer(body(tensor(shape=shape), id="7", outputs=[{"name": "label"}]), None)
-    assert asked == Asked(["fine", "so-so"], "7", ["label"])
+    assert asked == Asked(["fine", "so-so"], "7", ["label"], {})
 
 
 @pytest.mark.parametrize("shape", [[3], [3, 1]])
 def test_binary_data_after_the_json_are_the_texts(shape):
     texts = ["fine", "Grüße, 日本 🦊", "a\0b"]
     data, length = binary(packed(*(text.encode() for text in texts)), shape)
-    assert parse_infer(data, length) == Asked(texts, None, None)
+    assert parse_infer(data, length) == Asked(texts, None, None, {})
 
 
 def test_a_header_that_spans_the_body_is_a_request_without_binary_data():
@@ -110,7 +110,7 @@ def test_binary_data_that_does_not_hold_the_texts_is_refused(tail, words):
 
 
 def test_all_outputs_come_with_the_answer_as_json():
-    response = infer_response(Asked(["a", "b"], "7", None), "films", "abc", ANSWERS, scored=True)
+    response = infer_response(Asked(["a", "b"], "7", None, {}), "films", "abc", ANSWERS, scored=True)
     assert (response["model_name"], response["model_version"], response["id"]) == ("films", "abc", "7")
     answer, label, score = response["outputs"]
     assert [json.loads(one) for one in answer["data"]] == ANSWERS
@@ -119,7 +119,7 @@ def test_all_outputs_come_with_the_answer_as_json():
 
 
 def test_only_the_wanted_outputs_come_in_the_order_wanted():
-    response = infer_response(Asked(["a"], None, ["score", "label"]), "films", "abc", ANSWERS[:1], scored=True)
+    response = infer_response(Asked(["a"], None, ["score", "label"], {}), "films", "abc", ANSWERS[:1], scored=True)
     assert [output["name"] for output in response["outputs"]] == ["score", "label"]
     assert "id" not in response
 
@@ -127,14 +127,14 @@ def test_only_the_wanted_outputs_come_in_the_order_wanted():
 @pytest.mark.parametrize("scored, name", [(True, "logits"), (False, "label"), (True, "None")])
 def test_an_output_that_does_not_exist_is_refused(scored, name):
     with pytest.raises(Refusal, match=f"there is no '{name}', only answer") as caught:
-        infer_response(Asked(["a"], None, [name]), "films", "abc", ANSWERS[:1], scored)
+        infer_response(Asked(["a"], None, [name], {}), "films", "abc", ANSWERS[:1], scored)
     assert caught.value.status == 422
 
 
 @pytest.mark.parametrize("scored, names", [(True, ["answer", "label", "score"]), (False, ["answer"])])
 def test_metadata_names_the_outputs_that_a_response_has(scored, names):
     told = metadata("films", "abc", scored)
-    response = infer_response(Asked(["a", "b"], None, None), "films", "abc", ANSWERS, scored)
+    response = infer_response(Asked(["a", "b"], None, None, {}), "films", "abc", ANSWERS, scored)
     assert [output["name"] for output in told["outputs"]] == names
     assert [output["name"] for output in response["outputs"]] == names
     assert told["inputs"] == [{"name": "text", "datatype": "BYTES", "shape": [-1]}]
