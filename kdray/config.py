@@ -256,7 +256,7 @@ class ServeConfig(Settings):
     num_cpus: float = Field(1, ge=0, description="CPUs a replica")
     num_gpus: float = Field(0, ge=0, description="GPUs a replica")
     batch_tokens: int = Field(1024, ge=16, description="Padded tokens a batch at most")
-    max_queue: int = Field(256, ge=1, description="Inputs that may wait at a replica; beyond, requests get a 503")
+    max_queue: int = Field(128, ge=1, description="Inputs that may wait at a replica; beyond, requests get a 503")
     deadline: float = Field(10.0, gt=0, description="Seconds after which a request gets a 504")
     max_body: int = Field(2**20, ge=1024, description="Bytes of a request's body at most")
     max_texts: int = Field(128, ge=1, description="Inputs of a request at most")

@@ -50,6 +50,11 @@ class Batcher(Generic[T, R]):
         """Items in the queue."""
         return len(self._queue)
 
+    @property
+    def full(self) -> bool:
+        """Whether not one more item may wait."""
+        return len(self._queue) >= self._max_queue
+
     async def submit(self, items: list[T]) -> list[R | Exception]:
         """The answer or exception of each item. Raises FullError at once where they do not all fit the queue.
 

@@ -8,7 +8,9 @@ import asyncio
 import logging
 import os
 import socket
+import sys
 import threading
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,8 @@ logger = logging.getLogger("kdray")
 
 _METRICS = "PROMETHEUS_MULTIPROC_DIR"
 _BACKLOG = 2048
+_SWITCH_SECONDS = 0.0005
+"""How long the HTTP thread may keep the interpreter from the model's thread, which asks for it many times a batch."""
 _DRAIN_SECONDS = 20
 
 
@@ -37,6 +41,7 @@ class Endpoint:
         self._settings = ServeConfig.model_validate(settings)
         self._keys = read_keys(None) if os.environ.get(VARIABLE) else []
         self._given: list[str] = []
+        sys.setswitchinterval(_SWITCH_SECONDS)
         self._loop = uvloop.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="http", daemon=True)
         self._thread.start()
@@ -87,6 +92,7 @@ class Endpoint:
         from kdray.serving.advice import Advice
         from kdray.serving.app import http_app
         from kdray.serving.service import Service
+        from kdray.serving.turnstile import Turnstile
 
         settings = self._settings
         limits = Limits(settings.max_body, settings.max_texts, settings.max_bulk, settings.max_characters)
@@ -95,8 +101,9 @@ class Endpoint:
             advice = Advice(self._teacher.predict.remote, self._teacher.compare.remote, settings.teacher.shadow)
         self._service = Service(self.roster, limits, settings.deadline, advice)
         app = Guard(http_app(self._service), lambda: self._given + self._keys)
+        protocol: Any = partial(Turnstile, full=lambda: self.roster.full)
         server = uvicorn.Server(uvicorn.Config(
-            app, http="httptools", lifespan="off", log_level="warning", access_log=False, server_header=False,
+            app, http=protocol, lifespan="off", log_level="warning", access_log=False, server_header=False,
             timeout_graceful_shutdown=_DRAIN_SECONDS, backlog=_BACKLOG))
         listener = listen(settings.host, settings.port)
         self._serving = asyncio.run_coroutine_threadsafe(server.serve(sockets=[listener]), self._loop)

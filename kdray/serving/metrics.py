@@ -17,6 +17,7 @@ REQUESTS = Histogram("kdray_request_seconds", "Time from a request's first byte 
 BATCHES = Histogram("kdray_batch_size", "Inputs that a student answered together",
                     buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256, 512))
 QUEUE = Gauge("kdray_queue_inputs", "Inputs that wait for a student", multiprocess_mode="livesum")
+REFUSED = Counter("kdray_refused_requests", "Requests that found the queue full, not among those above")
 LABELS = Counter("kdray_labels", "Labels that a student gave", ["student", "label"])
 CONFIDENCE = Histogram("kdray_confidence", "Probability of a student's least sure label in an input", ["student"],
                        buckets=(.5, .6, .7, .8, .9, .95, .98, .99, .999, 1))

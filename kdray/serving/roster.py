@@ -117,6 +117,11 @@ class Roster:
         """Items in all queues."""
         return sum(student.batcher.waiting for student in self._loaded.values())
 
+    @property
+    def full(self) -> bool:
+        """Whether no student has room for another input."""
+        return all(student.batcher.full for student in self._loaded.values())
+
     async def close(self) -> None:
         """Answers what waits, and ends."""
         for student in self._loaded.values():

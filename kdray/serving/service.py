@@ -14,6 +14,7 @@ from kdray.serving.batcher import FullError
 from kdray.serving.predictor import Prediction, RefusedError
 from kdray.serving.protocol import Limits, Refusal, complaint
 from kdray.serving.roster import DEFAULT, Roster
+from kdray.serving.turnstile import MESSAGE
 
 logger = logging.getLogger("kdray")
 
@@ -46,7 +47,7 @@ class Service:
         except KeyError:
             raise self.unknown(name) from None
         except FullError:
-            raise Refusal(503, "the queue is full", retry=1) from None
+            raise Refusal(503, MESSAGE, retry=1) from None
         except TimeoutError:
             raise Refusal(504, f"no answer within {self.deadline:g} s") from None
         finally:
