@@ -37,7 +37,7 @@ LAST = 15.0
 
 def main() -> None:
     """Capacity, then the overload."""
-    options = arguments(__doc__, seconds=60.0)
+    options = arguments(__doc__, "seconds", seconds=60.0)
     with service(options) as (url, bodies):
         ready = Load(url, bodies, clients=CLIENTS, seconds=options.warm).run()
         at_capacity = ready.told("capacity, 128 clients")
@@ -53,8 +53,8 @@ def main() -> None:
         raise SystemExit("there were answers that are neither 200 nor 503")
 
 
-def arguments(doc: str | None, **defaults: float) -> argparse.Namespace:
-    """The options that the benches of load share, and those in `defaults`."""
+def arguments(doc: str | None, length: str, **defaults: float) -> argparse.Namespace:
+    """The options that the benches of load share; `length` names the one that says how long."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default="../shared/data/sst2/test.csv")
     parser.add_argument("--teacher", default="../shared/models/sst2-teacher")
@@ -63,8 +63,7 @@ def arguments(doc: str | None, **defaults: float) -> argparse.Namespace:
     parser.add_argument("--connections", type=int, default=512, help="connections of the generator")
     parser.add_argument("--set", action="append", default=[], help="a setting of serve, such as max_queue=64")
     parser.add_argument("--generate", help=argparse.SUPPRESS)
-    for name in defaults.keys() - {"times"}:
-        parser.add_argument(f"--{name}", type=float)
+    parser.add_argument(f"--{length}", type=float)
     parser.set_defaults(**defaults)
     options = parser.parse_args()
     if options.generate:

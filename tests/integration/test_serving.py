@@ -356,11 +356,12 @@ def test_a_canary_answers_its_share_until_it_is_taken_back(url, other):
 
 
 class Load(threading.Thread):
-    """Four clients that keep asking, and what went wrong."""
+    """Four clients that keep asking on new connections, and ask again where one breaks; and what went wrong."""
 
     def __init__(self, url: str):
         super().__init__()
-        self.url, self.stop, self.counts, self.wrong = url, threading.Event(), [0] * 4, []
+        self.url, self.stop, self.counts = url, threading.Event(), [0] * 4
+        self.broken, self.wrong = [], []
 
     def run(self) -> None:
         with ThreadPoolExecutor(4) as pool:
@@ -371,7 +372,8 @@ class Load(threading.Thread):
             try:
                 status, answer = post(self.url, {"inputs": f"film {self.counts[place]}"})
             except OSError as error:
-                status, answer = 0, repr(error)
+                self.broken.append(repr(error))
+                continue
             if status != 200:
                 self.wrong.append((status, answer))
             self.counts[place] += 1
@@ -389,7 +391,7 @@ def test_no_request_fails_while_students_are_promoted(url, films, other):
     with Load(url) as load:
         for package in (other, films):
             service.promote("default", str(package))
-    assert load.wrong == [] and min(load.counts) > 10
+    assert load.wrong == load.broken == [] and min(load.counts) > 10
 
 
 def test_what_cannot_be_deployed_is_refused_before_anything_changes(url, films, tmp_path, monkeypatch):
@@ -407,9 +409,11 @@ def test_what_cannot_be_deployed_is_refused_before_anything_changes(url, films, 
 
 
 def replicas() -> set[int]:
-    """Process ids of the service's replicas."""
-    commands = {int(path.parent.name): readable(path) for path in Path("/proc").glob("[0-9]*/cmdline")}
-    return {process for process, command in commands.items() if command.startswith("ray::ServeReplica:kdray:")}
+    """Process ids of this service's replicas."""
+    mine = service.running()["metrics"]
+    folders = [path.parent for path in Path("/proc").glob("[0-9]*/cmdline")
+               if readable(path).startswith("ray::ServeReplica:kdray:")]
+    return {int(folder.name) for folder in folders if mine in readable(folder / "environ")}
 
 
 def readable(path: Path) -> str:
@@ -419,7 +423,7 @@ def readable(path: Path) -> str:
         return ""
 
 
-def test_a_replica_killed_under_load_costs_at_most_its_requests_in_flight_and_is_replaced(url):
+def test_a_replica_killed_under_load_costs_what_it_had_in_hand_which_is_asked_again_and_is_replaced(url):
     before = replicas()
     assert len(before) == 2
     with Load(url) as load:
@@ -429,7 +433,7 @@ def test_a_replica_killed_under_load_costs_at_most_its_requests_in_flight_and_is
         while len(replicas() - {min(before)}) < 2 and time.monotonic() < ends:
             time.sleep(0.2)
     assert len(replicas()) == 2
-    assert len(load.wrong) <= 4 and all(status == 0 for status, _ in load.wrong)
+    assert load.wrong == [] and len(load.broken) <= 3 * len(load.counts)  # those that met it while it died, too
 
 
 BLOCKING = """
