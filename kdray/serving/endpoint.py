@@ -30,6 +30,7 @@ _BACKLOG = 2048
 _SWITCH_SECONDS = 0.0005
 """How long the HTTP thread may keep the interpreter from the model's thread, which asks for it many times a batch."""
 _DRAIN_SECONDS = 20
+_PATIENCE_SECONDS = 30.0
 
 
 class Endpoint:
@@ -101,7 +102,7 @@ class Endpoint:
             advice = Advice(self._teacher.predict.remote, self._teacher.compare.remote, settings.teacher.shadow)
         self._service = Service(self.roster, limits, settings.deadline, advice)
         app = Guard(http_app(self._service), lambda: self._given + self._keys)
-        protocol: Any = partial(Turnstile, full=lambda: self.roster.full)
+        protocol: Any = partial(Turnstile, full=lambda: self.roster.full, patience=_PATIENCE_SECONDS)
         server = uvicorn.Server(uvicorn.Config(
             app, http=protocol, lifespan="off", log_level="warning", access_log=False, server_header=False,
             timeout_graceful_shutdown=_DRAIN_SECONDS, backlog=_BACKLOG))

@@ -6,6 +6,7 @@ JSON and, for classification, the best label and its score.
 """
 
 import json
+import re
 import struct
 from dataclasses import dataclass
 from typing import Any
@@ -55,7 +56,7 @@ def parse_infer(body: bytes, header_length: str | None) -> Asked:
     """The request in `body`, whose JSON is `header_length` bytes where binary data follows. Raises Refusal (422)."""
     length = len(body)
     if header_length is not None:
-        if not header_length.isdecimal() or int(header_length) > len(body):
+        if not re.fullmatch("[0-9]{1,18}", header_length) or int(header_length) > len(body):
             raise Refusal(422, f"{HEADER}: {header_length[:20]!r} is not a length within the body")
         length = int(header_length)
     asked: InferRequest = parse(InferRequest, body[:length], "application/json")
