@@ -225,7 +225,9 @@ async def _lines(windows: AsyncIterator[list[dict[str, Any]]]) -> AsyncIterator[
 
 
 async def _http_error(_: Request, error: Any) -> Response:
-    return _problem(error.status_code, str(error.detail))
+    response = _problem(error.status_code, str(error.detail))
+    response.headers.update(error.headers or {})
+    return response
 
 
 def _problem(status: int, message: str) -> Response:

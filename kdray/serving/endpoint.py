@@ -104,7 +104,7 @@ class Endpoint:
         app = Guard(http_app(self._service), lambda: self._given + self._keys)
         protocol: Any = partial(Turnstile, full=lambda: self.roster.full, patience=_PATIENCE_SECONDS)
         server = uvicorn.Server(uvicorn.Config(
-            app, http=protocol, lifespan="off", log_level="warning", access_log=False, server_header=False,
+            app, http=protocol, ws="none", lifespan="off", log_level="error", access_log=False, server_header=False,
             timeout_graceful_shutdown=_DRAIN_SECONDS, backlog=_BACKLOG))
         listener = listen(settings.host, settings.port)
         self._serving = asyncio.run_coroutine_threadsafe(server.serve(sockets=[listener]), self._loop)

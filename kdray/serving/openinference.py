@@ -26,7 +26,7 @@ class Tensor(BaseModel):
     """An input tensor."""
 
     name: str
-    shape: list[int] = Field(description="[n] or [n, 1]")
+    shape: list[int] = Field(fail_fast=True, description="[n] or [n, 1]")
     datatype: str = Field(description="BYTES")
     data: list[Any] | None = Field(None, description="n strings; null where they follow the JSON as binary data")
     parameters: dict[str, Any] = {}
@@ -36,8 +36,9 @@ class InferRequest(BaseModel):
     """The JSON of an inference request."""
 
     id: str | None = None
-    inputs: list[Tensor]
-    outputs: list[dict[str, Any]] | None = Field(None, description="Names of the outputs wanted; null takes all")
+    inputs: list[Tensor] = Field(fail_fast=True)
+    outputs: list[dict[str, Any]] | None = Field(None, fail_fast=True,
+                                                 description="Names of the outputs wanted; null takes all")
     parameters: dict[str, Any] = {}
 
 
@@ -80,7 +81,7 @@ def infer_response(asked: Asked, name: str, version: str, answers: list[Answer],
         outputs["score"] = _output("score", "FP32", [count], [answer[0]["score"] for answer in answers])
     for unknown in set(asked.outputs or ()) - outputs.keys():
         raise Refusal(422, f"outputs: there is no {unknown[:50]!r}, only {', '.join(outputs)}")
-    wanted = asked.outputs or list(outputs)
+    wanted = dict.fromkeys(asked.outputs or outputs)
     response: dict[str, Any] = {"model_name": name, "model_version": version, "outputs": [outputs[n] for n in wanted]}
     return {**response, "id": asked.id} if asked.id is not None else response
 

@@ -20,6 +20,8 @@ _EXAMPLES: list[Any] = [
     {"inputs": {"text": "A man plays the guitar.", "text_pair": "Somebody makes music."}},
     {"inputs": "Ada Lovelace lived in London.", "parameters": {"aggregation_strategy": "simple"}},
 ]
+_COMPLAINTS = 8
+"""Mistakes of a body that are told; a body may hold a hundred thousand."""
 _PARAMETERS: Any = Field({}, description="text-classification: top_k, function_to_apply; token-classification: "
                     "aggregation_strategy, ignore_labels")
 
@@ -74,7 +76,8 @@ def parse(model: type[BaseModel], body: bytes, content_type: str) -> Any:
     try:
         return model.model_validate_json(body)
     except ValidationError as error:
-        raise Refusal(422, "; ".join(_complaint(model, item) for item in error.errors(include_input=False))) from None
+        complaints = [_complaint(model, item) for item in error.errors(include_input=False)[:_COMPLAINTS]]
+        raise Refusal(422, "; ".join(complaints)) from None
 
 
 def parse_inference(body: bytes, content_type: str, limits: Limits) -> tuple[list[Any], dict[str, Any], bool]:
