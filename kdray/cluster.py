@@ -3,6 +3,7 @@
 import logging
 import os
 import warnings
+from typing import Any
 
 import ray
 
@@ -14,27 +15,21 @@ os.environ.setdefault("RAY_OVERRIDE_JOB_RUNTIME_ENV", "1")  # a job may set the 
 
 def connect() -> None:
     """Joins the cluster of RAY_ADDRESS, as a submitted job finds it, or starts Ray on this machine."""
+    address = os.environ.get("RAY_ADDRESS")
+    join(address or "local", include_dashboard=None if address else False,
+         runtime_env={"env_vars": {"HF_HUB_OFFLINE": os.environ.get("HF_HUB_OFFLINE", "0"),
+                                   "TOKENIZERS_PARALLELISM": "false"}})
+
+
+def join(address: str, **options: Any) -> None:
+    """Joins the cluster at `address` with options of ray.init. Raises ClusterError where none answers."""
     if ray.is_initialized():
         return
     warnings.filterwarnings("ignore", category=FutureWarning, module="ray")
     try:
-        address = os.environ.get("RAY_ADDRESS")
-        ray.init(address or "local", logging_level=logging.ERROR, log_to_driver=False,
-                 include_dashboard=None if address else False,
-                 runtime_env={"env_vars": {"HF_HUB_OFFLINE": os.environ.get("HF_HUB_OFFLINE", "0"),
-                                           "TOKENIZERS_PARALLELISM": "false"}})
+        ray.init(address, logging_level=logging.ERROR, log_to_driver=False, **options)
     except ConnectionError as error:
-        raise ClusterError(f"no Ray cluster answers at RAY_ADDRESS={os.environ.get('RAY_ADDRESS')}: {error}") from error
-
-
-def join(address: str) -> None:
-    """Joins the cluster at `address`. Raises ClusterError where none answers."""
-    if ray.is_initialized():
-        return
-    try:
-        ray.init(address, logging_level=logging.ERROR, log_to_driver=False)
-    except ConnectionError as error:
-        raise ClusterError(f"no Ray cluster answers at {address}: {error}") from error
+        raise ClusterError(f"no Ray cluster answers at RAY_ADDRESS={address}: {error}") from error
 
 
 def cpus_each(count: int) -> int:

@@ -7,7 +7,7 @@ import difflib
 import re
 import types
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -405,6 +405,13 @@ def _plain(value: Any) -> Any:
     return value
 
 
+def hint(name: str, known: Iterable[str], path: Iterable[str] = ()) -> str:
+    """What may have been meant by `name`, below `path`; all that is `known` where nothing is near it."""
+    names = list(known)
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    return f"did you mean {'.'.join([*path, near[0]])!r}?" if near else f"known are {', '.join(names)}"
+
+
 def _settings_type(annotation: Any) -> type[Settings] | None:
     options = typing.get_args(annotation) if isinstance(annotation, types.UnionType) else (annotation,)
     return next((option for option in options if isinstance(option, type) and issubclass(option, Settings)), None)
@@ -449,10 +456,7 @@ def _complaint(model: type[Settings], item: Any) -> str:
     path = [str(part) for part in item["loc"]]
     where = ".".join(path)
     if item["type"] == "extra_forbidden":
-        known = _known_keys(model, path[:-1])
-        near = difflib.get_close_matches(path[-1], known, n=1, cutoff=0.5)
-        hint = f"did you mean {'.'.join([*path[:-1], near[0]])!r}?" if near else f"known are {', '.join(known)}"
-        return f"unknown key {where!r}; {hint}"
+        return f"unknown key {where!r}; {hint(path[-1], _known_keys(model, path[:-1]), path[:-1])}"
     message = item["msg"].removeprefix("Value error, ")
     if item["type"] == "missing":
         return f"{where} is required"

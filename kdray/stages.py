@@ -42,14 +42,13 @@ def serve_run(run: str, overrides: list[str], blocking: bool) -> str:
     """
     from kdray.cluster import connect
     from kdray.serving.deploy import deploy
-    from kdray.serving.roster import DEFAULT
-    from kdray.serving.runs import read_run
+    from kdray.serving.runs import packages, read_run
 
     config, package = read_run(run)
     settings = config.serve.changed(overrides)
-    packages = {DEFAULT: package, **{name: read_run(other)[1] for name, other in settings.students.items()}}
+    served = packages(package, settings)
     connect()
-    return deploy(packages, settings, blocking)
+    return deploy(served, settings, blocking)
 
 
 def change_service(act: str, name: str, run: str | None, share: float, port: int | None) -> None:
@@ -70,6 +69,29 @@ def change_service(act: str, name: str, run: str | None, share: float, port: int
     slot = acts[act]()
     print(f"{name}: {_short(slot.package)}" + (f", and {_short(slot.canary)} for {slot.share:.0%} of the requests"
                                                if slot.canary else ""))
+
+
+def bench_run(run: str, overrides: list[str], file: str | None, most: int, floor: float | None) -> None:
+    """Prints how every backend runs the winner of `run` on the texts of `file`, null its test split, and which to use.
+
+    `most` texts at most, 0 takes all. Raises KdrayError where there is no such run, text or package.
+    """
+    from kdray.serving.choice import advise, table
+    from kdray.serving.compare import compare
+    from kdray.serving.predictor import read_package
+    from kdray.serving.roster import fetch_package
+    from kdray.serving.runs import read_run
+    from kdray.serving.texts import read_texts, split_texts, spread
+    from kdray.tasks import TASKS
+
+    config, package = read_run(run)
+    settings, folder = config.serve.changed(overrides), fetch_package(package)
+    manifest = read_package(folder)
+    task = TASKS[manifest["task"]]
+    items = read_texts(file, task, config.data.columns) if file else split_texts(package, manifest, task)
+    found = compare(folder, spread(items, most or len(items)), settings)
+    print(table(found))
+    print("\n".join(advise(found, floor)))
 
 
 def _tell_teacher(pipeline: Pipeline) -> None:
@@ -111,26 +133,3 @@ def _tell_run(pipeline: Pipeline) -> None:
 def _short(uri: str) -> str:
     home = os.path.expanduser("~/")
     return uri.replace(home, "~/", 1) if uri.startswith(home) else uri
-
-
-def bench_run(run: str, overrides: list[str], file: str | None, most: int, floor: float | None) -> None:
-    """Prints how every backend runs the winner of `run` on the texts of `file`, null its test split, and which to use.
-
-    `most` texts at most, 0 takes all. Raises KdrayError where there is no such run, text or package.
-    """
-    from kdray.serving.choice import advise, table
-    from kdray.serving.compare import compare
-    from kdray.serving.predictor import read_package
-    from kdray.serving.roster import fetch_package
-    from kdray.serving.runs import read_run
-    from kdray.serving.texts import read_texts, split_texts, spread
-    from kdray.tasks import TASKS
-
-    config, package = read_run(run)
-    settings, folder = config.serve.changed(overrides), fetch_package(package)
-    manifest = read_package(folder)
-    task = TASKS[manifest["task"]]
-    items = read_texts(file, task, config.data.columns) if file else split_texts(package, manifest, task)
-    found = compare(folder, spread(items, most or len(items)), settings)
-    print(table(found))
-    print("\n".join(advise(found, floor)))

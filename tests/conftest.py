@@ -1,5 +1,30 @@
-"""Settings of every test: no hub, and Ray without tokens."""
+"""Settings of every test: no hub, and Ray without tokens. Packages that tests share."""
 
 import os
+from pathlib import Path
+
+import pytest
 
 os.environ.update(HF_HUB_OFFLINE="1", RAY_AUTH_MODE="disabled", TOKENIZERS_PARALLELISM="false")
+
+
+@pytest.fixture(scope="session")
+def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A package that classifies texts. Copy it to change it."""
+    import transformers
+
+    from tests.packages import write_package
+
+    return write_package(tmp_path_factory.mktemp("packages") / "films", "sequence-classification",
+                         transformers.BertForSequenceClassification, ["bad", "good", "mixed"])
+
+
+@pytest.fixture(scope="session")
+def names(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A package that finds names. Copy it to change it."""
+    import transformers
+
+    from tests.packages import write_package
+
+    return write_package(tmp_path_factory.mktemp("packages") / "names", "token-classification",
+                         transformers.BertForTokenClassification, ["O", "B-PER", "I-PER"])

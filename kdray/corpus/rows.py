@@ -5,6 +5,7 @@ Knows nothing about where rows came from, nor about teachers.
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -67,6 +68,10 @@ class Rows:
     def raw(self, task: Task) -> pa.Table:
         """The task's columns of every row, as they were read."""
         return self.table.select([name for name in task.columns if name in self.table.column_names])
+
+    def items(self, task: Task) -> list[Any]:
+        """Every row as an input of the inference protocol."""
+        return [task.item(row) for row in self.raw(task).to_pylist()]
 
     def gold(self) -> list[np.ndarray]:
         """Label ids of each row's units."""

@@ -20,6 +20,7 @@ from kdray.models.load import load_model
 from kdray.serving.backends import torch_model
 from kdray.serving.parity import INPUTS, write_parity
 from kdray.serving.predictor import Predictor
+from kdray.serving.texts import spread
 from kdray.storage import Store
 from kdray.tasks import Task
 
@@ -52,10 +53,9 @@ def build_package(store: Store, key: str, student_folder: Path, manifest_parts: 
             for backend, file in (("onnx", FLOAT32), ("onnx-int8", INT8))}
         _accept_float32(checks["onnx"])
         _accept_int8(checks["onnx-int8"], max_drop)
-        places = np.linspace(0, len(rows) - 1, min(INPUTS, len(rows)), dtype=int)
         predictor = Predictor(task, labels, max_length, load_tokenizer(folder),
                               torch_model(folder, task, labels, 0, threads, "float32"), _BATCH_TOKENS)
-        write_parity(folder, predictor, [task.item(row) for row in rows.raw(task).take(places).to_pylist()])
+        write_parity(folder, predictor, spread(rows.items(task), INPUTS))
         manifest = {**manifest_parts, "task": task.name, "labels": labels, "max_length": max_length,
                     "pad_token_id": pad_token_id, "checks": checks, "bytes": _sizes(folder)}
         card = model_card(task, labels, max_length, manifest.get("numbers", {}), checks, manifest["bytes"],

@@ -23,7 +23,7 @@ from kdray.console import guarded
 from kdray.errors import ClusterError, ConfigError
 from kdray.kubernetes.serve_config import BUILDER
 from kdray.pipeline import Pipeline
-from kdray.storage import Store, artefact
+from kdray.serving.runs import find_run, run_facts
 
 logger = logging.getLogger("kdray")
 
@@ -77,18 +77,12 @@ def gate(new: dict[str, Any], served: dict[str, Any], max_drop: float) -> str:
 
 def numbers(run: str) -> dict[str, Any]:
     """The test numbers of a run. Raises ConfigError where there is no such run."""
-    found = artefact(run, "runs")
-    if found is None or not found[0].exists("runs", found[1], "run.json"):
-        raise ConfigError(f"{run} is not a run: it has no run.json. `kdray run CONFIG` prints the run's folder")
-    return _evaluation(*found)["numbers"]
-
-
-def _evaluation(store: Store, name: str) -> dict[str, Any]:
-    key = json.loads(store.read("runs", name, "run.json"))["evaluation"]
+    store, name = find_run(run)
+    key = run_facts(store, name)["evaluation"]
     made = store.manifest("evaluations", key)
     if made is None:
         raise ConfigError(f"evaluation {key} is gone from {store.uri}: run `kdray evaluate` again")
-    return made
+    return made["numbers"]
 
 
 class RayServices:

@@ -4,7 +4,6 @@ Ray's kinds are held against KubeRay's own OpenAPI schemas, where those are at h
 that our manifests use. Knows nothing about what fields mean.
 """
 
-import difflib
 import json
 from collections.abc import Iterator
 from functools import cache
@@ -13,6 +12,7 @@ from typing import Any
 
 from jsonschema import Draft7Validator
 
+from kdray.config import hint
 from kdray.errors import ConfigError
 from kdray.kubernetes.problem import Manifest, Problem
 
@@ -103,8 +103,7 @@ def ray_kinds(manifest: Manifest, folder: Path) -> Iterator[Problem]:
 
 
 def _hint(name: str, known: Any) -> str:
-    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-    return f"unknown field; did you mean {near[0]!r}?" if near else f"unknown field; known are {', '.join(known)}"
+    return f"unknown field; {hint(name, known)}"
 
 
 @cache

@@ -3,7 +3,6 @@
 Serve's own schema lets unknown keys pass; here they are refused.
 """
 
-import difflib
 import types
 import typing
 from collections.abc import Iterator
@@ -13,7 +12,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from ray.serve.schema import ServeDeploySchema
 
-from kdray.config import ServeConfig, changed
+from kdray.config import ServeConfig, changed, hint
 from kdray.errors import ConfigError
 from kdray.kubernetes.problem import Problem, RayManifest
 from kdray.kubernetes.render import RUN
@@ -60,9 +59,8 @@ class _Config:
             for name, value in tree.items():
                 field = model.model_fields.get(name)
                 if field is None:
-                    near = difflib.get_close_matches(str(name), list(model.model_fields), n=1, cutoff=0.5)
-                    hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(model.model_fields)}"
-                    yield self.problem(f"{path}{name}", value, f"unknown key, which Serve would ignore; {hint}")
+                    yield self.problem(f"{path}{name}", value, "unknown key, which Serve would ignore; "
+                                       f"{hint(str(name), model.model_fields)}")
                 elif part := _model(field.annotation):
                     yield from self.unknown(part, value, f"{path}{name}.")
 

@@ -21,7 +21,7 @@ from kdray.serving import metrics, openinference, protocol
 from kdray.serving.advice import Ask
 from kdray.serving.protocol import BulkRequest, InferenceRequest, Refusal, dumps
 from kdray.serving.roster import DEFAULT
-from kdray.serving.service import Service, log_bug, name_of
+from kdray.serving.service import Service, log_bug
 from kdray.tasks import TASKS
 
 _PAGE = Path(__file__).with_name("page.html")
@@ -88,7 +88,7 @@ class _Routes:
 
     async def answer(self, request: Request) -> Response:
         """The answer to a text, in a list of its own for text-classification; to a list, one answer each."""
-        name = name_of(request.path_params.get("name"))
+        name = request.path_params.get("name", DEFAULT)
         return await self._inference(request, name, partial(self.service.ask, name))
 
     async def teacher(self, request: Request) -> Response:
@@ -108,7 +108,7 @@ class _Routes:
         asked: BulkRequest = protocol.parse(BulkRequest, await self._body(request),
                                             request.headers.get("content-type", ""))
         protocol.check_count(len(asked.inputs), self.service.limits.bulk)
-        name = name_of(asked.model)
+        name = asked.model or DEFAULT
         self.service.manifest(name)
         windows = self._windows(name, asked)
         if _NDJSON in request.headers.get("accept", ""):
@@ -121,7 +121,7 @@ class _Routes:
 
     async def card(self, request: Request) -> Response:
         """The task, the labels, the numbers it was accepted with, and the artefacts it was made from."""
-        name = name_of(request.query_params.get("name"))
+        name = request.query_params.get("name") or DEFAULT
         manifest = self.service.manifest(name)
         known: dict[str, Any] = {part: manifest.get(part) or {} for part in ("numbers", "parents", "lineage", "checks")}
         return _json({"name": name, **{part: manifest[part] for part in ("key", "task", "labels")}, **known,

@@ -33,10 +33,11 @@ def resolve_backend(folder: Path, backend: str, num_gpus: float) -> str:
     return backend
 
 
-def load_backend(folder: Path, backend: str, task: Task, labels: list[str], num_gpus: float, threads: int) -> Model:
-    """The model of the package in `folder`, ready to run; `backend` is resolved."""
+def load_backend(folder: Path, backend: str, task: Task, labels: list[str], num_gpus: float, threads: int,
+                 precision: str = "auto") -> Model:
+    """The model of the package in `folder`, ready to run; `backend` is resolved, `precision` is that of torch."""
     if backend == "torch":
-        return torch_model(folder, task, labels, num_gpus, threads)
+        return torch_model(folder, task, labels, num_gpus, threads, precision)
     make = _openvino_model if backend.startswith("openvino") else _onnx_model
     return make(folder / FILES[backend], threads)
 

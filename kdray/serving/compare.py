@@ -11,14 +11,12 @@ from typing import Any
 import numpy as np
 
 from kdray.config import ServeConfig
-from kdray.corpus.tokenizer import load_tokenizer
 from kdray.errors import DataError, ModelError
 from kdray.models.precision import resolve_precision
 from kdray.progress import Progress, progress
-from kdray.serving.backends import FILES, load_backend, resolve_backend, torch_model
-from kdray.serving.predictor import Predictor, read_package
+from kdray.serving.backends import FILES, resolve_backend
+from kdray.serving.predictor import Predictor, load_predictor
 from kdray.serving.texts import spread
-from kdray.tasks import TASKS
 
 REFERENCE = "torch float32"
 """What labels are compared with."""
@@ -136,14 +134,8 @@ def _load_all(folder: Path, contenders: list[Contender], settings: ServeConfig,
 
 
 def _load(folder: Path, contender: Contender, settings: ServeConfig) -> Predictor:
-    manifest = read_package(folder)
-    task, labels, threads = TASKS[manifest["task"]], manifest["labels"], max(1, int(settings.num_cpus))
-    backend = resolve_backend(folder, contender.backend, contender.num_gpus)
-    if contender.name == REFERENCE:
-        model = torch_model(folder, task, labels, 0, threads, "float32")
-    else:
-        model = load_backend(folder, backend, task, labels, contender.num_gpus, threads)
-    return Predictor(task, labels, manifest["max_length"], load_tokenizer(folder), model, settings.batch_tokens)
+    return load_predictor(folder, contender.backend, contender.num_gpus, max(1, int(settings.num_cpus)),
+                          settings.batch_tokens, "float32" if contender.name == REFERENCE else "auto")
 
 
 def _labels(predictor: Predictor, items: list[Any], bar: Progress) -> list[list[str]]:

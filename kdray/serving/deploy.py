@@ -26,11 +26,12 @@ from kdray.config import ServeConfig, changed
 from kdray.errors import ClusterError, ConfigError, ModelError
 from kdray.serving import whereabouts
 from kdray.serving.backends import resolve_backend
-from kdray.serving.endpoint import Endpoint, scale
+from kdray.serving.endpoint import Endpoint, engine_of, scale
 from kdray.serving.guard import read_keys
+from kdray.serving.metrics import FOLDER as METRICS
 from kdray.serving.predictor import read_package
 from kdray.serving.roster import DEFAULT, Engine, Slot, fetch_package, load_checked
-from kdray.serving.runs import read_run
+from kdray.serving.runs import packages, read_run
 from kdray.serving.teacher import Teacher, teacher_of, threshold
 from kdray.storage import content_key
 
@@ -62,7 +63,7 @@ def build(students: dict[str, Slot], settings: ServeConfig, keys: list[str], met
         user_config={"students": names, "keys": keys, "thresholds": _thresholds(students[DEFAULT], settings)},
         ray_actor_options={
             "num_cpus": settings.num_cpus, "num_gpus": settings.num_gpus,
-            "runtime_env": {"env_vars": {"PROMETHEUS_MULTIPROC_DIR": metrics}}})(Endpoint)
+            "runtime_env": {"env_vars": {METRICS: metrics}}})(Endpoint)
     # A version of our own: with Serve's random one, every change of the students would replace all replicas.
     version = content_key([kdray.__version__, plain, taught])
     teacher = _teacher(taught, settings, version) if taught else []
@@ -82,8 +83,7 @@ def _thresholds(slot: Slot, settings: ServeConfig) -> dict[str, float]:
     """Confidence below which the teacher answers, by package; empty without a cascade."""
     if settings.teacher is None or settings.teacher.cascade is None:
         return {}
-    packages = [uri for uri in (slot.package, slot.canary) if uri]
-    return {uri: threshold(uri, settings, settings.teacher.cascade) for uri in packages}
+    return {uri: threshold(uri, settings, settings.teacher.cascade) for uri in slot.packages}
 
 
 def application(args: dict[str, Any]) -> serve.Application:
@@ -96,12 +96,11 @@ def application(args: dict[str, Any]) -> serve.Application:
     settings = changed(config.serve, args.get("settings", {}))
     keys = read_keys(settings.keys)
     _check_open(settings, keys)
-    others = {name: Slot(package=read_run(run)[1]) for name, run in settings.students.items()}
-    return build({DEFAULT: Slot(package=package), **others}, settings, keys, _metrics_folder(str(settings.port)),
-                 package if settings.teacher else None)
+    students = {name: Slot(package=uri) for name, uri in packages(package, settings).items()}
+    return build(students, settings, keys, _metrics_folder(str(settings.port)), package if settings.teacher else None)
 
 
-def deploy(packages: dict[str, str], settings: ServeConfig, blocking: bool) -> str:
+def deploy(served: dict[str, str], settings: ServeConfig, blocking: bool) -> str:
     """Puts packages, folders or URIs by name, behind HTTP and returns the URL, once it answers.
 
     Ray must be connected. With `blocking`, stays until Ctrl-C or SIGTERM and then takes the service down. Raises
@@ -110,20 +109,20 @@ def deploy(packages: dict[str, str], settings: ServeConfig, blocking: bool) -> s
     """
     keys = read_keys(settings.keys)
     _check_open(settings, keys)
-    for uri in packages.values():
+    for uri in served.values():
         folder = fetch_package(uri)
         read_package(folder)
         resolve_backend(folder, settings.backend, settings.num_gpus)
     if settings.teacher:
-        teacher_of(packages[DEFAULT])
+        teacher_of(served[DEFAULT])
         check_resources(1, {"CPU": settings.teacher.num_cpus, "GPU": settings.teacher.num_gpus}, "serve.teacher")
     check_resources(settings.replicas, {"CPU": settings.num_cpus, "GPU": settings.num_gpus}, "serve.replicas")
-    students = {name: Slot(package=uri) for name, uri in packages.items()}
+    students = {name: Slot(package=uri) for name, uri in served.items()}
     if not blocking:
         return _start(students, settings, keys)
     with _sigterm_is_ctrl_c():
         url = _start(students, settings, keys)
-        logger.info("%s at %s", ", ".join(packages) if packages.keys() != {DEFAULT} else "answers", url)
+        logger.info("%s at %s", ", ".join(served) if served.keys() != {DEFAULT} else "answers", url)
         try:
             with suppress(KeyboardInterrupt):
                 threading.Event().wait()
@@ -197,10 +196,9 @@ def _change(name: str, uri: str | None, change: Callable[[Slot | None], Slot]) -
 
 def _check(uri: str, settings: ServeConfig) -> None:
     """Loads the package and runs its parity sample where the cluster is, before any replica hears of it."""
-    engine = Engine(settings.backend, settings.num_gpus, 1, settings.batch_tokens, settings.max_queue)
     task = ray.remote(num_cpus=0, num_gpus=settings.num_gpus, max_retries=0)(_load_and_forget)
     try:
-        ray.get(task.remote(uri, engine))
+        ray.get(task.remote(uri, engine_of(settings)))
     except ray.exceptions.RayTaskError as error:
         if isinstance(error.cause, ModelError):
             raise error.cause from None
@@ -225,8 +223,8 @@ def _start(students: dict[str, Slot], settings: ServeConfig, keys: list[str]) ->
         if not there:
             take_down()
         if isinstance(error, RuntimeError):
-            packages = ", ".join(slot.package for slot in students.values())
-            raise ClusterError(f"Ray Serve did not start {packages}: {error} The log of the replica, logs/serve in "
+            names = ", ".join(slot.package for slot in students.values())
+            raise ClusterError(f"Ray Serve did not start {names}: {error} The log of the replica, logs/serve in "
                                "Ray's session folder, says why") from error
         raise
     if not os.environ.get("RAY_ADDRESS"):

@@ -11,7 +11,6 @@ import socket
 import sys
 import threading
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import uvicorn
@@ -19,18 +18,24 @@ import uvloop
 
 from kdray.config import ServeConfig
 from kdray.errors import ClusterError
+from kdray.serving import metrics
+from kdray.serving.advice import Advice
+from kdray.serving.app import http_app
 from kdray.serving.guard import VARIABLE, Guard, read_keys
 from kdray.serving.protocol import Limits
 from kdray.serving.roster import Engine, Roster, Slot
+from kdray.serving.service import Service
+from kdray.serving.turnstile import Turnstile
 
 logger = logging.getLogger("kdray")
 
-_METRICS = "PROMETHEUS_MULTIPROC_DIR"
 _BACKLOG = 2048
 _SWITCH_SECONDS = 0.0005
 """How long the HTTP thread may keep the interpreter from the model's thread, which asks for it many times a batch."""
 _DRAIN_SECONDS = 20
 _PATIENCE_SECONDS = 30.0
+_CROWDED, _EMPTY = 32.0, 1.0
+"""Inputs that wait at a replica, in the mean, above which another starts and below which one ends."""
 
 
 class Endpoint:
@@ -46,10 +51,7 @@ class Endpoint:
         self._loop = uvloop.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="http", daemon=True)
         self._thread.start()
-        Path(os.environ[_METRICS]).mkdir(parents=True, exist_ok=True)
-        from kdray.serving import metrics
-
-        self.roster = Roster(_engine(self._settings), metrics.BATCHES.observe)
+        self.roster = Roster(engine_of(self._settings), metrics.BATCHES.observe)
         self._server: uvicorn.Server | None = None
         self._serving: Any = None
 
@@ -66,7 +68,7 @@ class Endpoint:
         """What is served, what was refused, the settings, the folder of the metrics, and whose teacher is there."""
         return {"students": {name: slot.model_dump() for name, slot in self.roster.slots.items()},
                 "refused": self.roster.refused, "settings": self._settings.model_dump(),
-                "metrics": os.environ[_METRICS], "taught": self._taught}
+                "metrics": os.environ[metrics.FOLDER], "taught": self._taught}
 
     def record_autoscaling_stats(self) -> dict[str, float]:
         """Inputs that wait, for `scale`."""
@@ -90,11 +92,6 @@ class Endpoint:
         await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._loop))
 
     def _start(self) -> uvicorn.Server:
-        from kdray.serving.advice import Advice
-        from kdray.serving.app import http_app
-        from kdray.serving.service import Service
-        from kdray.serving.turnstile import Turnstile
-
         settings = self._settings
         limits = Limits(settings.max_body, settings.max_texts, settings.max_bulk, settings.max_characters)
         advice = None
@@ -133,10 +130,7 @@ def scale(contexts: Any) -> Any:
     return running + (each > _CROWDED) - (each < _EMPTY), {}
 
 
-_CROWDED, _EMPTY = 32.0, 1.0
-"""Inputs that wait at a replica, in the mean, above which another starts and below which one ends."""
-
-
-def _engine(settings: ServeConfig) -> Engine:
+def engine_of(settings: ServeConfig) -> Engine:
+    """How the settings say that students are run."""
     return Engine(settings.backend, settings.num_gpus, max(1, int(settings.num_cpus)), settings.batch_tokens,
                   settings.max_queue)

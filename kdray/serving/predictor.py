@@ -126,11 +126,12 @@ class Predictor:
         return np.split(logits, np.cumsum(counts)[:-1])
 
 
-def load_predictor(folder: Path, backend: str, num_gpus: float, threads: int, batch_tokens: int) -> Predictor:
+def load_predictor(folder: Path, backend: str, num_gpus: float, threads: int, batch_tokens: int,
+                   precision: str = "auto") -> Predictor:
     """The predictor of the package in `folder`. Raises ModelError where it cannot be served with `backend`."""
     manifest = read_package(folder)
     task, labels = TASKS[manifest["task"]], manifest["labels"]
-    model = load_backend(folder, resolve_backend(folder, backend, num_gpus), task, labels, num_gpus, threads)
+    model = load_backend(folder, resolve_backend(folder, backend, num_gpus), task, labels, num_gpus, threads, precision)
     return Predictor(task, labels, manifest["max_length"], load_tokenizer(folder), model, batch_tokens)
 
 

@@ -20,6 +20,7 @@ _EXAMPLES: list[Any] = [
     {"inputs": {"text": "A man plays the guitar.", "text_pair": "Somebody makes music."}},
     {"inputs": "Ada Lovelace lived in London.", "parameters": {"aggregation_strategy": "simple"}},
 ]
+FULL = "the queue is full"
 _COMPLAINTS = 8
 """Mistakes of a body that are told; a body may hold a hundred thousand."""
 _PARAMETERS: Any = Field({}, description="text-classification: top_k, function_to_apply; token-classification: "

@@ -40,6 +40,11 @@ class Slot(BaseModel):
     share: float = Field(0.0, ge=0, le=1, description="Share of the requests that the canary answers")
     previous: str | None = Field(None, description="What --back returns to")
 
+    @property
+    def packages(self) -> list[str]:
+        """The packages that answer."""
+        return [uri for uri in (self.package, self.canary) if uri]
+
 
 @dataclass
 class Student:
@@ -85,7 +90,7 @@ class Roster:
             slots, refused = {}, {}
             for name, slot in wanted.items():
                 try:
-                    for uri in (slot.package, *([slot.canary] if slot.canary else [])):
+                    for uri in slot.packages:
                         await self._load(uri)
                     slots[name] = slot
                 except KdrayError as error:
@@ -94,11 +99,11 @@ class Roster:
                     logger.error("%s stays as it is: %s", name, error)
                     slots[name], refused[name] = self.slots[name], str(error)
             self.slots, self.refused = slots, refused
-            self._retire({uri for slot in slots.values() for uri in (slot.package, slot.canary)})
+            self._retire({uri for slot in slots.values() for uri in slot.packages})
 
     @contextmanager
     def using(self, name: str) -> Iterator[Student]:
-        """The student that answers this request to `name`. Raises KeyError where nothing has that name."""
+        """The student that answers this request to `name`, which must be one of `slots`."""
         slot = self.slots[name]
         uri = slot.canary if slot.canary and random.random() < slot.share else slot.package
         student = self._loaded[uri]
@@ -109,7 +114,7 @@ class Roster:
             student.users -= 1
 
     def manifest(self, name: str) -> dict[str, Any]:
-        """Manifest of the package that `name` serves. Raises KeyError where nothing has that name."""
+        """Manifest of the package that `name`, one of `slots`, serves."""
         return self._loaded[self.slots[name].package].manifest
 
     @property
@@ -136,10 +141,9 @@ class Roster:
         manifest, predictor = await loop.run_in_executor(self._loader, load_checked, uri, self._engine)
         self._loaded[uri] = Student(uri, manifest, Batcher(
             predictor.predict, tokens_of(manifest["max_length"]), _BATCHES * self._engine.batch_tokens,
-            self._engine.max_queue,
-            self._saw))
+            self._engine.max_queue, self._saw))
 
-    def _retire(self, kept: set[str | None]) -> None:
+    def _retire(self, kept: set[str]) -> None:
         for uri in [uri for uri in self._loaded if uri not in kept]:
             task = asyncio.create_task(_leave(self._loaded.pop(uri)))
             self._retiring.add(task)

@@ -6,15 +6,15 @@ Knows nothing about HTTP.
 import asyncio
 import logging
 import traceback
+from collections import Counter
 from typing import Any
 
 from kdray.serving import metrics
 from kdray.serving.advice import Advice
 from kdray.serving.batcher import FullError
 from kdray.serving.predictor import Prediction, RefusedError
-from kdray.serving.protocol import Limits, Refusal, complaint
+from kdray.serving.protocol import FULL, Limits, Refusal, complaint
 from kdray.serving.roster import DEFAULT, Roster
-from kdray.serving.turnstile import MESSAGE
 
 logger = logging.getLogger("kdray")
 
@@ -33,21 +33,18 @@ class Service:
 
         Raises Refusal: 404 where nothing has that name, 503 where the queue is full, 504 after the deadline.
         """
+        self._must_have(name)
         try:
             with self.roster.using(name) as student:
                 async with asyncio.timeout(self.deadline):
                     predictions = await student.batcher.submit([(item, parameters) for item in inputs])
-                    key = student.manifest["key"]
-                    for prediction in predictions:
-                        _count(key, prediction)
+                    _count(student.manifest["key"], predictions)
                     if self._advice and name == DEFAULT:
                         self._advice.observe(inputs, predictions)
                         predictions = await self._advice.cascade(inputs, parameters, predictions,
                                                                  self.thresholds.get(student.uri, 0.0))
-        except KeyError:
-            raise self.unknown(name) from None
         except FullError:
-            raise Refusal(503, MESSAGE, retry=1) from None
+            raise Refusal(503, FULL, retry=1) from None
         except TimeoutError:
             raise Refusal(504, f"no answer within {self.deadline:g} s") from None
         finally:
@@ -85,19 +82,12 @@ class Service:
 
     def manifest(self, name: str) -> dict[str, Any]:
         """Manifest of what `name` serves. Raises Refusal (404)."""
-        try:
-            return self.roster.manifest(name)
-        except KeyError:
-            raise self.unknown(name) from None
+        self._must_have(name)
+        return self.roster.manifest(name)
 
-    def unknown(self, name: str) -> Refusal:
-        """The refusal of a name that nothing has."""
-        return Refusal(404, f"no student is named {name[:50]!r}; there are {', '.join(self.roster.slots)}")
-
-
-def name_of(model: str | None) -> str:
-    """The name that a request means."""
-    return model or DEFAULT
+    def _must_have(self, name: str) -> None:
+        if name not in self.roster.slots:
+            raise Refusal(404, f"no student is named {name[:50]!r}; there are {', '.join(self.roster.slots)}")
 
 
 def log_bug(error: BaseException) -> None:
@@ -115,8 +105,10 @@ def _told(prediction: Prediction | Exception) -> dict[str, Any]:
     return {"answer": prediction.answer}
 
 
-def _count(student: str, prediction: Prediction | Exception) -> None:
-    if isinstance(prediction, Prediction):
-        metrics.CONFIDENCE.labels(student).observe(prediction.confidence)
-        for label in prediction.labels:
-            metrics.LABELS.labels(student, label).inc()
+def _count(student: str, predictions: list[Prediction | Exception]) -> None:
+    found = [one for one in predictions if isinstance(one, Prediction)]
+    confidence = metrics.CONFIDENCE.labels(student)
+    for one in found:
+        confidence.observe(one.confidence)
+    for label, count in Counter(label for one in found for label in one.labels).items():
+        metrics.LABELS.labels(student, label).inc(count)

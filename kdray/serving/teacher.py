@@ -104,9 +104,8 @@ def threshold(package: str, settings: ServeConfig, quality: float) -> float:
     rows = Rows(store.fetch("corpus", cache["parents"]["corpus"]), "validation")
     predictor = load_predictor(fetch_package(package), settings.backend, 0, max(1, int(settings.num_cpus)),
                                settings.batch_tokens)
-    items = [task.item(row) for row in rows.raw(task).to_pylist()]
     found = [one if isinstance(one, Prediction) else Prediction([], [], 0.0)
-             for one in predictor.predict([(item, {}) for item in items])]
+             for one in predictor.predict([(item, {}) for item in rows.items(task)])]
     soft = SoftTargets(store, cache["key"], "validation")
     gold = [[labels[index] for index in rows.labels[row][soft[row][0]]] for row in range(len(rows))]
     teacher = [[labels[index] for index in soft[row][1].argmax(-1)] for row in range(len(rows))]

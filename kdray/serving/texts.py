@@ -41,7 +41,7 @@ def split_texts(package: str, manifest: dict[str, Any], task: Task) -> list[Any]
     except FileNotFoundError:
         raise DataError(f"the corpus that {package} was made from is not in its storage: give texts of your own "
                         "(--texts FILE)") from None
-    return [task.item(row) for row in rows.raw(task).to_pylist()]
+    return rows.items(task)
 
 
 def spread(items: list[Any], most: int) -> list[Any]:

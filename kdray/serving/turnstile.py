@@ -11,14 +11,12 @@ from typing import Any
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from kdray.serving import metrics
+from kdray.serving.protocol import FULL
 
-MESSAGE = "the queue is full"
-_BODY = b'{"error":"%s"}' % MESSAGE.encode()
+_BODY = b'{"error":"%s"}' % FULL.encode()
 _HEAD = (b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nretry-after: 1\r\n"
          b"content-length: %d\r\n" % len(_BODY))
 _STAY, _LEAVE = _HEAD + b"\r\n" + _BODY, _HEAD + b"connection: close\r\n\r\n" + _BODY
-
-
 _HEAD_BYTES = 2**16
 _BYTES_PER_BODY = 8
 """Of a body in small chunks, what may come with each of its bytes."""

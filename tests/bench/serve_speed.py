@@ -26,7 +26,7 @@ def main() -> None:
     config = parse(json.loads(run["config"]), str(folder))
     pipeline, store, threads = Pipeline(config), Store(config.storage), len(os.sched_getaffinity(0))
     rows = Rows(store.fetch("corpus", run["lineage"]["corpus"]), "test")
-    items = [pipeline.task.item(row) for row in rows.raw(pipeline.task).to_pylist()]
+    items = rows.items(pipeline.task)
     for _ in range(3):
         rates = examples_per_second(
             pipeline.task, {"teacher": pipeline.teacher.folder}, store.fetch("packages", run["package"]), items,

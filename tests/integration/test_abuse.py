@@ -28,7 +28,6 @@ import pytest
 import ray
 import requests
 import schemathesis
-import transformers
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis.errors import Unsatisfiable
 from ray import serve
@@ -36,7 +35,6 @@ from ray import serve
 from kdray.config import ServeConfig
 from kdray.serving.deploy import deploy
 from tests.integration.conftest import ROOT
-from tests.packages import write_package
 
 SEED = 20
 KEY = "the key that nobody may see"
@@ -139,12 +137,8 @@ class Service:
 
 
 @pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+def service(tmp_path_factory: pytest.TempPathFactory, films: Path, names: Path) -> Iterator[Service]:
     folder = tmp_path_factory.mktemp("abuse")
-    films = write_package(folder / "films", "sequence-classification", transformers.BertForSequenceClassification,
-                          ["bad", "good", "mixed"])
-    names = write_package(folder / "names", "token-classification", transformers.BertForTokenClassification,
-                          ["O", "B-PER", "I-PER"])
     (folder / "keys").write_text(f"{KEY}\nanother key, just as long\n")
     ray.init("local", num_cpus=2, include_dashboard=False)
     try:

@@ -39,18 +39,6 @@ LIMITS = Limits(body=4096, texts=4, bulk=8, characters=100)
 
 
 @pytest.fixture(scope="module")
-def films(tmp_path_factory) -> Path:
-    return write_package(tmp_path_factory.mktemp("packages") / "films", "sequence-classification",
-                         transformers.BertForSequenceClassification, ["bad", "good", "mixed"])
-
-
-@pytest.fixture(scope="module")
-def names(tmp_path_factory) -> Path:
-    return write_package(tmp_path_factory.mktemp("packages") / "names", "token-classification",
-                         transformers.BertForTokenClassification, ["O", "B-PER", "I-PER"])
-
-
-@pytest.fixture(scope="module")
 def other(tmp_path_factory) -> Path:
     """Another student of the same task: its third label has another name."""
     return write_package(tmp_path_factory.mktemp("packages") / "other", "sequence-classification",

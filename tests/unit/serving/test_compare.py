@@ -2,10 +2,8 @@
 
 import shutil
 from importlib.util import find_spec
-from pathlib import Path
 
 import pytest
-import transformers
 
 from kdray.config import ServeConfig
 from kdray.errors import DataError, ModelError
@@ -13,23 +11,10 @@ from kdray.models.precision import resolve_precision
 from kdray.serving import compare as module
 from kdray.serving.compare import REFERENCE, compare
 from kdray.serving.predictor import load_predictor
-from tests.packages import write_package
 
 TEXTS = [f"The {one} of the {two}." for one in ("film", "plot", "long and quiet ending") for two in ("year", "sea")]
 TORCH = {f"torch {resolve_precision('auto')}", REFERENCE}
 needs_openvino = pytest.mark.skipif(find_spec("openvino") is None, reason="needs the extra `openvino`")
-
-
-@pytest.fixture(scope="module")
-def films(tmp_path_factory) -> Path:
-    return write_package(tmp_path_factory.mktemp("packages") / "films", "sequence-classification",
-                         transformers.BertForSequenceClassification, ["bad", "good", "mixed"])
-
-
-@pytest.fixture(scope="module")
-def names(tmp_path_factory) -> Path:
-    return write_package(tmp_path_factory.mktemp("packages") / "names", "token-classification",
-                         transformers.BertForTokenClassification, ["O", "B-PER", "I-PER"])
 
 
 def test_every_backend_is_measured_the_one_of_today_first(films):

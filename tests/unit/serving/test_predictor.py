@@ -14,21 +14,8 @@ import transformers
 from kdray.errors import ModelError
 from kdray.serving.backends import resolve_backend
 from kdray.serving.predictor import Item, Prediction, Predictor, RefusedError, load_predictor, read_package
-from tests.packages import write_package
 
 TEXTS = ["fine", "What a long and lovely film that was, and how well they played in it!", "so-so", "Never."]
-
-
-@pytest.fixture(scope="module")
-def films(tmp_path_factory) -> Path:
-    return write_package(tmp_path_factory.mktemp("packages") / "films", "sequence-classification",
-                         transformers.BertForSequenceClassification, ["bad", "good", "mixed"])
-
-
-@pytest.fixture(scope="module")
-def names(tmp_path_factory) -> Path:
-    return write_package(tmp_path_factory.mktemp("packages") / "names", "token-classification",
-                         transformers.BertForTokenClassification, ["O", "B-PER", "I-PER"])
 
 
 def predictor(folder: Path, backend: str = "onnx", batch_tokens: int = 4096) -> Predictor:
