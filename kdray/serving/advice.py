@@ -34,17 +34,18 @@ class Advice:
         self._flying: set[asyncio.Task[None]] = set()
 
     async def cascade(self, inputs: list[Any], parameters: dict[str, Any], predictions: list[Prediction | Exception],
-                      threshold: float) -> list[Prediction | Exception]:
+                      threshold: float, ends: float | None = None) -> list[Prediction | Exception]:
         """The predictions, the teacher's where the student is less sure than `threshold`.
 
-        The student's stay where the teacher does not answer.
+        The student's stay where the teacher does not answer, or not before the event loop's time `ends`.
         """
         unsure = [place for place, one in enumerate(predictions)
                   if isinstance(one, Prediction) and one.confidence < threshold]
         if not unsure:
             return predictions
         try:
-            found = await self.ask([inputs[place] for place in unsure], parameters)
+            async with asyncio.timeout_at(ends):
+                found = await self.ask([inputs[place] for place in unsure], parameters)
         except Exception as error:
             _count("cascade", "failed", len(unsure))
             logger.warning("the teacher does not answer (%s): the student's answers stay", type(error).__name__)

@@ -186,8 +186,8 @@ def _change(name: str, uri: str | None, change: Callable[[Slot | None], Slot]) -
     students[name] = change(students.get(name))
     if uri is not None:
         _check(uri, settings)
-    serve.run(build(students, settings, read_keys(settings.keys), state["metrics"], state["taught"]),
-              name=_APP, route_prefix=None)
+    keys = read_keys(settings.keys) or state["keys"]  # whoever changes a service need not know its keys
+    serve.run(build(students, settings, keys, state["metrics"], state["taught"]), name=_APP, route_prefix=None)
     refused = running()["refused"]
     if name in refused:
         raise ModelError(refused[name])

@@ -65,10 +65,10 @@ class Endpoint:
         self._service.thresholds = wanted["thresholds"]
 
     def state(self) -> dict[str, Any]:
-        """What is served, what was refused, the settings, the folder of the metrics, and whose teacher is there."""
+        """What is served and refused, the settings, the metrics' folder, whose teacher is there, digests of keys."""
         return {"students": {name: slot.model_dump() for name, slot in self.roster.slots.items()},
                 "refused": self.roster.refused, "settings": self._settings.model_dump(),
-                "metrics": os.environ[metrics.FOLDER], "taught": self._taught}
+                "metrics": os.environ[metrics.FOLDER], "taught": self._taught, "keys": self._given}
 
     def record_autoscaling_stats(self) -> dict[str, float]:
         """Inputs that wait, for `scale`."""

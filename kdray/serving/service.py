@@ -34,22 +34,23 @@ class Service:
         Raises Refusal: 404 where nothing has that name, 503 where the queue is full, 504 after the deadline.
         """
         self._must_have(name)
+        ends = asyncio.get_running_loop().time() + self.deadline
         try:
             with self.roster.using(name) as student:
-                async with asyncio.timeout(self.deadline):
+                async with asyncio.timeout_at(ends):
                     predictions = await student.batcher.submit([(item, parameters) for item in inputs])
-                    _count(student.manifest["key"], predictions)
-                    if self._advice and name == DEFAULT:
-                        self._advice.observe(inputs, predictions)
-                        predictions = await self._advice.cascade(inputs, parameters, predictions,
-                                                                 self.thresholds.get(student.uri, 0.0))
         except FullError:
             raise Refusal(503, FULL, retry=1) from None
         except TimeoutError:
             raise Refusal(504, f"no answer within {self.deadline:g} s") from None
         finally:
             metrics.QUEUE.set(self.roster.waiting)
-        return predictions
+        _count(student.manifest["key"], predictions)
+        if self._advice is None or name != DEFAULT:
+            return predictions
+        self._advice.observe(inputs, predictions)
+        threshold = self.thresholds.get(student.uri, 0.0)
+        return await self._advice.cascade(inputs, parameters, predictions, threshold, ends)
 
     async def ask_teacher(self, inputs: list[Any], parameters: dict[str, Any]) -> list[Prediction | Exception]:
         """The teacher's prediction of each input. Raises Refusal: 404 without a teacher, 503, 504."""

@@ -460,3 +460,18 @@ def test_a_blocking_endpoint_refuses_a_taken_port_and_goes_down_on_sigterm(films
 
 def line_with(text: str, process: subprocess.Popen) -> str:
     return next(line for line in process.stdout if text in line)
+
+
+def test_who_changes_a_service_with_keys_need_not_have_them(url, other, monkeypatch):
+    def status(key: str) -> int:
+        return fetch(urllib.request.Request(f"{url}/v1/model", headers={"authorization": f"Bearer {key}"}))[0]
+
+    monkeypatch.setenv("KDRAY_API_KEYS", "a key of sixteen or more")
+    service.promote("default", str(other))
+    assert (status("a key of sixteen or more"), status("")) == (200, 401)
+    monkeypatch.delenv("KDRAY_API_KEYS")
+    service.back("default")
+    assert (status("a key of sixteen or more"), status("")) == (200, 401)
+    monkeypatch.setenv("KDRAY_API_KEYS", "another key of that length")
+    service.promote("default", str(other))
+    assert (status("a key of sixteen or more"), status("another key of that length")) == (401, 200)

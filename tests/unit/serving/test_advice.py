@@ -64,6 +64,20 @@ def test_the_teacher_answers_the_unsure_ones_in_their_places():
     assert more() == {"answered": 2}
 
 
+def test_a_teacher_that_is_late_leaves_the_students_answers():
+    async def late(*_: Any) -> Any:
+        await asyncio.sleep(60)
+
+    async def scenario() -> None:
+        predictions: list[Any] = [student(0.1), student(0.9)]
+        ends = asyncio.get_running_loop().time() + 0.05
+        assert await Advice(late, nobody, 0.0).cascade(["a", "b"], {}, predictions, 0.5, ends) == predictions
+
+    more = gained("cascade")
+    run(scenario)
+    assert more() == {"failed": 1}
+
+
 @pytest.mark.parametrize("threshold, confidences", [(0.0, [0.0, 0.3]), (0.5, [0.5, 1.0]), (0.9, [])])
 def test_a_sure_student_leaves_the_teacher_alone(threshold, confidences):
     async def scenario() -> None:
