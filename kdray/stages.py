@@ -58,12 +58,18 @@ def change_service(act: str, name: str, run: str | None, share: float, port: int
 
     Raises KdrayError, and changes nothing, where there is no such run or service or the student fails its check.
     """
-    from kdray.cluster import join
-    from kdray.serving import deploy, whereabouts
+    from kdray.serving import whereabouts
     from kdray.serving.runs import read_run
 
     package = read_run(run)[1] if run else ""
-    join(os.environ.get("RAY_ADDRESS") or whereabouts.find(port))
+    address = os.environ.get("RAY_ADDRESS")
+    if address is None:
+        cluster = whereabouts.find(port)
+        address, os.environ["RAY_AUTH_MODE"] = cluster.address, cluster.auth_mode  # Ray reads it when it is imported
+    from kdray.cluster import join
+    from kdray.serving import deploy
+
+    join(address)
     acts = {"promote": lambda: deploy.promote(name, package), "back": lambda: deploy.back(name),
             "canary": lambda: deploy.put_canary(name, package, share)}
     slot = acts[act]()

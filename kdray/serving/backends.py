@@ -5,6 +5,7 @@ Knows nothing about texts, tasks' answers or HTTP. Only the backend that is aske
 
 import inspect
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,15 @@ FILES = {"onnx-int8": "onnx/model_int8.onnx", "onnx": "onnx/model.onnx", "openvi
 
 
 def resolve_backend(folder: Path, backend: str, num_gpus: float) -> str:
-    """`auto` becomes torch on a GPU, else onnx-int8. Raises ModelError where the package lacks its file."""
+    """`auto` becomes torch on a GPU, else onnx-int8.
+
+    Raises ModelError where the package lacks its file, or this machine OpenVINO.
+    """
     if backend == "auto":
         backend = "torch" if num_gpus else "onnx-int8"
+    if backend.startswith("openvino") and find_spec("openvino") is None:
+        raise ModelError(f"backend {backend} needs OpenVINO, which is not installed: pip install -e '.[openvino]', or "
+                         "choose another `serve.backend`")
     file = folder / FILES[backend]
     if not file.exists():
         raise ModelError(f"backend {backend} needs {file}, which is not there. Choose another "
@@ -78,11 +85,8 @@ def _onnx_model(file: Path, threads: int) -> Model:
 
 
 def _openvino_model(file: Path, threads: int) -> Model:
-    try:
-        import openvino
-    except ImportError as error:
-        raise ModelError("this backend needs OpenVINO, which is not installed: pip install -e '.[openvino]', or choose "
-                         "another `serve.backend`") from error
+    import openvino
+
     settings: dict[str, Any] = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY"}
     request = openvino.Core().compile_model(str(file), "CPU", settings).create_infer_request()
     names = [argument.any_name for argument in request.model_inputs]

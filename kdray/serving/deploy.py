@@ -228,7 +228,8 @@ def _start(students: dict[str, Slot], settings: ServeConfig, keys: list[str]) ->
                                "Ray's session folder, says why") from error
         raise
     if not os.environ.get("RAY_ADDRESS"):
-        whereabouts.note(settings.port, ray.get_runtime_context().gcs_address)
+        whereabouts.note(settings.port, whereabouts.Cluster(
+            ray.get_runtime_context().gcs_address, os.environ.get("RAY_AUTH_MODE", "disabled")))
     return _url(settings.host, settings.port)
 
 

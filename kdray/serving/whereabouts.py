@@ -1,10 +1,13 @@
 """A service that `kdray serve` started on this machine is found again by its port.
 
-Knows nothing about what is served. A file a service, which holds the address of its Ray cluster.
+Knows nothing about what is served. A file a service, which holds the address of its Ray cluster and whether that asks
+for the token that Ray keeps in the user's home.
 """
 
+import json
 import socket
 from contextlib import suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from kdray.errors import ClusterError
@@ -13,10 +16,19 @@ from kdray.storage import machine_folder
 _CONNECT_SECONDS = 2.0
 
 
-def note(port: int, address: str) -> None:
+@dataclass(frozen=True)
+class Cluster:
+    """How a Ray cluster is joined."""
+
+    address: str
+    auth_mode: str
+    """RAY_AUTH_MODE: token or disabled."""
+
+
+def note(port: int, cluster: Cluster) -> None:
     """Says where the service on `port` runs."""
     _folder().mkdir(parents=True, exist_ok=True)
-    (_folder() / str(port)).write_text(address)
+    (_folder() / str(port)).write_text(json.dumps(asdict(cluster)))
 
 
 def forget(port: int) -> None:
@@ -24,14 +36,12 @@ def forget(port: int) -> None:
     (_folder() / str(port)).unlink(missing_ok=True)
 
 
-def find(port: int | None) -> str:
-    """Ray address of the service on `port`, or of the only one on this machine.
+def find(port: int | None) -> Cluster:
+    """Cluster of the service on `port`, or of the only one on this machine.
 
     Raises ClusterError where there is none, or several to choose from.
     """
-    alive = {int(file.name): file.read_text() for file in _files() if _answers(file.read_text())}
-    if port is not None:
-        alive = {one: address for one, address in alive.items() if one == port}
+    alive = {one: cluster for one, cluster in _alive().items() if port in (None, one)}
     if len(alive) == 1:
         return next(iter(alive.values()))
     if alive:
@@ -45,8 +55,16 @@ def _folder() -> Path:
     return machine_folder() / "services"
 
 
-def _files() -> list[Path]:
-    return sorted(_folder().glob("[0-9]*"))
+def _alive() -> dict[int, Cluster]:
+    """Clusters by port; what was said of those that are gone is removed."""
+    found = {}
+    for file in _folder().glob("[0-9]*"):
+        cluster = Cluster(**json.loads(file.read_text()))
+        if _answers(cluster.address):
+            found[int(file.name)] = cluster
+        else:
+            file.unlink(missing_ok=True)
+    return found
 
 
 def _answers(address: str) -> bool:

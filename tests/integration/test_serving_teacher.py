@@ -41,11 +41,18 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def url(run: str, kept: Path, teacher: Path) -> Iterator[str]:
+def home(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The environment of somebody who has set nothing: Ray asks for a token, which it makes in an empty home."""
+    plain = {name: value for name, value in environment().items() if name != "RAY_AUTH_MODE"}
+    return plain | {"HOME": str(tmp_path_factory.mktemp("home"))}
+
+
+@pytest.fixture(scope="module")
+def url(run: str, kept: Path, teacher: Path, home: dict[str, str]) -> Iterator[str]:
     port = free_port()
     process = subprocess.Popen(
         command("serve", run, f"port={port}", "teacher.shadow=1", "teacher.cascade=1", f"teacher.keep={kept}"),
-        env=environment(), cwd=ROOT, stderr=subprocess.PIPE, text=True)
+        env=home, cwd=ROOT, stderr=subprocess.PIPE, text=True)
     try:
         assert process.stderr is not None
         assert any(f"answers at http://127.0.0.1:{port}" in line for line in process.stderr), "the service ended"
@@ -101,16 +108,20 @@ def test_the_shadow_counts_and_keeps_what_they_differ_on_as_rows(url: str, kept:
     assert sum(line["label"] == labels[line["text"]] for line in mine) >= 0.9 * len(mine)
 
 
-def test_another_process_changes_what_is_served(url: str, run: str, kdray: Command) -> None:
+def test_another_process_changes_what_is_served(url: str, run: str, home: dict[str, str]) -> None:
+    def serve(*arguments: str) -> subprocess.CompletedProcess:
+        return subprocess.run(command("serve", *arguments), capture_output=True, text=True, timeout=300, env=home,
+                              cwd=ROOT)
+
     port = ["--port", url.rpartition(":")[2]]
-    tried = kdray("serve", run, "--canary", "0.25", *port)
+    tried = serve(run, "--canary", "0.25", *port)
     assert tried.returncode == 0, tried.stderr
     assert tried.stdout.startswith("default: ") and "for 25% of the requests" in tried.stdout
     for arguments in (["--back"], [run, "--promote"], ["--back"]):
-        done = kdray("serve", *arguments, *port)
+        done = serve(*arguments, *port)
         assert done.returncode == 0, done.stderr
         assert done.stdout.startswith("default: ") and "packages" in done.stdout
-    again = kdray("serve", run, "replicas=2", "--promote")
+    again = serve(run, "replicas=2", "--promote")
     assert again.returncode == 1 and "a running service keeps its settings" in again.stderr
     assert ask(url, {"inputs": "the film was good"})
 
