@@ -47,7 +47,7 @@ def serve_run(run: str, overrides: list[str], blocking: bool) -> str:
     config, package = read_run(run)
     settings = config.serve.changed(overrides)
     served = packages(package, settings)
-    connect()
+    connect(niceness=0)
     return deploy(served, settings, blocking)
 
 

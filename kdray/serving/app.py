@@ -63,7 +63,8 @@ def http_app(service: Service) -> FastAPI:
     _add(api, "POST", "/models/{name}", routes.answer, asks)
     _add(api, "POST", "/v1/predict", routes.bulk, _asks(BulkRequest))
     _add(api, "POST", "/v1/teacher", routes.teacher, asks)
-    _add(api, "GET", "/v1/model", routes.card, {"responses": {200: {"model": ModelCard}}})
+    _add(api, "GET", "/v1/model", routes.card,
+         {"responses": {200: {"model": ModelCard}}, "parameters": [_name("query")]})
     _add(api, "GET", "/health", routes.health)
     _add(api, "GET", "/metrics", routes.metrics)
     _add(api, "GET", "/", routes.page)
@@ -183,6 +184,8 @@ def _add(api: FastAPI, method: str, path: str, handler: Handler, extra: dict[str
     problems: dict[int | str, dict[str, Any]] = {status: {"model": Problem} for status in (
         (401, 404, 413, 422, 500, 503, 504) if method == "POST" else (401, 404))}
     extra = dict(extra or {})
+    if "{name}" in path:
+        extra["parameters"] = [_name("path")]
     responses = {**problems, **extra.pop("responses", {})}
     api.add_api_route(path, _settled(path, handler), methods=[method], responses=responses, description=handler.__doc__,
                       name=handler.__name__, operation_id=f"{method.lower()}_{path}", openapi_extra=extra)
@@ -247,9 +250,17 @@ def _asks(model: type[BaseModel]) -> dict[str, Any]:
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
 
 
+def _name(place: str) -> dict[str, Any]:
+    return {"name": "name", "in": place, "required": place == "path", "description": "A student of the service.",
+            "schema": {"type": "string"}}
+
+
 def _describe(api: FastAPI) -> None:
-    """Adds the bodies to the OpenAPI page: handlers parse them, so that FastAPI does not know them."""
-    schemas = api.openapi()["components"]["schemas"]
+    """Adds bodies and keys to the OpenAPI page: FastAPI does not know them, handlers and the guard read them."""
+    page = api.openapi()
+    page["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+    page["security"] = [{}, {"key": []}]
+    schemas = page["components"]["schemas"]
     for model in (InferenceRequest, BulkRequest, openinference.InferRequest):
         schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
         schemas.update(schema.pop("$defs", {}))

@@ -5,6 +5,7 @@ connections. Knows nothing about models.
 """
 
 import asyncio
+import gc
 import logging
 import os
 import socket
@@ -62,6 +63,7 @@ class Endpoint:
         await self._on_loop(self.roster.apply(slots))
         if self._server is None:
             self._server = self._start()
+            gc.freeze()  # what was imported and loaded is never collected: full collections stay short
         self._service.thresholds = wanted["thresholds"]
 
     def state(self) -> dict[str, Any]:

@@ -174,7 +174,7 @@ def start_kdray(package: Path) -> tuple[str, Callable[[], None]]:
     from kdray.config import ServeConfig
     from kdray.serving.deploy import deploy, take_down
 
-    connect()
+    connect(niceness=0)
     url = deploy({"default": str(package)}, ServeConfig(port=0, num_cpus=THREADS), blocking=False)
 
     def end() -> None:

@@ -87,7 +87,7 @@ def service(options: argparse.Namespace) -> Iterator[tuple[str, Path]]:
         package = make_package(Path(options.teacher), Path(scratch), texts)
         bodies = Path(scratch) / "bodies.jsonl"
         bodies.write_text("\n".join(json.dumps({"inputs": text}) for text in texts))
-        connect()
+        connect(niceness=0)
         settings = ServeConfig(port=0, num_cpus=THREADS).changed(options.set)
         try:
             url = deploy({"default": str(package)}, settings, blocking=False)

@@ -18,12 +18,12 @@ class Gate:
 
     def __init__(self):
         self.batches: list[list[int]] = []
-        self.threads: set[str] = set()
+        self.threads: set[threading.Thread] = set()
         self.began, self.may_end = threading.Semaphore(0), threading.Semaphore(0)
 
     def __call__(self, items: list[int]) -> list[int | Exception]:
         self.batches.append(items)
-        self.threads.add(threading.current_thread().name)
+        self.threads.add(threading.current_thread())
         self.began.release()
         assert self.may_end.acquire(timeout=10)
         return [ValueError(f"{item} is negative") if item < 0 else 2 * item for item in items]
@@ -240,7 +240,7 @@ def test_close_answers_those_that_wait_refuses_new_ones_and_ends_the_thread():
         gate.let_through(2)
         await closing
         assert [task.result() for task in tasks] == [2, 4]
-        assert gate.threads.isdisjoint(thread.name for thread in threading.enumerate())
+        assert not any(thread.is_alive() for thread in gate.threads)
 
     run(scenario)
 
