@@ -153,6 +153,7 @@ class StudentConfig(Settings):
                                            "and last kept) or their indices from 0")
     model: str | None = Field(None, description="Hub id, local folder, or package:MODULE:FOLDER to start from")
     fresh: dict[str, Any] | None = Field(None, description="Random weights: the teacher's config with these changes")
+    training: dict[str, Any] = Field({}, description="Fields of `training` that are this student's own, such as lr")
 
     @model_validator(mode="after")
     def _one_origin(self) -> "StudentConfig":
@@ -210,14 +211,32 @@ class Domain(Settings):
 class SearchConfig(Settings):
     """The sweep over students."""
 
-    trials: int = Field(8, ge=1, description="Students distilled, the baseline aside")
+    algorithm: Literal["tpe", "random", "grid"] = Field(
+        "tpe", description="tpe learns from the trials before; grid takes every combination of `values`, not `trials`")
+    trials: int = Field(8, ge=1, description="Trials of each student, its baseline aside")
     space: dict[str, Domain] = Field(
         {"temperature": Domain(min=1, max=8, log=True), "alpha": Domain(min=0, max=0.9)},
         description="Field of `training`: what to search, as {min, max, log} or {values}")
     metric: str | None = Field(None, description="Validation metric that picks the winner; null takes the task's")
-    max_concurrent: int | None = Field(None, ge=1, description="Trials side by side; null fills the cluster")
-    grace: int = Field(1, ge=1, description="Epochs before ASHA may stop a trial")
+    max_concurrent: int | None = Field(None, ge=1, description="Trials side by side; null fills the cluster, as far as "
+                               "the next trial may start: each knows how all but the last quarter before it ended")
+    time_budget: float | None = Field(None, gt=0, description="Seconds after which trials that run are stopped and "
+                                      "the winner is taken of those that finished")
+    grace: int = Field(1, ge=1, description="Epochs before a trial may be stopped; later ones are judged at 2, 4, 8 "
+                       "times as many")
     seed: int = Field(0, description="Seed of the search")
+    seeds: int = Field(1, ge=1, description="Seeds on which each student's best trial and its baseline are trained in "
+                       "pairs, the sweep's included; more say how far chance goes")
+    max_ms: float | None = Field(None, gt=0, description="Milliseconds that one text may take with the winner as "
+                                 "served, on this machine")
+    max_mb: float | None = Field(None, gt=0, description="Megabytes of the winner's file as served")
+
+    @model_validator(mode="after")
+    def _listed(self) -> Self:
+        open_ended = [name for name, domain in self.space.items() if domain.values is None]
+        if self.algorithm == "grid" and open_ended:
+            raise ValueError(f"space.{open_ended[0]} is an interval: algorithm grid needs `values`")
+        return self
 
 
 class ExportConfig(Settings):
@@ -256,7 +275,8 @@ class ServeConfig(Settings):
     num_cpus: float = Field(1, ge=0, description="CPUs a replica")
     num_gpus: float = Field(0, ge=0, description="GPUs a replica")
     batch_tokens: int = Field(1024, ge=16, description="Padded tokens a batch at most")
-    max_queue: int = Field(128, ge=1, description="Inputs that may wait at a replica; beyond, requests get a 503")
+    max_queue: int = Field(128, ge=1, description="Inputs that may wait or run at a replica; beyond, requests get "
+                           "a 503")
     deadline: float = Field(10.0, gt=0, description="Seconds after which a request gets a 504")
     max_body: int = Field(2**20, ge=1024, description="Bytes of a request's body at most")
     max_texts: int = Field(128, ge=1, description="Inputs of a request at most")
@@ -298,7 +318,9 @@ class Config(Settings):
     data: DataConfig
     teacher: TeacherConfig
     cache: CacheConfig = CacheConfig()
-    student: StudentConfig = StudentConfig(layers=2)
+    student: StudentConfig | None = Field(None, description="The student; null is layers: 2, "
+                                          "or what `students` has")
+    students: dict[str, StudentConfig] = Field({}, description="Name: a student. Several are searched in one sweep")
     training: TrainingConfig = TrainingConfig()
     search: SearchConfig = SearchConfig()
     export: ExportConfig = ExportConfig()
@@ -319,8 +341,25 @@ class Config(Settings):
         except StorageError as error:
             raise ValueError(str(error)) from error
 
+    @field_validator("students")
+    @classmethod
+    def _named(cls, students: dict[str, StudentConfig]) -> dict[str, StudentConfig]:
+        for name in students:
+            if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+                raise ValueError(f"{name!r} cannot be a student's name: letters, digits, dots, dashes")
+        return students
+
+    @property
+    def family(self) -> dict[str, StudentConfig]:
+        """Every student by name; `student` alone is called so."""
+        return self.students or {"student": self.student or StudentConfig(layers=2)}
+
     @model_validator(mode="after")
     def _parts_agree(self) -> "Config":
+        if self.students and self.student:
+            raise ValueError("give either `student` or `students`, and not both")
+        for name, student in self.family.items():
+            self._check_own_training(name, student)
         task = TASKS[self.task]
         for column in self.data.columns:
             if column not in task.columns:
@@ -331,6 +370,14 @@ class Config(Settings):
         for name, domain in self.search.space.items():
             self._check_searched(name, domain)
         return self
+
+    def _check_own_training(self, name: str, student: StudentConfig) -> None:
+        at = f"students.{name}" if self.students else "student"
+        for field, value in student.training.items():
+            try:
+                changed(self.training, {field: value})
+            except ConfigError as error:
+                raise ValueError(f"{at}.training.{field}: {error}") from error
 
     def _check_searched(self, name: str, domain: Domain) -> None:
         for value in domain.values or [domain.min, domain.max]:

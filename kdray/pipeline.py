@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from kdray.cache.manifest import KIND as CACHES
-from kdray.config import Config, Optimisation, TrainingConfig
+from kdray.config import Config, Optimisation, StudentConfig, TrainingConfig, changed
 from kdray.corpus.build import KIND as CORPUS
 from kdray.corpus.build import SPLITS, build_corpus, corpus_key
 from kdray.corpus.sources import read_splits
@@ -132,58 +132,63 @@ class Pipeline:
                       self.task.codec if cache.codec == "auto" else cache.codec, cache.compression)
 
     @cached_property
-    def job(self) -> Any:
-        """The student at the configured temperature and alpha, not yet trained."""
-        student = self.config.student
+    def jobs(self) -> dict[str, Any]:
+        """Each student of the family at the configured temperature and alpha, not yet trained."""
+        return {name: self._student_job(student) for name, student in self.config.family.items()}
+
+    def _student_job(self, student: StudentConfig) -> Any:
         folder = locate(student.model) if student.model else self.teacher.folder
         own = student.model and tokenizer_fingerprint(folder) != tokenizer_fingerprint(self.teacher.folder)
         corpus = self._corpus(folder) if own else self.corpus
-        origin = {"fresh": student.fresh} if student.fresh is not None else {"layers": self._layers(folder)}
-        return self._job("students", self.config.training, folder, origin, corpus, self.cache["key"])
-
-    def _layers(self, folder: Path) -> tuple[int, ...] | None:
-        from kdray.models.load import even_layers
-
-        layers = self.config.student.layers
-        if layers is None:
-            return None
-        if isinstance(layers, int):
-            config = read_config(folder)
-            return even_layers(config.get("num_hidden_layers") or config["n_layers"], layers)
-        return tuple(layers)
+        origin = {"fresh": student.fresh} if student.fresh is not None else {"layers": _layers(student, folder)}
+        settings = changed(self.config.training, student.training)
+        return self._job("students", settings, folder, origin, corpus, self.cache["key"])
 
     @cached_property
-    def student(self) -> dict[str, Any]:
-        """Manifest of the one student at the configured temperature and alpha."""
-        return self._made("student", "students", self.job.key) or self._fit(self.job, "training")
+    def students(self) -> dict[str, dict[str, Any]]:
+        """Manifest of each student at the configured temperature and alpha."""
+        return {name: self._made("student", "students", job.key) or self._fit(job, "training")
+                for name, job in self.jobs.items()}
 
     @cached_property
     def sweep(self) -> dict[str, Any]:
-        """Manifest of the sweep: the table of trials, baseline and winner."""
-        from kdray.search.sweep import KIND, Sweep
+        """Manifest of the sweep: the table of trials."""
+        from kdray.search.sweep import KIND
 
-        sweep = Sweep(self.job, self.config.search)
-        made = self._made("sweep", KIND, sweep.key)
-        if made is not None:
-            return made
-        self._connect()
-        return self._sweep(sweep)
+        made = self._made("sweep", KIND, self._plan.key)
+        return made or self._run_sweep()
 
-    def _sweep(self, sweep: Any) -> dict[str, Any]:
-        from kdray.search.selection import baseline, winner
+    @cached_property
+    def _plan(self) -> Any:
+        from kdray.search.sweep import Sweep
+
+        return Sweep(self.jobs, self.config.search)
+
+    def _run_sweep(self) -> dict[str, Any]:
         from kdray.search.sweep import KIND, discard, run_sweep
 
-        rows = run_sweep(sweep)
-        best, plain = winner(rows), baseline(rows)
-        if plain["best"] > best["best"]:
-            logger.warning("the baseline (%.4f) is better on validation than every distilled student (%.4f)",
-                           plain["best"], best["best"])
-        parents = {"corpus": self.job.corpus, "cache": self.job.cache}
+        self._connect()
+        rows = run_sweep(self._plan)
+        parents = {"corpus": self._plan.base.corpus, "cache": self._plan.base.cache}
         with self.store.staging(KIND) as folder:
-            made = self.store.publish(KIND, sweep.key, folder, {
-                "parents": parents, "metric": self.config.metric, "search": self.config.search.model_dump(mode="json"),
-                "trials": rows, "winner": best["student"], "baseline": plain["student"]})
-        discard(sweep)
+            made = self.store.publish(KIND, self._plan.key, folder, {
+                "parents": parents, "metric": self.config.metric,
+                "search": self.config.search.model_dump(mode="json"), "trials": rows})
+        discard(self._plan)
+        return made
+
+    @cached_property
+    def selection(self) -> dict[str, Any]:
+        """Manifest of the selection: the winner and its baseline, on every seed."""
+        from kdray.search.finalists import KIND, select, selection_key
+
+        search, threads = self.config.search, max(1, int(self.config.serve.num_cpus))
+        key = selection_key(self.sweep["key"], search, threads)
+        made = self._made("selection", KIND, key)
+        if made is None:
+            if search.seeds > 1:
+                self._connect()
+            made = select(self.store, key, self._plan, self.sweep, search, threads)
         return made
 
     @cached_property
@@ -191,7 +196,7 @@ class Pipeline:
         """Manifest of the numbers on the test split: teacher, baseline, winner."""
         from kdray.evaluation.evaluate import KIND, evaluate, evaluation_key
 
-        winner, plain = self.sweep["winner"], self.sweep["baseline"]
+        winner, plain = self.selection["winner"], self.selection["baseline"]
         key = evaluation_key(self.cache["key"], plain, winner)
         return self._made("evaluation", KIND, key) or evaluate(self.store, key, self.cache, plain, winner,
                                                                self.teacher.folder)
@@ -201,7 +206,7 @@ class Pipeline:
         """Manifest of the winner's package."""
         from kdray.export.package import build_package
 
-        winner = self._manifest("students", self.sweep["winner"])
+        winner = self._manifest("students", self.selection["winner"])
         numbers = self.evaluation["numbers"]
         lineage = self.lineage
         key = content_key({"student": winner["key"], "evaluation": self.evaluation["key"],
@@ -218,17 +223,18 @@ class Pipeline:
     def lineage(self) -> dict[str, Any]:
         """What the winner was made from, as keys."""
         return {"corpus": self.corpus["key"], "teacher": self.teacher.fingerprint, "cache": self.cache["key"],
-                "sweep": self.sweep["key"], "student": self.sweep["winner"], "baseline": self.sweep["baseline"]}
+                "sweep": self.sweep["key"], "selection": self.selection["key"],
+                "student": self.selection["winner"], "baseline": self.selection["baseline"]}
 
     @cached_property
     def report(self) -> dict[str, Any]:
         """Manifest of the report."""
         from kdray.report.build import KIND, build_report, report_key
 
-        key = report_key(self.package["key"], self.sweep["key"])
+        key = report_key(self.package["key"], self.selection["key"])
         return self._made("report", KIND, key) or build_report(
-            self.store, key, self.config, self.package, self.sweep, self.evaluation, self.cache, self.corpus,
-            self.teacher.folder)
+            self.store, key, self.config, self.package, {**self.sweep, **self.selection}, self.evaluation, self.cache,
+            self.corpus, self.teacher.folder)
 
     def run(self) -> str:
         """All stages; returns the run's folder, which names them all."""
@@ -274,6 +280,15 @@ class Pipeline:
             corpus=corpus["key"], cache=cache, origin=Origin(str(folder), **origin),
             origin_fingerprint=fingerprint(folder), tokenizer=str(folder), pad_token_id=corpus["pad_token_id"],
             metric=self.config.metric, settings=settings.model_dump(), precision=precision)
+
+
+def _layers(student: StudentConfig, folder: Path) -> tuple[int, ...] | None:
+    from kdray.models.load import even_layers
+
+    if isinstance(student.layers, int):
+        config = read_config(folder)
+        return even_layers(config.get("num_hidden_layers") or config["n_layers"], student.layers)
+    return None if student.layers is None else tuple(student.layers)
 
 
 def _threads() -> int:

@@ -111,19 +111,21 @@ def _tell_cache(pipeline: Pipeline) -> None:
 
 
 def _tell_student(pipeline: Pipeline) -> None:
-    student = pipeline.student
-    score = student["validation"][student["metric"]]
-    print(f"student: {pipeline.store.uri_of('students', student['key'])} (validation {student['metric']} {score:.4f})")
+    for student in pipeline.students.values():
+        score = student["validation"][student["metric"]]
+        print(f"student: {pipeline.store.uri_of('students', student['key'])} "
+              f"(validation {student['metric']} {score:.4f})")
 
 
 def _tell_sweep(pipeline: Pipeline) -> None:
     from kdray.search.describe import describe
 
-    sweep = pipeline.sweep
+    sweep, chosen, several = pipeline.sweep, pipeline.selection, len(pipeline.jobs) > 1
     for row in sorted(sweep["trials"], key=lambda row: -(row["best"] or 0)):
-        mark = " <- winner" if row["student"] == sweep["winner"] and not row["baseline"] else ""
-        print(f"{sweep['metric']} {row['best'] or float('nan'):.4f}  {row['state']:8}  {describe(row['point'])}{mark}")
-    print(f"winner: {pipeline.store.uri_of('students', sweep['winner'])}")
+        mark = " <- winner" if row["student"] == chosen["winner"] and not row["baseline"] else ""
+        print(f"{sweep['metric']} {row['best'] or float('nan'):.4f}  {row['state']:8}  "
+              f"{describe(row['point'], row['name'] if several else '')}{mark}")
+    print(f"winner: {pipeline.store.uri_of('students', chosen['winner'])}")
 
 
 def _tell_run(pipeline: Pipeline) -> None:

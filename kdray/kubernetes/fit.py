@@ -65,7 +65,8 @@ def config_fits(manifests: list[Manifest]) -> Iterator[Problem]:
 def _reachable(manifest: Manifest, config: Config, ray: RayManifest) -> Iterator[Problem]:
     mounts = [PurePosixPath(mount["mountPath"]) for group in ray.workers()
               for mount in ray.at(f"{group}.template.spec.containers.0.volumeMounts", [])]
-    places = {"storage": config.storage, "teacher.model": config.teacher.model, "student.model": config.student.model,
+    places = {"storage": config.storage, "teacher.model": config.teacher.model,
+              **{f"student {name}: model": student.model for name, student in config.family.items()},
               **{f"data.{name}": getattr(config.data, name) for name in ("source", "train", "validation", "test")}}
     for name, place in places.items():
         local = place and "://" not in place and place.startswith(("/", "~", "./", "../"))

@@ -1,11 +1,12 @@
-"""The words of `search.space` become Tune's domains and the first point.
+"""The words of `search.space` become Optuna's distributions, a grid, and the first point.
 
-Knows nothing about Ray's running parts, nor about what a trial does.
+Knows nothing about Ray, nor about what a trial does.
 """
 
+import itertools
 from typing import Any
 
-from ray import tune
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from kdray.config import Domain, TrainingConfig, changed
 from kdray.errors import ConfigError
@@ -13,9 +14,28 @@ from kdray.errors import ConfigError
 _FIRST_ALPHA = 0.5
 
 
-def tune_space(space: dict[str, Domain], training: TrainingConfig) -> dict[str, Any]:
-    """Tune's search space; a field that holds a whole number is searched in whole numbers."""
-    return {name: _domain(domain, _whole(training, name)) for name, domain in space.items()}
+def distributions(space: dict[str, Domain], training: TrainingConfig) -> dict[str, BaseDistribution]:
+    """Optuna's search space; of `values` it chooses the place.
+
+    A field that holds a whole number is searched in whole numbers.
+    """
+    return {name: _distribution(domain, _whole(training, name)) for name, domain in space.items()}
+
+
+def point_of(space: dict[str, Domain], chosen: dict[str, Any]) -> dict[str, Any]:
+    """The values behind what was chosen from `distributions`."""
+    return {name: _value(space[name], choice) for name, choice in chosen.items()}
+
+
+def choice_of(space: dict[str, Domain], point: dict[str, Any]) -> dict[str, Any]:
+    """What to choose from `distributions` to get `point`."""
+    return {name: _choice(space[name], value) for name, value in point.items()}
+
+
+def grid(space: dict[str, Domain]) -> list[dict[str, Any]]:
+    """Every combination of the `values`, the last field changing fastest."""
+    values = [domain.values or [] for domain in space.values()]
+    return [dict(zip(space, combination, strict=True)) for combination in itertools.product(*values)]
 
 
 def first_point(space: dict[str, Domain], training: TrainingConfig) -> dict[str, Any]:
@@ -44,14 +64,21 @@ def _whole(training: TrainingConfig, name: str) -> bool:
     return False
 
 
-def _domain(domain: Domain, whole: bool) -> Any:
+def _distribution(domain: Domain, whole: bool) -> BaseDistribution:
     if domain.values is not None:
-        return tune.choice(domain.values)
+        return CategoricalDistribution(range(len(domain.values)))
     assert domain.min is not None and domain.max is not None
     if whole and domain.min.is_integer() and domain.max.is_integer():
-        low, high = int(domain.min), int(domain.max) + 1
-        return tune.lograndint(low, high) if domain.log else tune.randint(low, high)
-    return tune.loguniform(domain.min, domain.max) if domain.log else tune.uniform(domain.min, domain.max)
+        return IntDistribution(int(domain.min), int(domain.max), log=domain.log)
+    return FloatDistribution(domain.min, domain.max, log=domain.log)
+
+
+def _value(domain: Domain, choice: Any) -> Any:
+    return choice if domain.values is None else domain.values[choice]
+
+
+def _choice(domain: Domain, value: Any) -> Any:
+    return value if domain.values is None else domain.values.index(value)
 
 
 def _nearest(domain: Domain, value: Any) -> Any:

@@ -1,27 +1,28 @@
-"""A base job and a search become a table of trials: Optuna's TPE proposes, ASHA stops, all share one cache.
+"""Base jobs and a search become a table of trials: a plan a student proposes and stops, all share one cache.
 
-Invariants: the baseline (alpha = 1) is the first trial and is never stopped early; a sweep that was killed
-goes on where it was.
+Tune runs the trials, as many side by side as the cluster has room for. A sweep that was killed goes on where it was.
 """
 
+import json
 import logging
 import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import optuna
 import ray
 from ray import tune
 from ray.tune.execution.class_cache import ENV_VARS_TO_PROPAGATE
-from ray.tune.schedulers import ASHAScheduler, TrialScheduler
-from ray.tune.search.optuna import OptunaSearch
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+from ray.tune.search import Searcher
 
 from kdray.cluster import check_resources
 from kdray.config import SearchConfig, TrainingConfig
 from kdray.errors import TrainingError
-from kdray.search.describe import BASELINE, describe
-from kdray.search.space import first_point, tune_space
-from kdray.search.trial import run_trial
+from kdray.search.describe import describe
+from kdray.search.plan import Listed, Plan, Told, make_plan
+from kdray.search.trial import NAME, NUMBER, run_trial
 from kdray.storage import Store, content_key
 from kdray.training.job import TrainingJob
 
@@ -31,28 +32,54 @@ METRIC = "best"
 # Tune would hand them to every trial in a runtime environment, which Ray writes to its logs; nodes have their own.
 ENV_VARS_TO_PROPAGATE.difference_update([name for name in ENV_VARS_TO_PROPAGATE if name.startswith("AWS_")])
 _EXPERIMENTS = "tune"
+_AFTERWARDS = {"max_concurrent", "seeds", "max_ms", "max_mb"}
+"""Settings of a search that change nothing of what its trials are."""
 
 
 @dataclass(frozen=True)
 class Sweep:
     """What a sweep is made from."""
 
-    job: TrainingJob
-    """The student at the configured temperature and alpha; its key stands for everything before the sweep."""
+    jobs: dict[str, TrainingJob]
+    """Each student by name, at the configured temperature and alpha; its key stands for everything before the sweep."""
     search: SearchConfig
+    points: dict[str, list[dict[str, Any]]] | None = None
+    """Points of each student that are given instead of searched."""
 
     @property
     def key(self) -> str:
         """Content key of the sweep."""
-        return content_key({"job": self.job.key, "search": self.search.model_dump(exclude={"max_concurrent"})})
+        return content_key({"jobs": {name: job.key for name, job in self.jobs.items()}, "points": self.points,
+                            "search": self.search.model_dump(exclude=_AFTERWARDS)})
+
+    @property
+    def base(self) -> TrainingJob:
+        """The first student's job: storage, kind and resources are the same for all."""
+        return next(iter(self.jobs.values()))
+
+    def plans(self) -> dict[str, Plan]:
+        """A new plan for each student."""
+        if self.points is not None:
+            return {name: Plan(Listed(self.points[name]), TrainingConfig(**job.settings))
+                    for name, job in self.jobs.items()}
+        return {name: make_plan(self.search, TrainingConfig(**job.settings)) for name, job in self.jobs.items()}
+
+    def describe(self, config: dict[str, Any]) -> str:
+        """A trial in words, by its configuration."""
+        return describe(point_of(config), config[NAME] if len(self.jobs) > 1 else "")
+
+
+def point_of(config: dict[str, Any]) -> dict[str, Any]:
+    """The point in a trial's configuration."""
+    return {name: value for name, value in config.items() if name not in (NAME, NUMBER)}
 
 
 def run_sweep(sweep: Sweep) -> list[dict[str, Any]]:
-    """Rows of the table of trials, the baseline first.
+    """Rows of the table of trials: student by student, the baseline first, in the order of the plan.
 
-    A row has `point`, `baseline`, `state` (finished, stopped or failed), `best` (validation metric), `epochs`,
-    `student` (key, None where it was not finished), `history` and `error`. Raises ClusterError where a trial
-    does not fit, TrainingError where all trials or the baseline failed.
+    A row has `name` (whose trial it is), `point`, `baseline`, `state` (finished, stopped or failed), `best` (validation
+    metric), `epochs`, `student` (key, None where it was not finished), `history`, `seconds` and `error`. Raises
+    ClusterError where a trial does not fit, TrainingError where all trials or a baseline failed, or time was too short.
     """
     os.environ.update(TUNE_DISABLE_STRICT_METRIC_CHECKING="1", TUNE_DISABLE_SIGINT_HANDLER="1",
                       TUNE_DISABLE_AUTO_CALLBACK_LOGGERS="1",
@@ -60,11 +87,13 @@ def run_sweep(sweep: Sweep) -> list[dict[str, Any]]:
                       TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S="0")
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    store = Store(sweep.job.storage)
-    grid = _tuner(sweep, store).fit()
-    rows = [_row(result, store, sweep) for result in list(grid)]  # type: ignore[call-overload]
-    _check(rows, sweep.search.trials + 1)
-    return sorted(rows, key=lambda row: not row["baseline"])
+    store = Store(sweep.base.storage)
+    results: list[tune.Result] = list(_tuner(sweep, store).fit())  # type: ignore[call-overload]
+    names = list(sweep.jobs)
+    results.sort(key=lambda result: (names.index(result.config[NAME]), result.config[NUMBER]))  # type: ignore[index]
+    rows = [_row(result, store, sweep) for result in results]
+    _check(rows, sweep)
+    return rows
 
 
 def trial_resources(settings: dict[str, Any]) -> tuple[dict[str, float], dict[str, float]]:
@@ -79,23 +108,23 @@ def trial_resources(settings: dict[str, Any]) -> tuple[dict[str, float], dict[st
 
 
 def _tuner(sweep: Sweep, store: Store) -> tune.Tuner:
-    settings = sweep.job.settings
+    settings = sweep.base.settings
     own, whole = trial_resources(settings)
     check_resources(settings["workers"], {"CPU": settings["num_cpus"] or 1.0, "GPU": settings["num_gpus"]},
                     "training.workers")
-    trainable = tune.with_resources(tune.with_parameters(run_trial, job=sweep.job), own)
+    trainable = tune.with_resources(tune.with_parameters(run_trial, jobs=sweep.jobs), own)
     path = store.uri_of(_EXPERIMENTS, sweep.key)
     if tune.Tuner.can_restore(path):
         logger.info("sweep: going on with the trials that were there")
         return tune.Tuner.restore(path, trainable, resume_unfinished=True, restart_errored=True)
     fits = int(min(ray.cluster_resources().get(name, 0.0) // need for name, need in whole.items() if need > 0))
+    proposals = Proposals(sweep)
     return tune.Tuner(
         trainable,
         tune_config=tune.TuneConfig(
-            metric=METRIC, mode="max", num_samples=sweep.search.trials + 1, reuse_actors=True,
-            search_alg=BaselineFirst(sweep), max_concurrent_trials=sweep.search.max_concurrent or max(1, fits),
-            scheduler=KeepBaseline(time_attr="epoch", max_t=_epochs(settings), grace_period=sweep.search.grace,
-                                   reduction_factor=2, stop_last_trials=False)),
+            metric=METRIC, mode="max", num_samples=proposals.total, reuse_actors=True, search_alg=proposals,
+            max_concurrent_trials=sweep.search.max_concurrent or max(1, fits), scheduler=Halving(proposals),
+            time_budget_s=None if sweep.points else sweep.search.time_budget),
         run_config=tune.RunConfig(
             name=sweep.key, storage_path=store.uri_of(_EXPERIMENTS), verbose=0, callbacks=[TrialLines(sweep)],
             failure_config=tune.FailureConfig(max_failures=settings["max_failures"]),
@@ -103,86 +132,112 @@ def _tuner(sweep: Sweep, store: Store) -> tune.Tuner:
     )
 
 
-def _epochs(settings: dict[str, Any]) -> int:
-    return settings["epochs"] + (settings["finetune"]["epochs"] if settings["finetune"] else 0) + 1
+class Proposals(Searcher):
+    """Tune's view of the plans: of those that are ready, the one with the fewest trials proposes.
 
-
-class BaselineFirst(OptunaSearch):
-    """Proposes the baseline, then what Optuna's TPE proposes, which never hears of the baseline."""
+    Its state is what trials have told: plans that hear it again are the same.
+    """
 
     def __init__(self, sweep: Sweep):
-        training = TrainingConfig(**sweep.job.settings)
-        super().__init__(tune_space(sweep.search.space, training), metric=METRIC, mode="max",
-                         points_to_evaluate=[first_point(sweep.search.space, training)], seed=sweep.search.seed)
-        self._baseline_trial: str | None = None
+        super().__init__(metric=METRIC, mode="max")
+        self._sweep = sweep
+        self._plans = sweep.plans()
+        self._trials: dict[str, tuple[str, int]] = {}
+        self.total = sum(map(len, self._plans.values()))
 
     def suggest(self, trial_id: str) -> dict[str, Any] | None:
-        """The next point."""
-        if self._baseline_trial is None:
-            self._baseline_trial = trial_id
-            return dict(BASELINE)
-        return super().suggest(trial_id)
+        """The next trial's configuration; None where every next one waits for what runs."""
+        ready = {name: plan for name, plan in self._plans.items() if plan.ready}
+        if not ready:
+            return None
+        name = min(ready, key=lambda name: len(ready[name].told))
+        number, point = ready[name].propose()
+        self._trials[trial_id] = name, number
+        return {NAME: name, NUMBER: number, **point}
 
-    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """Passes on what is Optuna's."""
-        if trial_id != self._baseline_trial:
-            super().on_trial_result(trial_id, result)
+    def goes_on(self, trial_id: str, epoch: int, value: float) -> bool:
+        """Whether a trial goes on after an epoch."""
+        name, number = self._trials[trial_id]
+        on = self._plans[name].goes_on(number, epoch, value)
+        if not on:
+            self._plans[name].end(number, "stopped")
+        return on
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Passes on what is Optuna's."""
-        if trial_id != self._baseline_trial:
-            super().on_trial_complete(trial_id, result, error)
+        """Tells the trial's plan."""
+        name, number = self._trials[trial_id]
+        if self._plans[name].told[number].state is None:
+            self._plans[name].end(number, "failed" if error or "fault" in (result or {}) else "finished")
+
+    def save(self, checkpoint_path: str) -> None:
+        """Writes what the trials have told."""
+        told = {name: [{"values": list(one.values.items()), "state": one.state} for one in plan.told]
+                for name, plan in self._plans.items()}
+        Path(checkpoint_path).write_text(json.dumps({"told": told, "trials": self._trials}))
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Makes the plans what they were."""
+        state = json.loads(Path(checkpoint_path).read_text())
+        self._plans = self._sweep.plans()
+        for name, trials in state["told"].items():
+            self._plans[name].replay([Told(dict(one["values"]), one["state"]) for one in trials])
+        self._trials = {trial: (name, number) for trial, (name, number) in state["trials"].items()}
 
 
-class KeepBaseline(ASHAScheduler):
-    """ASHA that lets the baseline have its whole budget."""
+class Halving(FIFOScheduler):
+    """Stops the trials that their plan stops."""
+
+    def __init__(self, proposals: Proposals):
+        super().__init__()
+        self._proposals = proposals
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        """ASHA's decision, or to go on."""
-        if trial.config == BASELINE:
+        """The plan's decision after an epoch."""
+        if "epoch" not in result or self._proposals.goes_on(trial.trial_id, result["epoch"], result[METRIC]):
             return TrialScheduler.CONTINUE
-        return super().on_trial_result(tune_controller, trial, result)
+        return TrialScheduler.STOP
 
 
 class TrialLines(tune.Callback):
     """A log line for each change of a trial."""
 
     def __init__(self, sweep: Sweep):
-        self._total, self._ended = sweep.search.trials + 1, 0
+        self._sweep, self._ended = sweep, 0
+        self._total = sum(map(len, sweep.plans().values()))
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial begins."""
-        logger.info("sweep: %s begins", describe(trial.config))
+        logger.info("sweep: %s begins", self._sweep.describe(trial.config))
 
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any],
                         **info: Any) -> None:
         """An epoch ended."""
         if "epoch" in result:
-            logger.info("sweep: %s | epoch %d | loss %.4f | best %.4f", describe(trial.config), result["epoch"],
-                        result["loss"], result[METRIC])
+            logger.info("sweep: %s | epoch %d | loss %.4f | best %.4f", self._sweep.describe(trial.config),
+                        result["epoch"], result["loss"], result[METRIC])
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial ended."""
         self._ended += 1
-        logger.info("sweep: %s ends | %d/%d trials", describe(trial.config), self._ended, self._total)
+        logger.info("sweep: %s ends | %d/%d trials", self._sweep.describe(trial.config), self._ended, self._total)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial failed for good, or for now."""
-        logger.warning("sweep: %s failed", describe(trial.config))
+        logger.warning("sweep: %s failed", self._sweep.describe(trial.config))
 
 
 def _row(result: tune.Result, store: Store, sweep: Sweep) -> dict[str, Any]:
-    metrics = result.metrics or {}
+    metrics, config = result.metrics or {}, result.config or {}
     student = metrics.get("student")
-    finished = bool(student) and store.manifest(sweep.job.kind, str(student)) is not None
-    point = dict(result.config or {})
-    made = store.manifest(sweep.job.kind, str(student)) if finished else None
+    made = store.manifest(sweep.base.kind, str(student)) if student else None
+    finished = made is not None and metrics["epoch"] == made["history"][-1]["epoch"]
+    error = metrics.get("fault") or (_last_line(str(result.error)) if result.error else None)
     return {
-        "point": point, "baseline": point == BASELINE,
-        "state": "failed" if result.error else "finished" if finished else "stopped",
+        "name": config[NAME], "point": point_of(config), "baseline": config[NUMBER] == 0,
+        "state": "failed" if error else "finished" if finished else "stopped",
         "best": metrics.get(METRIC), "epochs": metrics.get("epoch", 0), "student": student if finished else None,
-        "history": made["history"] if made else _history(result), "seconds": made["seconds"] if made else
-        metrics.get("time_total_s"), "error": str(result.error) if result.error else None,
+        "history": made["history"] if finished and made else _history(result),
+        "seconds": made["seconds"] if finished and made else metrics.get("time_total_s"), "error": error,
     }
 
 
@@ -194,15 +249,36 @@ def _history(result: tune.Result) -> list[dict[str, Any]]:
     return frame[columns].dropna().to_dict("records")
 
 
-def _check(rows: list[dict[str, Any]], wanted: int) -> None:
-    if len(rows) < wanted:
-        raise TrainingError(f"the sweep ended with {len(rows)} of {wanted} trials; run it again to go on")
+def _check(rows: list[dict[str, Any]], sweep: Sweep) -> None:
+    for row in rows:
+        if row["state"] == "failed":
+            logger.warning("sweep: %s failed: %s", _name(row, sweep), row["error"])
     failed = [row for row in rows if row["state"] == "failed"]
-    for row in failed:
-        logger.warning("sweep: %s failed: %s", describe(row["point"]), _last_line(row["error"]))
-    if failed and (len(failed) == len(rows) or failed[0]["baseline"]):
+    lost = failed if len(failed) == len(rows) else [row for row in failed if row["baseline"]]
+    if lost:
         which = "all trials" if len(failed) == len(rows) else "the baseline"
-        raise TrainingError(f"{which} failed, first cause: {_last_line(failed[0]['error'])}")
+        raise TrainingError(f"{which} failed, first cause: {lost[0]['error']}")
+    budget = None if sweep.points else sweep.search.time_budget
+    if budget is not None:
+        _check_budget(rows, sweep, budget)
+    elif len(rows) < sum(map(len, sweep.plans().values())):
+        raise TrainingError(f"the sweep ended with {len(rows)} trials before its time; run it again to go on")
+
+
+def _check_budget(rows: list[dict[str, Any]], sweep: Sweep, budget: float) -> None:
+    """Every student must have its baseline and a distilled trial; else the sweep is dropped and must start anew."""
+    for name in sweep.jobs:
+        done = [row["baseline"] for row in rows if row["name"] == name and row["state"] == "finished"]
+        if not {True, False} <= set(done):
+            discard(sweep)
+            longest = max((row["seconds"] or 0.0 for row in rows), default=0.0)
+            raise TrainingError(
+                f"search.time_budget = {budget:g} s was over before {name} had its baseline and one distilled trial "
+                f"({len(done)} trials finished; the longest took {longest:.0f} s). Give it more time, or fewer epochs")
+
+
+def _name(row: dict[str, Any], sweep: Sweep) -> str:
+    return describe(row["point"], row["name"] if len(sweep.jobs) > 1 else "")
 
 
 def _last_line(text: str) -> str:
@@ -211,4 +287,4 @@ def _last_line(text: str) -> str:
 
 def discard(sweep: Sweep) -> None:
     """Removes Tune's experiment of a published sweep: its table is in the manifest, its students are artefacts."""
-    Store(sweep.job.storage).delete_folder(_EXPERIMENTS, sweep.key)
+    Store(sweep.base.storage).delete_folder(_EXPERIMENTS, sweep.key)

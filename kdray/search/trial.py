@@ -11,12 +11,16 @@ from typing import Any
 from ray import tune
 
 from kdray.config import TrainingConfig, changed
+from kdray.errors import ConfigError, ModelError, TrainingError
 from kdray.progress import Progress
 from kdray.storage import Store
 from kdray.training.board import Silent
 from kdray.training.job import TrainingJob
 from kdray.training.loop import run_in_process
 from kdray.training.trainer import fit
+
+NAME, NUMBER = "name", "trial"
+"""What a trial's configuration holds beside its point: whose trial it is, and its number in that student's plan."""
 
 
 class TrialSurroundings:
@@ -48,9 +52,20 @@ def point_job(job: TrainingJob, point: dict[str, Any]) -> TrainingJob:
     return replace(job, settings=settings.model_dump())
 
 
-def run_trial(point: dict[str, Any], job: TrainingJob) -> None:
-    """Trains the point's student, or finds it, and reports its last epoch."""
-    job = point_job(job, point)
+def run_trial(config: dict[str, Any], jobs: dict[str, TrainingJob]) -> None:
+    """Trains the point's student, or finds it, and reports its last epoch.
+
+    What would fail again in the same way, such as a loss that is not a number, is reported and not raised: Tune would
+    start the trial again.
+    """
+    point = {name: value for name, value in config.items() if name not in (NAME, NUMBER)}
+    try:
+        _train(point_job(jobs[config[NAME]], point))
+    except (ConfigError, ModelError, TrainingError) as error:
+        tune.report({"fault": str(error)})
+
+
+def _train(job: TrainingJob) -> None:
     known = Store(job.storage).manifest(job.kind, job.key)
     if known is None and job.settings["workers"] == 1:
         run_in_process(job, TrialSurroundings(job.key))
@@ -59,5 +74,7 @@ def run_trial(point: dict[str, Any], job: TrainingJob) -> None:
         from ray.tune.integration.ray_train import TuneReportCallback
 
         known = fit(job, "training", [TuneReportCallback()])
-    last = known["history"][-1]
-    tune.report({**last, "best": known["validation"][known["metric"]], "student": job.key})
+    best = float("-inf")
+    for entry in known["history"]:
+        best = max(best, entry[known["metric"]])
+        tune.report({**entry, "best": best, "student": job.key})

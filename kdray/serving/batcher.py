@@ -38,9 +38,10 @@ class Batcher(Generic[T, R]):
 
     def __init__(self, run: Callable[[list[T]], list[R | Exception]], cost: Callable[[T], int], max_cost: int,
                  max_queue: int, saw: Callable[[int], None] = lambda size: None):
-        """`max_queue`: items that may wait at most; `saw` is told the size of each batch."""
+        """`max_queue`: items that may wait or run at most; `saw` is told the size of each batch."""
         self._run, self._cost, self._max_cost, self._max_queue, self._saw = run, cost, max_cost, max_queue, saw
         self._queue: deque[tuple[T, _Call[R], int]] = deque()
+        self._running = 0
         self._work: asyncio.Task[None] | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="batcher")
         self._closed = False
@@ -52,8 +53,8 @@ class Batcher(Generic[T, R]):
 
     @property
     def full(self) -> bool:
-        """Whether not one more item may wait."""
-        return len(self._queue) >= self._max_queue
+        """Whether not one more item may come."""
+        return len(self._queue) + self._running >= self._max_queue
 
     async def submit(self, items: list[T]) -> list[R | Exception]:
         """The answer or exception of each item. Raises FullError at once where they do not all fit the queue.
@@ -62,7 +63,7 @@ class Batcher(Generic[T, R]):
         """
         if self._closed:
             raise RuntimeError("the batcher is closed")
-        if self._queue and len(self._queue) + len(items) > self._max_queue:
+        if self._queue and len(self._queue) + self._running + len(items) > self._max_queue:
             raise FullError
         if not items:
             return []
@@ -83,7 +84,9 @@ class Batcher(Generic[T, R]):
     async def _work_off(self) -> None:
         loop = asyncio.get_running_loop()
         while batch := self._draw():
+            self._running = len(batch)
             answers = await loop.run_in_executor(self._thread, self._answers, [item for item, _, _ in batch])
+            self._running = 0
             self._saw(len(batch))
             for (_, call, place), answer in zip(batch, answers, strict=True):
                 call.answers[place] = answer

@@ -67,7 +67,7 @@ def training_rate(pipeline: Pipeline, batches: Batches, plan: list) -> float:
     """Steps/s of the student, forward, backward and AdamW in bfloat16."""
     settings = pipeline.config.training
     torch.set_num_threads(len(os.sched_getaffinity(0)))
-    model = build(pipeline.task, pipeline.job.origin, pipeline.corpus["labels"], 0, dtype=torch.bfloat16,
+    model = build(pipeline.task, pipeline.jobs["student"].origin, pipeline.corpus["labels"], 0, dtype=torch.bfloat16,
                   attn_implementation=attention(0)).train()
     optimiser, soft_loss = torch.optim.AdamW(model.parameters()), distillation(settings.loss, 2.0, settings.huber_delta)
     started = 0.0

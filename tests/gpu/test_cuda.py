@@ -25,7 +25,7 @@ def test_teacher_and_student_on_one_gpu(tmp_path: Path, precision: str) -> None:
         "training": {"epochs": 3, "lr": 3e-3, "num_gpus": 1, "precision": precision}})
     ray.init("local", include_dashboard=False, log_to_driver=False)
     try:
-        student = Pipeline(load(write_config(tmp_path / "c.yaml", config))).student
+        student = Pipeline(load(write_config(tmp_path / "c.yaml", config))).students["student"]
     finally:
         ray.shutdown()
     assert student["validation"]["accuracy"] > 0.9

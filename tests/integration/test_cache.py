@@ -120,7 +120,7 @@ def test_an_ensemble_runs_no_teacher_again_and_teaches_a_student(told: Told, fol
                                           "mean": "probabilities"})
     ensemble = fill(path)
     assert ensemble["members"] == [filled["key"], second["key"]]
-    assert Pipeline(load(path)).student["validation"]["accuracy"] > 0.8
+    assert Pipeline(load(path)).students["student"]["validation"]["accuracy"] > 0.8
     assert {path.name for path in (folder / "store" / "shards").rglob("*.arrow")} == before
     assert "mean of probabilities: 0.667 x" in told("show", ensemble["key"])
     assert "ensemble of 2" in told("ls")

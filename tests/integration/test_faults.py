@@ -21,7 +21,7 @@ def quiet(tmp_path_factory: pytest.TempPathFactory, rows: Path, teacher: Path, c
     """Storage of an undisturbed run with a cache, and a student with checkpoints in mid-epoch."""
     folder = tmp_path_factory.mktemp("quiet")
     pipeline = Pipeline(load(make(folder, rows, teacher)))
-    assert pipeline.student
+    assert pipeline.students["student"]
     return folder / "store"
 
 
@@ -90,7 +90,7 @@ def test_killed_worker_resumes_on_the_same_batches(tmp_path: Path, rows: Path, t
     assert pipeline.cache
     saved = lambda: any((store / "train").rglob("checkpoint_*/state.json"))  # noqa: E731
     killer = kill_when(saved, lambda: process("ray::RayTrainWorker"))
-    assert pipeline.student
+    assert pipeline.students["student"]
     killer.join(1)
     assert not killer.is_alive(), "nothing was killed"
     assert same_weights(student(store), student(quiet))

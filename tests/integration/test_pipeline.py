@@ -41,11 +41,12 @@ def test_run_names_every_artefact(first: str, config: Path) -> None:
 
 def test_baseline_is_among_the_trials_and_the_winner_is_distilled(first: str, config: Path) -> None:
     run = json.loads((run_folder(first) / "run.json").read_text())
-    sweep = json.loads((config.parent / "store" / "sweeps" / run["lineage"]["sweep"] / "manifest.json").read_text())
-    points = [trial["point"] for trial in sweep["trials"]]
-    assert points[0] == {"alpha": 1.0} and sweep["trials"][0]["student"] == sweep["baseline"]
-    assert points[1]["alpha"] == 0.5
-    assert sweep["winner"] in [trial["student"] for trial in sweep["trials"][1:]]
+    trials, chosen = (json.loads((config.parent / "store" / kind / run["lineage"][name] / "manifest.json").read_text())
+                      for kind, name in (("sweeps", "sweep"), ("selections", "selection")))
+    trials = trials["trials"]
+    assert trials[0]["point"] == {"alpha": 1.0} and trials[0]["student"] == chosen["baseline"]
+    assert trials[1]["point"]["alpha"] == 0.5
+    assert chosen["winner"] in [trial["student"] for trial in trials[1:]]
 
 
 def test_package_loads_with_a_pipeline(first: str, config: Path) -> None:
@@ -73,5 +74,5 @@ def test_another_search_runs_the_sweep_and_what_follows(kdray: Command, first: s
     assert other.returncode == 0, other.stderr
     for stage in ("corpus", "cache"):
         assert f"{stage}: found" in other.stderr and f"{stage}: making" not in other.stderr
-    for stage in ("sweep", "package", "report"):
+    for stage in ("sweep", "selection", "package", "report"):
         assert f"{stage}: making" in other.stderr

@@ -23,7 +23,7 @@ def train(store: Path, rows: Path, teacher: Path, **training: Any) -> tuple[dict
     """Manifest and weights of a student without dropout, in float32."""
     settings = {"epochs": 2, "lr": 1e-3, "dropout": 0.0, "precision": "float32", "num_cpus": 1, **training}
     config = write_config(store.parent / "c.yaml", small_config(store, rows, teacher, {"training": settings}))
-    made = Pipeline(load(config)).student
+    made = Pipeline(load(config)).students["student"]
     return made, load_file(store / "students" / made["key"] / "model.safetensors")
 
 
@@ -88,7 +88,7 @@ def test_student_with_another_tokenizer_reads_the_same_cache(store: Path, rows: 
     caches = len(list((store / "caches").iterdir()))
     config = small_config(store, rows, teacher, {
         "student": {"model": str(other)}, "training": {"epochs": 4, "lr": 3e-3, "alpha": 0.0, "num_cpus": 1}})
-    made = Pipeline(load(write_config(store.parent / "other.yaml", config))).student
+    made = Pipeline(load(write_config(store.parent / "other.yaml", config))).students["student"]
     assert made["validation"]["accuracy"] > 0.9
     assert len(list((store / "caches").iterdir())) == caches and len(list((store / "corpus").iterdir())) == 2
 
@@ -98,7 +98,7 @@ def test_entities_are_distilled(tmp_path: Path, cluster: None) -> None:
     config = small_config(tmp_path / "store", write_jsonl(tmp_path / "rows.jsonl", tagged(400)), base, {
         "task": "token-classification", "teacher": {"model": str(base), "finetune": {"epochs": 6, "lr": 3e-3}},
         "training": {"epochs": 6, "lr": 3e-3, "loss": "mse", "alpha": 0.1}})
-    made = Pipeline(load(write_config(tmp_path / "c.yaml", config))).student
+    made = Pipeline(load(write_config(tmp_path / "c.yaml", config))).students["student"]
     assert made["validation"]["f1"] > 0.9
 
 

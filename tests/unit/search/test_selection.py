@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from kdray.errors import TrainingError
-from kdray.search.selection import baseline, winner
+from kdray.search.selection import baseline, choose, winner
 
 
 def row(best: float | None, state: str = "finished", is_baseline: bool = False, error: str | None = None,
@@ -33,3 +33,23 @@ def test_the_earlier_of_two_equals_wins():
 def test_without_a_finished_distilled_trial_there_is_no_winner(rows, cause):
     with pytest.raises(TrainingError, match=f"no distilled trial finished.*{cause}"):
         winner(rows)
+
+
+FAMILY = {"small": {"best": 0.8, "milliseconds": 2.0, "bytes": 10e6},
+          "large": {"best": 0.9, "milliseconds": 6.0, "bytes": 40e6}}
+
+
+@pytest.mark.parametrize("limits, name", [
+    ({}, "large"), ({"max_ms": 6.0}, "large"), ({"max_ms": 5.9}, "small"), ({"max_mb": 40.0}, "large"),
+    ({"max_mb": 39.9}, "small"), ({"max_ms": 10.0, "max_mb": 20.0}, "small")])
+def test_the_best_within_the_limits_is_chosen(limits, name):
+    found, constraint = choose(FAMILY, limits)
+    assert found == name
+    assert constraint is None if not limits else constraint["met"] and constraint["excess"] == {}
+
+
+def test_where_none_is_within_it_is_the_nearest_and_by_how_much_is_said():
+    name, constraint = choose(FAMILY, {"max_ms": 1.0, "max_mb": 8.0})
+    assert name == "small" and constraint["met"] is False
+    assert constraint["excess"] == pytest.approx({"max_ms": 1.0, "max_mb": 0.25})
+    assert (constraint["max_ms"], constraint["max_mb"]) == (1.0, 8.0)

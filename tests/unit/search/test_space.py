@@ -1,11 +1,14 @@
-"""The words of a search become Tune's domains and the usual first point."""
+"""The words of a search become Optuna's distributions and the usual first point."""
 
+import optuna
 import pytest
-from ray.tune.search.sample import Categorical, Float, Integer, LogUniform
+from optuna.distributions import CategoricalDistribution as Categorical
+from optuna.distributions import FloatDistribution as Float
+from optuna.distributions import IntDistribution as Integer
 
 from kdray.config import Domain, SearchConfig, TrainingConfig, changed
 from kdray.search.describe import BASELINE, describe
-from kdray.search.space import field, first_point, tune_space
+from kdray.search.space import choice_of, distributions, field, first_point, grid, point_of
 
 TRAINING = TrainingConfig(temperature=3.0, lr=1e-4)
 
@@ -50,19 +53,35 @@ def test_the_default_search_starts_at_alpha_a_half_and_the_configured_temperatur
     ("temperature", interval(1, 8), Float, False),
     ("loss", Domain(values=["kl", "mse"]), Categorical, None),
 ])
-def test_a_domain_becomes_tunes(name, domain, kind, log):
-    found = tune_space({name: domain}, TRAINING)[name]
+def test_a_domain_becomes_optunas(name, domain, kind, log):
+    found = distributions({name: domain}, TRAINING)[name]
     assert isinstance(found, kind)
-    assert log is None or isinstance(found.get_sampler(), (LogUniform, type(found)._LogUniform)) == log
-    for value in found.sample(size=50):
+    assert log is None or found.log == log
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(0))
+    for _ in range(50):
+        value = point_of({name: domain}, study.ask({name: found}).params)[name]
         if domain.values is None:
             assert domain.min <= value <= domain.max
         changed(TRAINING, {name: value})
 
 
 def test_both_ends_of_whole_numbers_are_searched():
-    found = tune_space({"epochs": interval(1, 3)}, TRAINING)["epochs"]
-    assert set(found.sample(size=200)) == {1, 2, 3}
+    space = distributions({"epochs": interval(1, 3)}, TRAINING)
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(0))
+    assert {study.ask(space).params["epochs"] for _ in range(100)} == {1, 2, 3}
+
+
+def test_values_that_optuna_does_not_know_are_chosen_by_their_place():
+    space = {"deepspeed": Domain(values=[{}, {"zero_optimization": {"stage": 1}}]), "alpha": interval(0, 1)}
+    point = {"deepspeed": {"zero_optimization": {"stage": 1}}, "alpha": 0.3}
+    assert choice_of(space, point) == {"deepspeed": 1, "alpha": 0.3}
+    assert point_of(space, choice_of(space, point)) == point
+
+
+def test_a_grid_has_every_combination_once():
+    found = grid({"temperature": Domain(values=[1, 2]), "loss": Domain(values=["kl", "mse", "huber"])})
+    assert found[:2] == [{"temperature": 1, "loss": "kl"}, {"temperature": 1, "loss": "mse"}]
+    assert len(found) == len({tuple(point.items()) for point in found}) == 6
 
 
 @pytest.mark.parametrize("name, value", [
@@ -75,6 +94,11 @@ def test_a_dotted_field_has_a_value_or_none(name, value):
     (BASELINE, "baseline (alpha 1)"),
     ({"temperature": 2.0, "alpha": 0.123456}, "temperature 2, alpha 0.1235"),
     ({"loss": "kl", "epochs": 3}, "loss kl, epochs 3"),
+    ({"seed": 2, **BASELINE}, "baseline (alpha 1), seed 2"),
 ])
 def test_a_point_is_described(point, text):
     assert describe(point) == text
+
+
+def test_a_point_is_described_with_its_student():
+    assert describe({"alpha": 0.5}, "small") == "small: alpha 0.5"

@@ -1,12 +1,15 @@
 """A sampled point changes a job's settings and nothing else."""
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 
 from kdray.config import SearchConfig, TrainingConfig
 from kdray.errors import ConfigError
 from kdray.models.load import Origin
 from kdray.search.describe import BASELINE
-from kdray.search.sweep import Sweep, trial_resources
+from kdray.search.sweep import Proposals, Sweep, trial_resources
 from kdray.search.trial import point_job
 from kdray.training.job import TrainingJob
 
@@ -31,11 +34,43 @@ def test_a_point_outside_what_is_allowed_is_refused():
         point_job(JOB, {"alpha": 1.5})
 
 
-def test_a_sweeps_key_is_its_job_and_search_and_not_how_many_run_at_once():
-    key = Sweep(JOB, SearchConfig()).key
-    assert Sweep(JOB, SearchConfig(max_concurrent=3)).key == key
-    assert len({key, Sweep(JOB, SearchConfig(trials=9)).key, Sweep(JOB, SearchConfig(seed=1)).key,
-                Sweep(point_job(JOB, {"lr": 1e-3}), SearchConfig()).key}) == 4
+def sweep(job: TrainingJob = JOB, **search: Any) -> Sweep:
+    return Sweep({"student": job}, SearchConfig(**search))
+
+
+def test_a_sweeps_key_is_its_jobs_and_search_and_not_how_many_run_at_once_or_what_is_chosen_afterwards():
+    key = sweep().key
+    assert {sweep(**{name: 3}).key for name in ("max_concurrent", "seeds", "max_ms", "max_mb")} == {key}
+    assert len({key, sweep(trials=9).key, sweep(seed=1).key, sweep(point_job(JOB, {"lr": 1e-3})).key,
+                Sweep({"student": JOB, "other": point_job(JOB, {"lr": 1e-3})}, SearchConfig()).key,
+                Sweep({"student": JOB}, SearchConfig(), {"student": [{}]}).key}) == 6
+
+
+def test_of_several_students_each_gets_its_trials_in_turn():
+    jobs = {"small": JOB, "large": replace(JOB, origin_fingerprint="other")}
+    proposals = Proposals(Sweep(jobs, SearchConfig(trials=2)))
+    assert proposals.total == 6
+    found = [proposals.suggest(str(place)) for place in range(6)]
+    assert [(one["name"], one["trial"]) for one in found] == [
+        ("small", 0), ("large", 0), ("small", 1), ("large", 1), ("small", 2), ("large", 2)]
+    assert proposals.suggest("6") is None
+
+
+def test_proposals_that_were_saved_go_on_as_they_would_have(tmp_path):
+    kept, file = Proposals(sweep(trials=12)), str(tmp_path / "state")
+    for place in range(7):
+        if kept.suggest(str(place)) is None:
+            break
+        kept.goes_on(str(place), 1, 0.1 * place)
+        kept.on_trial_complete(str(place), {})
+    kept.suggest("running")
+    kept.save(file)
+    restored = Proposals(sweep(trials=12))
+    restored.restore(file)
+    assert restored.goes_on("running", 1, 1.0) == kept.goes_on("running", 1, 1.0)
+    for one in (kept, restored):
+        one.on_trial_complete("running", {})
+    assert restored.suggest("next") == kept.suggest("next")
 
 
 @pytest.mark.parametrize("settings, own, whole", [

@@ -207,16 +207,17 @@ def test_a_call_gets_its_answers_in_order_though_they_come_in_several_batches():
 def test_a_full_queue_refuses_a_call_whole_and_at_once_and_an_empty_one_takes_any():
     async def scenario() -> None:
         gate = Gate()
-        batcher = batcher_of(gate, 1, max_queue=2)
+        batcher = batcher_of(gate, 1, max_queue=3)
         tasks = await submitted(batcher, 1)
         await gate.wait_for_batch()
         tasks += await submitted(batcher, 2)
-        assert batcher.waiting == 1
+        assert batcher.waiting == 1 and not batcher.full
         with pytest.raises(FullError):
             await batcher.submit([3, 4])
         tasks += await submitted(batcher, 5)
         with pytest.raises(FullError):
             await batcher.submit([6])
+        assert batcher.full
         gate.let_through(3)
         assert await asyncio.gather(*tasks) == [2, 4, 10]
         large = asyncio.create_task(batcher.submit([7, 8, 9]))

@@ -1,0 +1,86 @@
+"""Each student's best trial and its baseline, on several seeds, become the winner of a sweep.
+
+Knows nothing about the test split.
+"""
+
+import logging
+from dataclasses import replace
+from statistics import mean
+from typing import Any
+
+from kdray.config import SearchConfig
+from kdray.export.footprint import footprint
+from kdray.search.selection import LIMITS, baseline, choose, winner
+from kdray.search.sweep import Sweep, discard, run_sweep
+from kdray.storage import Store, content_key
+
+KIND = "selections"
+logger = logging.getLogger("kdray")
+
+
+def selection_key(sweep: str, search: SearchConfig, threads: int) -> str:
+    """Content key of a selection."""
+    limits = {name: getattr(search, name) for name in LIMITS}
+    return content_key({"sweep": sweep, "seeds": search.seeds, **limits,
+                        "threads": threads if any(limits.values()) else None})
+
+
+def select(store: Store, key: str, sweep: Sweep, made: dict[str, Any], search: SearchConfig,
+           threads: int) -> dict[str, Any]:
+    """Publishes the winner of the sweep whose manifest is `made`, trained in pairs with its baseline on all seeds.
+
+    `students` has each student's keys, its mean validation metric and what it costs to serve on `threads` threads,
+    where there are several students or a limit; `pairs` the winner's and its baseline's keys by seed.
+    """
+    best = {name: _finalist(name, made["trials"]) for name in sweep.jobs}
+    pairs = _pairs(sweep, best, search.seeds)
+    limits = {name: value for name in LIMITS if (value := getattr(search, name)) is not None}
+    students = {name: {**pairs[name][0], "best": mean(pair["best"] for pair in pairs[name])} for name in best}
+    if limits or len(students) > 1:
+        for student in students.values():
+            student |= footprint(store, store.manifest("students", student["winner"]) or {}, threads)
+    name, constraint = choose(students, limits)
+    _warn(pairs[name], constraint)
+    with store.staging(KIND) as folder:
+        return store.publish(KIND, key, folder, {
+            "parents": {"sweep": made["key"]}, "students": students, "constraint": constraint, "name": name,
+            "pairs": pairs[name], "winner": pairs[name][0]["winner"], "baseline": pairs[name][0]["baseline"]})
+
+
+def _finalist(name: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    own = [row for row in rows if row["name"] == name]
+    return {"winner": winner(own), "baseline": baseline(own)}
+
+
+def _pairs(sweep: Sweep, best: dict[str, dict[str, Any]], seeds: int) -> dict[str, list[dict[str, Any]]]:
+    """By student and seed: keys of the winner and the baseline, and their validation metrics, `best` and `plain`."""
+    first = {name: sweep.jobs[name].settings["seed"] for name in best}
+    found = {name: [_pair(first[name], pair["winner"], pair["baseline"])] for name, pair in best.items()}
+    if seeds == 1:
+        return found
+    points = {name: [{**point, "seed": first[name] + more} for more in range(1, seeds)
+                     for point in (pair["winner"]["point"], pair["baseline"]["point"])] for name, pair in best.items()}
+    again = replace(sweep, points=points)
+    logger.info("sweep: the best of each student and its baseline again, on %d more seeds", seeds - 1)
+    rows = run_sweep(again)
+    for name in best:
+        own = [row for row in rows if row["name"] == name][1:]
+        found[name] += [_pair(won["point"]["seed"], won, plain)
+                        for won, plain in zip(own[::2], own[1::2], strict=True)
+                        if won["state"] == plain["state"] == "finished"]
+    discard(again)
+    return found
+
+
+def _pair(seed: int, won: dict[str, Any], plain: dict[str, Any]) -> dict[str, Any]:
+    return {"seed": seed, "winner": won["student"], "baseline": plain["student"], "best": won["best"],
+            "plain": plain["best"]}
+
+
+def _warn(pairs: list[dict[str, Any]], constraint: dict[str, Any] | None) -> None:
+    best, plain = (mean(pair[name] for pair in pairs) for name in ("best", "plain"))
+    if plain > best:
+        logger.warning("the baseline (%.4f) is better on validation than every distilled student (%.4f)", plain, best)
+    if constraint and not constraint["met"]:
+        logger.warning("no student is within the limits of the search; the nearest is above %s", " and ".join(
+            f"search.{name} = {constraint[name]:g} by {share:.0%}" for name, share in constraint["excess"].items()))

@@ -1,0 +1,150 @@
+"""A plan's trials do not depend on how many run side by side, and a plan that is told all again is the same."""
+
+import random
+from typing import Any
+
+import pytest
+
+from kdray.config import Domain, SearchConfig, TrainingConfig
+from kdray.search.describe import BASELINE
+from kdray.search.plan import Plan, Told, make_plan
+
+EPOCHS = 5
+TRAINING = TrainingConfig(epochs=EPOCHS)
+
+
+def quality(point: dict[str, Any], epoch: int) -> float:
+    """A made-up validation metric that grows with the epochs."""
+    return (1 - (point["alpha"] - 0.3)**2 - 0.01 * abs(point.get("temperature", 2) - 3)) * (1 - 0.5**epoch)
+
+
+def run(plan: Plan, side_by_side: int, seed: int = 0) -> list[tuple[dict[str, Any], dict[int, float], str]]:
+    """Runs a plan's trials, `side_by_side` at a time, whose epochs end in random order."""
+    order, running, points = random.Random(seed), {}, {}
+    while True:
+        while plan.ready and len(running) < side_by_side:
+            number, point = plan.propose()
+            running[number], points[number] = 0, point
+        if not running:
+            return [(points[number], told.values, told.state) for number, told in enumerate(plan.told)]
+        number = order.choice(list(running))
+        running[number] += 1
+        on = plan.goes_on(number, running[number], quality(points[number], running[number]))
+        if not on or running[number] == EPOCHS:
+            del running[number]
+            plan.end(number, "finished" if on else "stopped")
+
+
+@pytest.mark.parametrize("algorithm", ["tpe", "random"])
+def test_what_is_found_does_not_depend_on_how_many_run_side_by_side(algorithm):
+    search = SearchConfig(trials=40, algorithm=algorithm)
+    alone = run(make_plan(search, TRAINING), 1)
+    assert len(alone) == 41 and alone[0][0] == BASELINE
+    assert {state for _, _, state in alone} == {"finished", "stopped"}
+    for side_by_side in (2, 7, 100):
+        for seed in range(3):
+            assert run(make_plan(search, TRAINING), side_by_side, seed) == alone
+
+
+def test_tpe_learns_where_random_does_not():
+    last = {}
+    for algorithm in ("tpe", "random"):
+        trials = run(make_plan(SearchConfig(trials=80, algorithm=algorithm), TRAINING), 4)
+        last[algorithm] = sum(quality(point, EPOCHS) for point, _, _ in trials[-20:])
+    assert last["tpe"] > last["random"]
+
+
+def test_other_seeds_search_elsewhere():
+    points = [[point for point, _, _ in run(make_plan(SearchConfig(trials=6, seed=seed), TRAINING), 2)]
+              for seed in (0, 1)]
+    assert points[0][:2] == points[1][:2] and points[0][2:] != points[1][2:]
+
+
+def test_a_plan_that_is_told_all_again_goes_on_as_it_would_have():
+    search = SearchConfig(trials=24)
+    whole = run(make_plan(search, TRAINING), 3)
+    for cut in (0, 1, 9, 24):
+        plan = make_plan(search, TRAINING)
+        plan.replay([Told(dict(values), state) for _, values, state in whole[:cut]])
+        rest = run_on(plan, whole[:cut])
+        assert rest == whole
+
+
+def run_on(plan: Plan, before: list[tuple[dict[str, Any], dict[int, float], str]]) -> list[Any]:
+    after = run(plan, 2) if not before else None
+    if after is not None:
+        return after
+    points = [point for point, _, _ in before]
+    while plan.ready:
+        number, point = plan.propose()
+        points.append(point)
+        on, epoch = True, 0
+        while on and epoch < EPOCHS:
+            epoch += 1
+            on = plan.goes_on(number, epoch, quality(point, epoch))
+        plan.end(number, "finished" if on else "stopped")
+    return [(point, told.values, told.state) for point, told in zip(points, plan.told, strict=True)]
+
+
+def test_a_grid_is_every_combination_and_what_trials_says_is_nothing_to_it():
+    space = {"temperature": Domain(values=[1, 2, 4]), "alpha": Domain(values=[0.0, 0.5])}
+    found = run(make_plan(SearchConfig(algorithm="grid", trials=1, space=space), TRAINING), 2)
+    assert [point for point, _, _ in found] == [BASELINE, *(
+        {"temperature": t, "alpha": a} for t in (1, 2, 4) for a in (0.0, 0.5))]
+
+
+def test_the_next_trial_waits_for_those_that_it_learns_from_and_for_no_other():
+    plan = make_plan(SearchConfig(trials=8), TRAINING)
+    for _ in range(5):
+        assert plan.ready
+        plan.propose()
+    assert plan.ahead == 4 and not plan.ready
+    plan.end(2, "finished")
+    assert not plan.ready
+    plan.end(1, "failed")
+    assert plan.ready
+
+
+def told_all(grace: int, values: list[list[float]], epochs: int = 9) -> list[bool]:
+    """Whether each trial of a grid went on at its last value; trials run one after another."""
+    space = {"alpha": Domain(values=[0.1 * place for place in range(len(values))])}
+    plan = make_plan(SearchConfig(algorithm="grid", space=space, grace=grace), TrainingConfig(epochs=epochs))
+    plan.propose()
+    plan.end(0, "finished")
+    found = []
+    for told in values:
+        number, _ = plan.propose()
+        found.append([plan.goes_on(number, epoch, value) for epoch, value in enumerate(told, 1)][-1])
+        plan.end(number, "finished" if found[-1] else "stopped")
+    return found
+
+
+def test_a_trial_below_the_median_of_those_it_may_know_stops_and_one_at_it_goes_on():
+    assert told_all(1, [[0.1], [0.2], [0.3], [0.4], [0.05], [0.2], [0.14]]) == [
+        True, True, True, True, False, True, False]
+
+
+@pytest.mark.parametrize("grace, epochs, rungs", [(1, 9, [1, 2, 4, 8]), (3, 9, [3, 6]), (2, 4, [2]), (4, 4, [])])
+def test_trials_are_judged_at_the_grace_and_its_doublings_before_their_last_epoch(grace, epochs, rungs):
+    good = [[1.0] * epochs] * 4
+    stops = [epoch for epoch in range(1, epochs + 1)
+             if told_all(grace, [*good, [1.0] * (epoch - 1) + [0.0]], epochs) != [True] * 5]
+    assert stops == rungs
+
+
+def test_the_baseline_is_never_stopped_and_nobody_is_compared_with_it():
+    plan = make_plan(SearchConfig(trials=5), TRAINING)
+    plan.propose()
+    assert plan.goes_on(0, 1, 0.0) and plan.goes_on(0, 2, 0.0)
+    number, _ = plan.propose()
+    assert plan.goes_on(number, 1, -1.0)
+
+
+def test_a_trial_that_failed_before_its_first_epoch_is_learned_from_as_failed():
+    plan = make_plan(SearchConfig(trials=30), TRAINING)
+    plan.propose()
+    plan.end(0, "finished")
+    for _ in range(30):
+        number, _ = plan.propose()
+        plan.end(number, "failed")
+    assert len(plan.told) == 31
