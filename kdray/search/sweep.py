@@ -88,7 +88,8 @@ def run_sweep(sweep: Sweep) -> list[dict[str, Any]]:
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     store = Store(sweep.base.storage)
-    results: list[tune.Result] = list(_tuner(sweep, store).fit())  # type: ignore[call-overload]
+    every: list[tune.Result] = list(_tuner(sweep, store).fit())  # type: ignore[call-overload]
+    results = [result for result in every if result.config]  # the others were proposed, but time was up
     names = list(sweep.jobs)
     results.sort(key=lambda result: (names.index(result.config[NAME]), result.config[NUMBER]))  # type: ignore[index]
     rows = [_row(result, store, sweep) for result in results]

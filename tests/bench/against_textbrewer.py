@@ -1,0 +1,154 @@
+"""A student distilled by kdray and by TextBrewer: same teacher, rows, first weights, epochs, batch, rate, T and alpha.
+
+    pip install --no-deps textbrewer && pip install tensorboard
+    python tests/bench/against_textbrewer.py [--students kept fresh] [--data ../shared/data/sst2]
+                                             [--teacher ../shared/models/sst2-teacher]
+
+    kept   3 of the teacher's 6 layers, 3 epochs, lr 1e-4
+    fresh  2 layers, 128 wide, random weights, 4 epochs, lr 5e-4
+
+Batches of 32, T = 4, alpha 0.1. TextBrewer runs the teacher in every step, in float32, on batches padded to their
+longest row, with linear warm-up and decay as kdray has them. kdray is `kdray cache fill`, then `kdray distill`, both
+with the start of Python and Ray. Prints seconds, test accuracy and the ratios, with the teacher's pass and without.
+"""
+
+import argparse
+import csv
+import logging
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+import yaml
+
+from kdray.config import load
+from kdray.corpus.rows import Rows
+from kdray.evaluation.quality import model_predictions
+from kdray.models.load import build, save_model
+from kdray.pipeline import Pipeline
+
+STUDENTS: dict[str, dict[str, Any]] = {
+    "kept": {"student": {"layers": 3}, "epochs": 3, "lr": 1e-4},
+    "fresh": {"student": {"fresh": {"num_hidden_layers": 2, "hidden_size": 128, "num_attention_heads": 2,
+                                    "intermediate_size": 512}}, "epochs": 4, "lr": 5e-4},
+}
+BATCH, TEMPERATURE, ALPHA = 32, 4, 0.1
+
+
+def main() -> None:
+    """Both, one student after the other."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--students", nargs="+", default=list(STUDENTS), choices=STUDENTS)
+    parser.add_argument("--data", default="../shared/data/sst2")
+    parser.add_argument("--teacher", default="../shared/models/sst2-teacher")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="kdray-textbrewer-") as scratch:
+        for name in options.students:
+            config = write_config(Path(scratch), options, STUDENTS[name])
+            teacher_pass = timed(lambda config=config: kdray("cache", "fill", str(config)))
+            ours = timed(lambda config=config: kdray("distill", str(config)))
+            pipeline = Pipeline(load(config))
+            folder = Path(scratch) / f"{name}-textbrewer"
+            theirs = textbrewer(pipeline, folder, options, STUDENTS[name])
+            tell(name, teacher_pass, ours, theirs, accuracy(pipeline, student_of(pipeline)),
+                 accuracy(pipeline, folder))
+
+
+def write_config(scratch: Path, options: argparse.Namespace, wanted: dict[str, Any]) -> Path:
+    """kdray's config of a student."""
+    path, data = scratch / "config.yaml", Path(options.data).resolve()
+    path.write_text(yaml.safe_dump({
+        "storage": str(scratch / "store"), "teacher": {"model": str(Path(options.teacher).resolve())},
+        "data": {**{split: str(data / f"{split}.csv") for split in ("train", "validation", "test")},
+                 "columns": {"text": "sentence", "label": "label"}, "max_length": 128},
+        "student": wanted["student"],
+        "training": {"epochs": wanted["epochs"], "lr": wanted["lr"], "batch_size": BATCH, "temperature": TEMPERATURE,
+                     "alpha": ALPHA}}))
+    return path
+
+
+def kdray(*arguments: str) -> None:
+    """A command as a user gives it."""
+    subprocess.run([sys.executable, "-m", "kdray.cli", *arguments], check=True, stdout=subprocess.DEVNULL)
+
+
+def timed(work: Any) -> float:
+    """Seconds that it takes."""
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+def student_of(pipeline: Pipeline) -> Path:
+    """Folder of kdray's student."""
+    return pipeline.store.fetch("students", pipeline.students["student"]["key"])
+
+
+def accuracy(pipeline: Pipeline, folder: Path) -> float:
+    """Test accuracy of the model in `folder`, in float32."""
+    rows, labels = Rows(pipeline.store.fetch("corpus", pipeline.corpus["key"]), "test"), pipeline.corpus["labels"]
+    found = model_predictions(pipeline.task, folder, rows, labels, pipeline.corpus["pad_token_id"])[0]
+    return pipeline.task.scores(rows.gold(), found, labels)["accuracy"]
+
+
+def textbrewer(pipeline: Pipeline, folder: Path, options: argparse.Namespace, wanted: dict[str, Any]) -> float:
+    """Distils into `folder` and returns the seconds of tokenising and training; validation is left out."""
+    from textbrewer import BasicDistiller, DistillationConfig, TrainingConfig
+
+    logging.disable(logging.INFO)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(options.teacher)
+    job = pipeline.jobs["student"]
+    student = build(pipeline.task, job.origin, list(job.labels), 0)
+    teacher = transformers.AutoModelForSequenceClassification.from_pretrained(options.teacher).eval()
+    started = time.perf_counter()
+    loader = batches(options, tokenizer, list(job.labels))
+    optimizer = torch.optim.AdamW(student.parameters(), lr=wanted["lr"], weight_decay=0.01)
+    steps = wanted["epochs"] * len(loader)
+    with tempfile.TemporaryDirectory() as scratch:
+        distiller = BasicDistiller(
+            TrainingConfig(log_dir=scratch, output_dir=scratch, device="cpu", ckpt_frequency=1),
+            DistillationConfig(temperature=TEMPERATURE, hard_label_weight=ALPHA, kd_loss_weight=1 - ALPHA,
+                               kd_loss_type="ce"),
+            teacher, student, adaptor, adaptor)
+        with distiller:
+            distiller.train(optimizer, loader, wanted["epochs"], callback=None, max_grad_norm=1.0,
+                            scheduler_class=transformers.get_linear_schedule_with_warmup,
+                            scheduler_args={"num_warmup_steps": int(0.1 * steps), "num_training_steps": steps})
+    seconds = time.perf_counter() - started
+    logging.disable(logging.NOTSET)
+    save_model(student, Path(options.teacher), folder)
+    return seconds
+
+
+def adaptor(batch: dict[str, torch.Tensor], outputs: Any) -> dict[str, Any]:
+    """What TextBrewer wants of a model's outputs."""
+    return {"logits": outputs.logits, "losses": outputs.loss}
+
+
+def batches(options: argparse.Namespace, tokenizer: Any, labels: list[str]) -> Any:
+    """The training split in random batches, each padded to its longest row."""
+    with open(Path(options.data) / "train.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    tokens = tokenizer([row["sentence"] for row in rows], truncation=True, max_length=128)
+    items = [{**{name: tokens[name][place] for name in tokens}, "labels": labels.index(row["label"])}
+             for place, row in enumerate(rows)]
+    collate = transformers.DataCollatorWithPadding(tokenizer)
+    torch.manual_seed(0)
+    return torch.utils.data.DataLoader(items, batch_size=BATCH, shuffle=True, collate_fn=collate)
+
+
+def tell(name: str, teacher_pass: float, ours: float, theirs: float, our: float, their: float) -> None:
+    """A line a student."""
+    print(f"{name}: TextBrewer {theirs:.0f} s at {their:.4f}; kdray {ours:.0f} s at {our:.4f}, teacher's pass "
+          f"{teacher_pass:.0f} s; {theirs / ours:.2f}x less, {theirs / (ours + teacher_pass):.2f}x with the pass; "
+          f"accuracy {np.subtract(our, their):+.4f}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,119 @@
+"""Sweeps on a real cluster: families, limits, seeds, trials that fail, budgets, a driver killed in mid-trial."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kdray.config import load
+from kdray.errors import TrainingError
+from kdray.pipeline import Pipeline
+from tests.integration.conftest import Command, command, environment, small_config, write_config
+
+FAMILY = {"student": None, "students": {
+    "two": {"layers": 2}, "tiny": {"fresh": {"num_hidden_layers": 1, "hidden_size": 16}, "training": {"lr": 0.01}}}}
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Storage that this module's sweeps share, so that the teacher runs once."""
+    return tmp_path_factory.mktemp("sweeps") / "store"
+
+
+@pytest.fixture
+def make(store: Path, rows: Path, teacher: Path, cluster: None, tmp_path: Path) -> Any:
+    """A pipeline of the small config with changes."""
+
+    def pipeline(**changes: Any) -> Pipeline:
+        return Pipeline(load(write_config(tmp_path / "c.yaml", small_config(store, rows, teacher, changes))))
+
+    return pipeline
+
+
+def test_a_family_is_searched_in_one_sweep_and_the_winner_is_the_best_within_the_limits(make):
+    pipeline = make(**FAMILY, search={"trials": 2, "seeds": 2, "max_mb": 10})
+    trials, chosen = pipeline.sweep["trials"], pipeline.selection
+    assert [(row["name"], row["baseline"]) for row in trials] == [
+        (name, place == 0) for name in ("tiny", "two") for place in range(3)]
+    assert {row["state"] for row in trials} == {"finished"}
+    students = chosen["students"]
+    assert students["two"]["bytes"] > students["tiny"]["bytes"] > 0 and students["two"]["milliseconds"] > 0
+    best = max(students, key=lambda name: students[name]["best"])
+    assert chosen["name"] == best and chosen["constraint"]["met"]
+    assert [pair["seed"] for pair in chosen["pairs"]] == [0, 1]
+    made = [pipeline.store.manifest("students", pair[kind])
+            for pair in chosen["pairs"] for kind in ("winner", "baseline")]
+    assert [one["settings"]["seed"] for one in made] == [0, 0, 1, 1]
+    assert [one["settings"]["alpha"] == 1 for one in made] == [False, True, False, True]
+    assert students[best]["best"] == pytest.approx(sum(pair["best"] for pair in chosen["pairs"]) / 2)
+
+    most = students["tiny"]["bytes"] / 1e6
+    assert make(**FAMILY, search={"trials": 2, "max_mb": most}).selection["name"] == "tiny"
+    near = make(**FAMILY, search={"trials": 2, "max_mb": most / 2}).selection
+    assert near["name"] == "tiny" and not near["constraint"]["met"]
+    assert near["constraint"]["excess"] == {"max_mb": pytest.approx(1.0)}
+
+
+def test_a_trial_that_diverges_is_marked_and_the_sweep_goes_on(make):
+    pipeline = make(search={"algorithm": "grid", "space": {"lr": {"values": [3e-3, 1e30]}}})
+    good, bad = pipeline.sweep["trials"][1:]
+    assert (good["state"], bad["state"]) == ("finished", "failed")
+    assert "the loss is" in bad["error"] and "1e+30" in bad["error"]
+    assert pipeline.selection["winner"] == good["student"]
+
+
+def test_where_all_trials_fail_the_first_cause_is_shown(store, rows, teacher, tmp_path, kdray_here: Command):
+    config = write_config(tmp_path / "c.yaml", small_config(store, rows, teacher, {
+        "training": {"lr": 1e30, "epochs": 1}, "search": {"trials": 1}}))
+    done = kdray_here("tune", str(config))
+    assert done.returncode == 1 and "all trials failed, first cause: the loss is" in done.stderr
+
+
+def test_a_budget_that_is_too_small_for_one_trial_is_said_and_a_larger_one_goes(make):
+    small = make(training={"epochs": 50, "lr": 3e-3}, search={"trials": 4, "time_budget": 1})
+    with pytest.raises(TrainingError, match=r"search\.time_budget = 1 s was over before .* one distilled trial"):
+        _ = small.sweep
+    wide = make(training={"epochs": 1, "lr": 3e-3}, search={"trials": 200, "time_budget": 12})
+    trials = wide.sweep["trials"]
+    assert 2 <= len(trials) < 201 and wide.selection["winner"]
+
+
+def test_results_do_not_depend_on_how_many_trials_run_side_by_side(rows, teacher, cluster, tmp_path):
+    tables = []
+    for side_by_side in (1, 2):
+        config = small_config(tmp_path / f"store{side_by_side}", rows, teacher, {
+            "training": {"epochs": 3, "lr": 3e-3, "precision": "float32"},
+            "search": {"trials": 7, "max_concurrent": side_by_side}})
+        trials = Pipeline(load(write_config(tmp_path / "c.yaml", config))).sweep["trials"]
+        tables.append([(row["point"], row["state"], row["best"], row["epochs"], row["student"]) for row in trials])
+    assert tables[0] == tables[1]
+
+
+def test_a_sweep_whose_driver_is_killed_keeps_what_ended_and_resumes_what_ran(tmp_path: Path, rows: Path, teacher: Path,
+                                                                            kdray: Command) -> None:
+    config = write_config(tmp_path / "c.yaml", small_config(tmp_path / "store", rows, teacher, {
+        "search": {"trials": 3, "max_concurrent": 1, "grace": 12}, "training": {"epochs": 12, "lr": 3e-3}}))
+    driver = subprocess.Popen(command("tune", str(config)), env=environment(), stderr=subprocess.PIPE, text=True,
+                              start_new_session=True)
+    trial = "alpha 0.5"
+    assert driver.stderr is not None
+    lines = iter(driver.stderr.readline, "")
+    assert any(f"{trial} | epoch 4" in line for line in lines), "the trial did not come so far"
+    os.kill(driver.pid, signal.SIGKILL)
+    driver.wait(60)
+    students = tmp_path / "store" / "students"
+    kept = {path.name: path.stat().st_mtime_ns for path in students.iterdir() if path.name[0] != "."}
+    assert kept, "the baseline had ended"
+    done = kdray("tune", str(config))
+    assert done.returncode == 0, done.stderr
+    epochs = [int(found) for found in re.findall(rf"{trial} \| epoch (\d+)", done.stderr)]
+    assert epochs[0] >= 4 and epochs[-1] == 12
+    assert "baseline (alpha 1) begins" not in done.stderr
+    assert {name: (students / name).stat().st_mtime_ns for name in kept} == kept
+    sweep = json.loads(next((tmp_path / "store" / "sweeps").glob("*/manifest.json")).read_text())
+    assert [row["state"] for row in sweep["trials"]] == ["finished"] * 4
