@@ -20,7 +20,9 @@ from ray.tune.search import Searcher
 from kdray.cluster import check_resources
 from kdray.config import SearchConfig, TrainingConfig
 from kdray.errors import TrainingError
+from kdray.search import trackers
 from kdray.search.describe import describe
+from kdray.search.live import SweepProgress
 from kdray.search.plan import Listed, Plan, Told, make_plan
 from kdray.search.trial import NAME, NUMBER, run_trial
 from kdray.storage import Store, content_key
@@ -32,7 +34,7 @@ METRIC = "best"
 # Tune would hand them to every trial in a runtime environment, which Ray writes to its logs; nodes have their own.
 ENV_VARS_TO_PROPAGATE.difference_update([name for name in ENV_VARS_TO_PROPAGATE if name.startswith("AWS_")])
 _EXPERIMENTS = "tune"
-_AFTERWARDS = {"max_concurrent", "seeds", "max_ms", "max_mb"}
+_AFTERWARDS = {"max_concurrent", "seeds", "max_ms", "max_mb", "trackers"}
 """Settings of a search that change nothing of what its trials are."""
 
 
@@ -45,6 +47,8 @@ class Sweep:
     search: SearchConfig
     points: dict[str, list[dict[str, Any]]] | None = None
     """Points of each student that are given instead of searched."""
+    name: str = "run"
+    """Name of the run, for trackers."""
 
     @property
     def key(self) -> str:
@@ -88,7 +92,11 @@ def run_sweep(sweep: Sweep) -> list[dict[str, Any]]:
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     store = Store(sweep.base.storage)
-    results: list[tune.Result] = list(_tuner(sweep, store).fit())  # type: ignore[call-overload]
+    folder = Path(store.root) if store.local else None
+    told = trackers.callbacks(sweep.search.trackers, sweep.name, sweep.key, folder, list(sweep.jobs))
+    with SweepProgress(sum(map(len, sweep.plans().values())), list(sweep.jobs), _epochs(sweep.base.settings)) as shown:
+        grid = _tuner(sweep, store, [shown, *told]).fit()
+    results: list[tune.Result] = list(grid)  # type: ignore[call-overload]
     names = list(sweep.jobs)
     results.sort(key=lambda result: (names.index(result.config[NAME]), result.config[NUMBER]))  # type: ignore[index]
     rows = [_row(result, store, sweep) for result in results]
@@ -107,7 +115,11 @@ def trial_resources(settings: dict[str, Any]) -> tuple[dict[str, float], dict[st
     return {"memory": 1.0}, {name: need * settings["workers"] for name, need in worker.items()}
 
 
-def _tuner(sweep: Sweep, store: Store) -> tune.Tuner:
+def _epochs(settings: dict[str, Any]) -> int:
+    return settings["epochs"] + (settings["finetune"]["epochs"] if settings["finetune"] else 0)
+
+
+def _tuner(sweep: Sweep, store: Store, callbacks: list[tune.Callback]) -> tune.Tuner:
     settings = sweep.base.settings
     own, whole = trial_resources(settings)
     check_resources(settings["workers"], {"CPU": settings["num_cpus"] or 1.0, "GPU": settings["num_gpus"]},
@@ -116,7 +128,10 @@ def _tuner(sweep: Sweep, store: Store) -> tune.Tuner:
     path = store.uri_of(_EXPERIMENTS, sweep.key)
     if tune.Tuner.can_restore(path):
         logger.info("sweep: going on with the trials that were there")
-        return tune.Tuner.restore(path, trainable, resume_unfinished=True, restart_errored=True)
+        tuner = tune.Tuner.restore(path, trainable, resume_unfinished=True, restart_errored=True)
+        assert tuner._local_tuner is not None
+        tuner._local_tuner.get_run_config().callbacks = callbacks  # instead of those of the sweep that was killed
+        return tuner
     fits = int(min(ray.cluster_resources().get(name, 0.0) // need for name, need in whole.items() if need > 0))
     proposals = Proposals(sweep)
     return tune.Tuner(
@@ -126,7 +141,7 @@ def _tuner(sweep: Sweep, store: Store) -> tune.Tuner:
             max_concurrent_trials=sweep.search.max_concurrent or max(1, fits), scheduler=Halving(proposals),
             time_budget_s=None if sweep.points else sweep.search.time_budget),
         run_config=tune.RunConfig(
-            name=sweep.key, storage_path=store.uri_of(_EXPERIMENTS), verbose=0, callbacks=[TrialLines(sweep)],
+            name=sweep.key, storage_path=store.uri_of(_EXPERIMENTS), verbose=0, callbacks=callbacks,
             failure_config=tune.FailureConfig(max_failures=settings["max_failures"]),
             checkpoint_config=tune.CheckpointConfig(num_to_keep=1)),
     )
@@ -196,34 +211,6 @@ class Halving(FIFOScheduler):
         if "epoch" not in result or self._proposals.goes_on(trial.trial_id, result["epoch"], result[METRIC]):
             return TrialScheduler.CONTINUE
         return TrialScheduler.STOP
-
-
-class TrialLines(tune.Callback):
-    """A log line for each change of a trial."""
-
-    def __init__(self, sweep: Sweep):
-        self._sweep, self._ended = sweep, 0
-        self._total = sum(map(len, sweep.plans().values()))
-
-    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """A trial begins."""
-        logger.info("sweep: %s begins", self._sweep.describe(trial.config))
-
-    def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any],
-                        **info: Any) -> None:
-        """An epoch ended."""
-        if "epoch" in result:
-            logger.info("sweep: %s | epoch %d | loss %.4f | best %.4f", self._sweep.describe(trial.config),
-                        result["epoch"], result["loss"], result[METRIC])
-
-    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """A trial ended."""
-        self._ended += 1
-        logger.info("sweep: %s ends | %d/%d trials", self._sweep.describe(trial.config), self._ended, self._total)
-
-    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """A trial failed for good, or for now."""
-        logger.warning("sweep: %s failed", self._sweep.describe(trial.config))
 
 
 def _row(result: tune.Result, store: Store, sweep: Sweep) -> dict[str, Any]:
