@@ -89,7 +89,7 @@ class Screen:
 
     def __init__(self, trials: Trials, students: bool):
         console, self._stream = Console(stderr=True), sys.stderr
-        self._handlers = [handler for handler in _stream_handlers() if handler.stream is self._stream]
+        self._handlers = [handler for handler in _stream_handlers() if vars(handler).get("stream") is self._stream]
         self._live = Live(
             console=console, refresh_per_second=4, redirect_stdout=sys.stdout.isatty(),
             get_renderable=lambda: draw(trials, students, time.monotonic(), console.width, console.height))
@@ -172,7 +172,7 @@ class SweepProgress(tune.Callback):
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial finished, was stopped, or reported a fault as its last."""
-        if "fault" in trial.last_result:
+        if "fault" in (trial.last_result or {}):
             self.on_trial_error(iteration, trials, trial)
             return
         state: State = "stopped" if trial.trial_id in self._stopped else "finished"

@@ -18,6 +18,7 @@ from rich.console import Console
 from kdray.search.describe import BASELINE
 from kdray.search.live import SweepProgress, draw
 from kdray.search.standings import Trials
+from kdray.search.trial import NAME, NUMBER
 
 
 def shown(trials: Trials, width: int, height: int, students: bool = False, now: float = 10.0) -> list[str]:
@@ -43,7 +44,8 @@ def sweep(count: int, points: list[dict[str, Any]] | None = None, running: int =
 @pytest.mark.parametrize("width, height", [(80, 24), (120, 40), (60, 15), (50, 10), (40, 8)])
 @pytest.mark.parametrize("count", [0, 1, 5, 100])
 def test_a_sweep_fits_the_terminal(width, height, count):
-    names = [{"name": "a-rather-long-name", "temperature": 1.234567, "alpha": 0.0123456, "lr": 1e-4 / 3}] * count
+    names = [{NAME: "a-rather-long-name", NUMBER: 7, "temperature": 1.234567, "alpha": 0.0123456,
+              "lr": 1e-4 / 3}] * count
     for points in (None, names):
         lines = shown(sweep(count, points), width, height, students=bool(points))
         assert len(lines) < height and max(map(cell_len, lines)) <= width
@@ -60,10 +62,11 @@ def test_a_table_says_what_is_known_of_each_trial():
 
 
 def test_students_and_other_settings_have_columns_where_there_are_any():
-    trials = sweep(2, [{"name": "small", "temperature": 2.0, "alpha": 0.5, "loss": "kl"}, {"name": "tiny", **BASELINE}])
+    trials = sweep(2, [{NAME: "small", NUMBER: 1, "temperature": 2.0, "alpha": 0.5, "loss": "kl"},
+                       {NAME: "tiny", NUMBER: 0, **BASELINE}])
     lines = shown(trials, 100, 24, students=True)
     assert lines[1].split() == ["trial", "student", "temperature", "alpha", "settings", "best", "state", "left"]
-    assert lines[3].split()[:6] == ["0", "small", "2", "0.5", "loss", "kl"]
+    assert lines[3].split()[:6] == ["1", "small", "2", "0.5", "loss", "kl"]
     assert lines[4].split()[:3] == ["baseline", "tiny", "1"]
 
 
@@ -80,7 +83,7 @@ def test_a_trial_without_a_metric_and_a_failed_one_are_shown():
     trials.ended("1", "failed", 1.0)
     lines = shown(trials, 80, 24)
     assert lines[0] == "sweep: 1/2 trials | 1 running | 1 failed"
-    assert [line.split() for line in lines[3:]] == [["0", "0.5", "epoch", "1/4"], ["1", "0.5", "failed"]]
+    assert [line.split() for line in lines[3:]] == [["baseline", "0.5", "epoch", "1/4"], ["1", "0.5", "failed"]]
 
 
 @dataclass
@@ -120,12 +123,14 @@ def test_a_job_log_gets_a_line_a_change(said):
         progress.on_trial_complete(0, [], trial)
         progress.on_trial_start(0, [], other)
         progress.on_trial_error(0, [], other)
+        progress.on_trial_complete(0, [], Trial("b", BASELINE, last_result={"fault": "the loss is nan"}))
     assert said.messages == [
         "sweep: temperature 2, alpha 0.5 begins",
         "sweep: temperature 2, alpha 0.5 | epoch 1 | loss 0.5000 | best 0.8750",
         "sweep: temperature 2, alpha 0.5 failed and will begin again",
         "sweep: temperature 2, alpha 0.5 ends | 1/2 trials",
         "sweep: baseline (alpha 1) begins",
+        "sweep: baseline (alpha 1) failed",
         "sweep: baseline (alpha 1) failed"]
 
 
@@ -140,6 +145,12 @@ def test_trials_of_before_a_sweep_was_resumed_count(said):
     progress.on_trial_start(0, [], again)
     progress.on_trial_complete(0, [], again)
     assert said.messages[-1] == "sweep: alpha 0.2 ends | 3/3 trials"
+
+
+def test_a_line_says_whose_trial_it_is_where_there_are_several_students(said):
+    progress = SweepProgress(4, ["small", "tiny"], 3)
+    progress.on_trial_start(0, [], Trial("a", {NAME: "tiny", NUMBER: 0, **BASELINE}))
+    assert said.messages == ["sweep: tiny: baseline (alpha 1) begins"]
 
 
 def test_what_tune_keeps_of_it_is_how_it_was_made():

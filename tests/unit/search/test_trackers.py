@@ -5,7 +5,7 @@ import pickle
 import socket
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
@@ -20,6 +20,7 @@ class Trial:
     """What the trackers ask of Tune's trial."""
 
     config: dict[str, Any]
+    last_result: dict[str, Any] = field(default_factory=dict)
 
 
 @pytest.fixture
@@ -27,6 +28,10 @@ def said(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> p
     monkeypatch.setattr(logging.getLogger("kdray"), "propagate", True)
     caplog.set_level(logging.INFO, "kdray")
     return caplog
+
+
+def place(key: str, several: bool = False) -> Place:
+    return Place("run", key, None, several)
 
 
 def feed(tracker: Tracker, point: dict[str, Any]) -> None:
@@ -46,14 +51,21 @@ def test_metrics_are_the_finite_numbers_of_an_epoch_without_tunes():
 
 
 def test_a_trial_has_its_point_as_name_and_parameters():
-    trial = tracked({"temperature": 2.0, "dropout": None, "layers": [0, 3]}, "key")
+    trial = tracked({"name": "small", "trial": 3, "temperature": 2.0, "dropout": None, "layers": [0, 3]}, place("key"))
     assert str(trial) == "temperature 2, dropout None, layers [0, 3]"
     assert trial.config == trial.evaluated_params == {"temperature": 2.0, "dropout": "null", "layers": "[0, 3]"}
 
 
+def test_a_trial_is_named_after_its_student_where_there_are_several():
+    trial = tracked({"name": "small", "trial": 0, "alpha": 1.0}, place("key", several=True))
+    assert str(trial) == "small: baseline (alpha 1)" and trial.config == {"student": "small", "alpha": 1.0}
+    assert trial != tracked({"name": "tiny", "trial": 0, "alpha": 1.0}, place("key", several=True))
+
+
 def test_the_same_point_of_a_sweep_is_the_same_trial_and_of_another_sweep_is_not():
-    one, again, other = tracked({"alpha": 0.5}, "a"), tracked({"alpha": 0.5}, "a"), tracked({"alpha": 0.5}, "b")
-    assert one == again and len({one, again, other, tracked({"alpha": 0.51}, "a")}) == 3
+    one, again, other = (tracked({"alpha": 0.5, "trial": trial}, place(key)) for trial, key in [(1, "a"), (2, "a"),
+                                                                                                (1, "b")])
+    assert one == again and len({one, again, other, tracked({"alpha": 0.51}, place("a"))}) == 3
 
 
 @pytest.mark.parametrize("text, shown", [
@@ -140,13 +152,13 @@ def test_a_tracker_that_hangs_is_left_behind(said, monkeypatch, silent):
 
 
 def test_two_trials_that_are_described_alike_have_a_folder_each(tmp_path):
-    place = Place("run-01234567", "0123456789", tmp_path)
-    tracker = Tracker("tensorboard", place)
+    there = Place("run-01234567", "0123456789", tmp_path)
+    tracker = Tracker("tensorboard", there)
     tracker.setup()
     for alpha in (0.50001, 0.50002):
         trial = Trial({"alpha": alpha})
         tracker.on_trial_result(0, [], trial, {"epoch": 1, "loss": 0.5})
         tracker.on_trial_complete(0, [], trial)
     tracker.on_experiment_end([])
-    second = tracked({"alpha": 0.50002}, place.key).trial_id[:4]
-    assert sorted(folder.name for folder in place.tensorboard.iterdir()) == ["alpha 0.5", f"alpha 0.5 ({second})"]
+    second = tracked({"alpha": 0.50002}, there).trial_id[:4]
+    assert sorted(folder.name for folder in there.tensorboard.iterdir()) == ["alpha 0.5", f"alpha 0.5 ({second})"]
