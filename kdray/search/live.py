@@ -16,9 +16,8 @@ from rich.table import Table
 from rich.text import Text
 
 from kdray.progress import duration
-from kdray.search.describe import describe
+from kdray.search.describe import NAME, NUMBER, describe
 from kdray.search.standings import ENDED, Row, State, Trials, chosen, rank
-from kdray.search.trial import NAME, NUMBER
 
 logger = logging.getLogger("kdray")
 _OWN = (NAME, NUMBER, "temperature", "alpha")

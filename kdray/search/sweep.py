@@ -21,10 +21,10 @@ from kdray.cluster import check_resources
 from kdray.config import SearchConfig, TrainingConfig
 from kdray.errors import TrainingError
 from kdray.search import trackers
-from kdray.search.describe import describe
+from kdray.search.describe import NAME, NUMBER, describe
 from kdray.search.live import SweepProgress
 from kdray.search.plan import Listed, Plan, Told, make_plan
-from kdray.search.trial import NAME, NUMBER, run_trial
+from kdray.search.trial import run_trial
 from kdray.storage import Store, content_key
 from kdray.training.job import TrainingJob
 

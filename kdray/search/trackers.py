@@ -23,8 +23,7 @@ from ray.tune.result import AUTO_RESULT_KEYS, DEBUG_METRICS
 from ray.tune.utils import flatten_dict
 
 from kdray.errors import ConfigError
-from kdray.search.describe import describe
-from kdray.search.trial import NAME, NUMBER
+from kdray.search.describe import NAME, NUMBER, describe
 from kdray.storage import content_key
 
 logger = logging.getLogger("kdray")

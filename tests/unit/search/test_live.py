@@ -15,10 +15,9 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from kdray.search.describe import BASELINE
+from kdray.search.describe import BASELINE, NAME, NUMBER
 from kdray.search.live import SweepProgress, draw
 from kdray.search.standings import Trials
-from kdray.search.trial import NAME, NUMBER
 
 
 def shown(trials: Trials, width: int, height: int, students: bool = False, now: float = 10.0) -> list[str]:
