@@ -230,6 +230,9 @@ class SearchConfig(Settings):
     max_ms: float | None = Field(None, gt=0, description="Milliseconds that one text may take with the winner as "
                                  "served, on this machine")
     max_mb: float | None = Field(None, gt=0, description="Megabytes of the winner's file as served")
+    trackers: list[Literal["tensorboard", "mlflow", "wandb"]] = Field(
+        ["tensorboard"], description="What else keeps the trials. mlflow asks for MLFLOW_TRACKING_URI, wandb for "
+        "WANDB_API_KEY or WANDB_MODE=offline in the environment")
 
     @model_validator(mode="after")
     def _listed(self) -> Self:

@@ -162,7 +162,7 @@ class Pipeline:
     def _plan(self) -> Any:
         from kdray.search.sweep import Sweep
 
-        return Sweep(self.jobs, self.config.search)
+        return Sweep(self.jobs, self.config.search, name=self.config.name)
 
     def _run_sweep(self) -> dict[str, Any]:
         from kdray.search.sweep import KIND, discard, run_sweep

@@ -4,6 +4,8 @@ from typing import Any
 
 BASELINE = {"alpha": 1.0}
 """The point of the baseline: the configured settings with alpha 1."""
+NAME, NUMBER = "name", "trial"
+"""What a trial's configuration holds beside its point: whose trial it is, and its number in that student's plan."""
 
 
 def describe(point: dict[str, Any], name: str = "") -> str:

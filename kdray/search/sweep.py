@@ -3,7 +3,6 @@
 Tune runs the trials, as many side by side as the cluster has room for. A sweep that was killed goes on where it was.
 """
 
-import json
 import logging
 import os
 from dataclasses import dataclass
@@ -14,25 +13,25 @@ import optuna
 import ray
 from ray import tune
 from ray.tune.execution.class_cache import ENV_VARS_TO_PROPAGATE
-from ray.tune.schedulers import FIFOScheduler, TrialScheduler
-from ray.tune.search import Searcher
 
 from kdray.cluster import check_resources
 from kdray.config import SearchConfig, TrainingConfig
 from kdray.errors import TrainingError
-from kdray.search.describe import describe
-from kdray.search.plan import Listed, Plan, Told, make_plan
-from kdray.search.trial import NAME, NUMBER, run_trial
+from kdray.search import trackers
+from kdray.search.describe import NAME, NUMBER, describe
+from kdray.search.live import SweepProgress
+from kdray.search.plan import Listed, Plan, make_plan
+from kdray.search.proposals import METRIC, Halving, Proposals
+from kdray.search.trial import run_trial
 from kdray.storage import Store, content_key
 from kdray.training.job import TrainingJob
 
 logger = logging.getLogger("kdray")
 KIND = "sweeps"
-METRIC = "best"
 # Tune would hand them to every trial in a runtime environment, which Ray writes to its logs; nodes have their own.
 ENV_VARS_TO_PROPAGATE.difference_update([name for name in ENV_VARS_TO_PROPAGATE if name.startswith("AWS_")])
 _EXPERIMENTS = "tune"
-_AFTERWARDS = {"max_concurrent", "seeds", "max_ms", "max_mb"}
+_AFTERWARDS = {"max_concurrent", "seeds", "max_ms", "max_mb", "trackers"}
 """Settings of a search that change nothing of what its trials are."""
 
 
@@ -45,6 +44,8 @@ class Sweep:
     search: SearchConfig
     points: dict[str, list[dict[str, Any]]] | None = None
     """Points of each student that are given instead of searched."""
+    name: str = "run"
+    """Name of the run, for trackers."""
 
     @property
     def key(self) -> str:
@@ -82,13 +83,16 @@ def run_sweep(sweep: Sweep) -> list[dict[str, Any]]:
     ClusterError where a trial does not fit, TrainingError where all trials or a baseline failed, or time was too short.
     """
     os.environ.update(TUNE_DISABLE_STRICT_METRIC_CHECKING="1", TUNE_DISABLE_SIGINT_HANDLER="1",
-                      TUNE_DISABLE_AUTO_CALLBACK_LOGGERS="1",
+                      TUNE_DISABLE_AUTO_CALLBACK_LOGGERS="1", TUNE_PRINT_ALL_TRIAL_ERRORS="0",
                       RAY_CHDIR_TO_TRIAL_DIR="0", RAY_AIR_NEW_OUTPUT="0",
                       TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S="0")
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     store = Store(sweep.base.storage)
-    every: list[tune.Result] = list(_tuner(sweep, store).fit())  # type: ignore[call-overload]
+    folder = Path(store.root) if store.local else None
+    told = trackers.callbacks(sweep.search.trackers, sweep.name, sweep.key, folder, list(sweep.jobs))
+    with SweepProgress(sum(map(len, sweep.plans().values())), list(sweep.jobs), _epochs(sweep.base.settings)) as shown:
+        every: list[tune.Result] = list(_tuner(sweep, store, [shown, *told]).fit())  # type: ignore[call-overload]
     results = [result for result in every if result.config]  # the others were proposed, but time was up
     names = list(sweep.jobs)
     results.sort(key=lambda result: (names.index(result.config[NAME]), result.config[NUMBER]))  # type: ignore[index]
@@ -108,7 +112,11 @@ def trial_resources(settings: dict[str, Any]) -> tuple[dict[str, float], dict[st
     return {"memory": 1.0}, {name: need * settings["workers"] for name, need in worker.items()}
 
 
-def _tuner(sweep: Sweep, store: Store) -> tune.Tuner:
+def _epochs(settings: dict[str, Any]) -> int:
+    return settings["epochs"] + (settings["finetune"]["epochs"] if settings["finetune"] else 0)
+
+
+def _tuner(sweep: Sweep, store: Store, callbacks: list[tune.Callback]) -> tune.Tuner:
     settings = sweep.base.settings
     own, whole = trial_resources(settings)
     check_resources(settings["workers"], {"CPU": settings["num_cpus"] or 1.0, "GPU": settings["num_gpus"]},
@@ -117,9 +125,12 @@ def _tuner(sweep: Sweep, store: Store) -> tune.Tuner:
     path = store.uri_of(_EXPERIMENTS, sweep.key)
     if tune.Tuner.can_restore(path):
         logger.info("sweep: going on with the trials that were there")
-        return tune.Tuner.restore(path, trainable, resume_unfinished=True, restart_errored=True)
+        tuner = tune.Tuner.restore(path, trainable, resume_unfinished=True, restart_errored=True)
+        assert tuner._local_tuner is not None
+        tuner._local_tuner.get_run_config().callbacks = callbacks  # instead of those of the sweep that was killed
+        return tuner
     fits = int(min(ray.cluster_resources().get(name, 0.0) // need for name, need in whole.items() if need > 0))
-    proposals = Proposals(sweep)
+    proposals = Proposals(sweep.plans)
     return tune.Tuner(
         trainable,
         tune_config=tune.TuneConfig(
@@ -127,104 +138,10 @@ def _tuner(sweep: Sweep, store: Store) -> tune.Tuner:
             max_concurrent_trials=sweep.search.max_concurrent or max(1, fits), scheduler=Halving(proposals),
             time_budget_s=None if sweep.points else sweep.search.time_budget),
         run_config=tune.RunConfig(
-            name=sweep.key, storage_path=store.uri_of(_EXPERIMENTS), verbose=0, callbacks=[TrialLines(sweep)],
+            name=sweep.key, storage_path=store.uri_of(_EXPERIMENTS), verbose=0, callbacks=callbacks,
             failure_config=tune.FailureConfig(max_failures=settings["max_failures"]),
             checkpoint_config=tune.CheckpointConfig(num_to_keep=1)),
     )
-
-
-class Proposals(Searcher):
-    """Tune's view of the plans: of those that are ready, the one with the fewest trials proposes.
-
-    Its state is what trials have told: plans that hear it again are the same.
-    """
-
-    def __init__(self, sweep: Sweep):
-        super().__init__(metric=METRIC, mode="max")
-        self._sweep = sweep
-        self._plans = sweep.plans()
-        self._trials: dict[str, tuple[str, int]] = {}
-        self.total = sum(map(len, self._plans.values()))
-
-    def suggest(self, trial_id: str) -> dict[str, Any] | None:
-        """The next trial's configuration; None where every next one waits for what runs."""
-        ready = {name: plan for name, plan in self._plans.items() if plan.ready}
-        if not ready:
-            return None
-        name = min(ready, key=lambda name: len(ready[name].told))
-        number, point = ready[name].propose()
-        self._trials[trial_id] = name, number
-        return {NAME: name, NUMBER: number, **point}
-
-    def goes_on(self, trial_id: str, epoch: int, value: float) -> bool:
-        """Whether a trial goes on after an epoch."""
-        name, number = self._trials[trial_id]
-        on = self._plans[name].goes_on(number, epoch, value)
-        if not on:
-            self._plans[name].end(number, "stopped")
-        return on
-
-    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Tells the trial's plan."""
-        name, number = self._trials[trial_id]
-        if self._plans[name].told[number].state is None:
-            self._plans[name].end(number, "failed" if error or "fault" in (result or {}) else "finished")
-
-    def save(self, checkpoint_path: str) -> None:
-        """Writes what the trials have told."""
-        told = {name: [{"values": list(one.values.items()), "state": one.state} for one in plan.told]
-                for name, plan in self._plans.items()}
-        Path(checkpoint_path).write_text(json.dumps({"told": told, "trials": self._trials}))
-
-    def restore(self, checkpoint_path: str) -> None:
-        """Makes the plans what they were."""
-        state = json.loads(Path(checkpoint_path).read_text())
-        self._plans = self._sweep.plans()
-        for name, trials in state["told"].items():
-            self._plans[name].replay([Told(dict(one["values"]), one["state"]) for one in trials])
-        self._trials = {trial: (name, number) for trial, (name, number) in state["trials"].items()}
-
-
-class Halving(FIFOScheduler):
-    """Stops the trials that their plan stops."""
-
-    def __init__(self, proposals: Proposals):
-        super().__init__()
-        self._proposals = proposals
-
-    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        """The plan's decision after an epoch."""
-        if "epoch" not in result or self._proposals.goes_on(trial.trial_id, result["epoch"], result[METRIC]):
-            return TrialScheduler.CONTINUE
-        return TrialScheduler.STOP
-
-
-class TrialLines(tune.Callback):
-    """A log line for each change of a trial."""
-
-    def __init__(self, sweep: Sweep):
-        self._sweep, self._ended = sweep, 0
-        self._total = sum(map(len, sweep.plans().values()))
-
-    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """A trial begins."""
-        logger.info("sweep: %s begins", self._sweep.describe(trial.config))
-
-    def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any],
-                        **info: Any) -> None:
-        """An epoch ended."""
-        if "epoch" in result:
-            logger.info("sweep: %s | epoch %d | loss %.4f | best %.4f", self._sweep.describe(trial.config),
-                        result["epoch"], result["loss"], result[METRIC])
-
-    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """A trial ended."""
-        self._ended += 1
-        logger.info("sweep: %s ends | %d/%d trials", self._sweep.describe(trial.config), self._ended, self._total)
-
-    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """A trial failed for good, or for now."""
-        logger.warning("sweep: %s failed", self._sweep.describe(trial.config))
 
 
 def _row(result: tune.Result, store: Store, sweep: Sweep) -> dict[str, Any]:

@@ -13,14 +13,12 @@ from ray import tune
 from kdray.config import TrainingConfig, changed
 from kdray.errors import ConfigError, ModelError, TrainingError
 from kdray.progress import Progress
+from kdray.search.describe import NAME, NUMBER
 from kdray.storage import Store
 from kdray.training.board import Silent
 from kdray.training.job import TrainingJob
 from kdray.training.loop import run_in_process
 from kdray.training.trainer import fit
-
-NAME, NUMBER = "name", "trial"
-"""What a trial's configuration holds beside its point: whose trial it is, and its number in that student's plan."""
 
 
 class TrialSurroundings:

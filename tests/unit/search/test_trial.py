@@ -9,7 +9,8 @@ from kdray.config import SearchConfig, TrainingConfig
 from kdray.errors import ConfigError
 from kdray.models.load import Origin
 from kdray.search.describe import BASELINE
-from kdray.search.sweep import Proposals, Sweep, trial_resources
+from kdray.search.proposals import Proposals
+from kdray.search.sweep import Sweep, trial_resources
 from kdray.search.trial import point_job
 from kdray.training.job import TrainingJob
 
@@ -48,7 +49,7 @@ def test_a_sweeps_key_is_its_jobs_and_search_and_not_how_many_run_at_once_or_wha
 
 def test_of_several_students_each_gets_its_trials_in_turn():
     jobs = {"small": JOB, "large": replace(JOB, origin_fingerprint="other")}
-    proposals = Proposals(Sweep(jobs, SearchConfig(trials=2)))
+    proposals = Proposals(Sweep(jobs, SearchConfig(trials=2)).plans)
     assert proposals.total == 6
     found = [proposals.suggest(str(place)) for place in range(6)]
     assert [(one["name"], one["trial"]) for one in found] == [
@@ -57,7 +58,7 @@ def test_of_several_students_each_gets_its_trials_in_turn():
 
 
 def test_proposals_that_were_saved_go_on_as_they_would_have(tmp_path):
-    kept, file = Proposals(sweep(trials=12)), str(tmp_path / "state")
+    kept, file = Proposals(sweep(trials=12).plans), str(tmp_path / "state")
     for place in range(7):
         if kept.suggest(str(place)) is None:
             break
@@ -65,7 +66,7 @@ def test_proposals_that_were_saved_go_on_as_they_would_have(tmp_path):
         kept.on_trial_complete(str(place), {})
     kept.suggest("running")
     kept.save(file)
-    restored = Proposals(sweep(trials=12))
+    restored = Proposals(sweep(trials=12).plans)
     restored.restore(file)
     assert restored.goes_on("running", 1, 1.0) == kept.goes_on("running", 1, 1.0)
     for one in (kept, restored):
