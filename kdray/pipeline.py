@@ -188,13 +188,14 @@ class Pipeline:
 
     @cached_property
     def evaluation(self) -> dict[str, Any]:
-        """Manifest of the numbers on the test split: teacher, baseline, winner."""
+        """Manifest of the numbers on the test split: teacher, baselines, winners."""
         from kdray.evaluation.evaluate import KIND, evaluate, evaluation_key
 
-        winner, plain = self.sweep["winner"], self.sweep["baseline"]
-        key = evaluation_key(self.cache["key"], plain, winner)
-        return self._made("evaluation", KIND, key) or evaluate(self.store, key, self.cache, plain, winner,
-                                                               self.teacher.folder)
+        pairs = self.sweep.get("pairs") or [{"seed": self.config.training.seed, "winner": self.sweep["winner"],
+                                             "baseline": self.sweep["baseline"]}]
+        key = evaluation_key(self.cache["key"], pairs)
+        return self._made("evaluation", KIND, key) or evaluate(
+            self.store, key, self.task, self.corpus, self.teacher.folder, self.cache["key"], pairs)
 
     @cached_property
     def package(self) -> dict[str, Any]:

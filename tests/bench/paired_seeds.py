@@ -55,9 +55,9 @@ def train(jobs: list[TrainingJob]) -> list[dict[str, Any]]:
 def test_metric(pipeline: Pipeline, student: dict[str, Any]) -> float:
     """The run's metric on the test split."""
     rows, labels = Rows(pipeline.store.fetch("corpus", student["parents"]["corpus"]), "test"), student["labels"]
-    decided, _ = model_predictions(pipeline.task, pipeline.store.fetch("students", student["key"]), rows, labels,
-                                   pipeline.corpus["pad_token_id"])
-    return pipeline.task.scores(rows.gold(), decided, labels)[student["metric"]]
+    found, _ = model_predictions(pipeline.task, pipeline.store.fetch("students", student["key"]), rows, labels,
+                                 pipeline.corpus["pad_token_id"])
+    return pipeline.task.scores(rows.gold(), found.ids, labels)[student["metric"]]
 
 
 if __name__ == "__main__":
