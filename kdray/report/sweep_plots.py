@@ -110,7 +110,7 @@ def _line(what: str) -> dict[str, Any]:
 def parallel(trials: list[Trial], winner: str, metric: str, training: dict[str, Any]) -> str | None:
     """A line a trial over its settings to its validation metric, which is the colour; None where there is nothing.
 
-    Dashed trials were stopped early; failed ones have no metric, and end before it.
+    Dashed trials were stopped early, dotted ones failed; one without a metric ends before it.
     """
     columns = axes(trials, training)
     known = [trial["best"] for trial in trials if trial["best"] is not None]
@@ -120,7 +120,7 @@ def parallel(trials: list[Trial], winner: str, metric: str, training: dict[str, 
     places = [[*(column.places[row] for column in columns), next(last) if trial["best"] is not None else np.nan]
               for row, trial in enumerate(trials)]
     columns.append(axis(f"validation {metric}", known))
-    with canvas(max(5.6, 1.25 * len(columns)), 3.6) as figure:
+    with canvas(max(5.6, 1.5 * len(columns)), 3.8) as figure:
         area = figure.subplots()
         for trial, line in sorted(zip(trials, places, strict=True), key=lambda item: item[0]["best"] or -np.inf):
             area.plot(range(len(columns)), line, gid=DATA, **_strand(trial, role(trial, winner), norm))
