@@ -42,6 +42,7 @@ def _parser() -> argparse.ArgumentParser:
         verb.set_defaults(act=_stage, stage=stage)
     _add_cache(verbs)
     _add_show(verbs)
+    _add_report(verbs)
     _add_serve(verbs)
     _add_k8s(verbs)
     _add_bench(verbs)
@@ -122,6 +123,16 @@ def _add_show(verbs: Any) -> None:
     _add_config(show, nargs="?")
     show.add_argument("--explain", action="store_true", help="list every setting with its default and meaning")
     show.set_defaults(act=_config)
+
+
+def _add_report(verbs: Any) -> None:
+    report = verbs.add_parser(
+        "report", help="draw a run's report again, from its numbers",
+        description="Draw a run's report again, from its numbers: nothing is trained or measured.")
+    report.add_argument("run", help="folder or URI of a run, as `kdray run` prints it")
+    report.add_argument("--out", type=Path, metavar="FILE", help="where to write the page (default ./NAME.html, NAME "
+                        "being the run's)")
+    report.set_defaults(act=_report)
 
 
 def _add_serve(verbs: Any) -> None:
@@ -239,6 +250,12 @@ def _config(options: argparse.Namespace) -> None:
         print(dump(load(options.config, options.overrides)), end="")
     else:
         raise ConfigError("give a config file, or --explain")
+
+
+def _report(options: argparse.Namespace) -> None:
+    from kdray.stages import draw_report
+
+    draw_report(options.run, options.out)
 
 
 def _serve(options: argparse.Namespace) -> None:

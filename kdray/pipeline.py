@@ -193,13 +193,13 @@ class Pipeline:
 
     @cached_property
     def evaluation(self) -> dict[str, Any]:
-        """Manifest of the numbers on the test split: teacher, baseline, winner."""
+        """Manifest of the numbers on the test split: teacher, baselines, winners."""
         from kdray.evaluation.evaluate import KIND, evaluate, evaluation_key
 
-        winner, plain = self.selection["winner"], self.selection["baseline"]
-        key = evaluation_key(self.cache["key"], plain, winner)
-        return self._made("evaluation", KIND, key) or evaluate(self.store, key, self.cache, plain, winner,
-                                                               self.teacher.folder)
+        pairs, answers = self.selection["pairs"], self.cache["key"] if self.cache else None
+        key = evaluation_key(answers or self.teacher.fingerprint, pairs)
+        return self._made("evaluation", KIND, key) or evaluate(
+            self.store, key, self.task, self.corpus, self.teacher.folder, answers, pairs)
 
     @cached_property
     def package(self) -> dict[str, Any]:
@@ -222,7 +222,8 @@ class Pipeline:
     @property
     def lineage(self) -> dict[str, Any]:
         """What the winner was made from, as keys."""
-        return {"corpus": self.corpus["key"], "teacher": self.teacher.fingerprint, "cache": self.cache["key"],
+        cache = {"cache": self.cache["key"]} if self.cache else {}
+        return {"corpus": self.corpus["key"], "teacher": self.teacher.fingerprint, **cache,
                 "sweep": self.sweep["key"], "selection": self.selection["key"],
                 "student": self.selection["winner"], "baseline": self.selection["baseline"]}
 

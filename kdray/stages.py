@@ -5,11 +5,13 @@ Shared by the command line and the jobs.
 
 import logging
 import os
+from pathlib import Path
 
 from kdray.config import Config, load
 from kdray.console import guarded
 from kdray.errors import ConfigError
 from kdray.pipeline import Pipeline
+from kdray.storage import storage_errors
 
 logger = logging.getLogger("kdray")
 
@@ -49,6 +51,26 @@ def serve_run(run: str, overrides: list[str], blocking: bool) -> str:
     served = packages(package, settings)
     connect(niceness=0)
     return deploy(served, settings, blocking)
+
+
+def draw_report(run: str, out: Path | None) -> None:
+    """Draws the report of `run` from its report.json, writes it to `out`, null ./NAME.html, and prints where.
+
+    Raises KdrayError where there is no such run or report, or `out` cannot be written.
+    """
+    from kdray.report.facts import read_report
+    from kdray.report.page import draw
+    from kdray.serving.runs import find_run, run_facts
+
+    store, name = find_run(run)
+    out = (out or Path(f"{name}.html")).expanduser()
+    if out.is_dir() or not out.parent.is_dir():
+        raise ConfigError(f"--out {out} is a folder: name a file in it" if out.is_dir() else
+                          f"--out {out}: there is no folder {out.parent}. Make it, or name another file")
+    page = draw(read_report(store, run_facts(store, name)["report"]))
+    with storage_errors(str(out), "--out"):
+        out.write_text(page, encoding="utf-8")
+    print(f"report: {_short(str(out))}")
 
 
 def change_service(act: str, name: str, run: str | None, share: float, port: int | None) -> None:

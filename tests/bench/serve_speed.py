@@ -13,7 +13,7 @@ from pathlib import Path
 from kdray.config import parse
 from kdray.corpus.rows import Rows
 from kdray.pipeline import Pipeline
-from kdray.report.speed import examples_per_second
+from kdray.report.speed import measure
 from kdray.storage import Store
 
 
@@ -28,15 +28,16 @@ def main() -> None:
     rows = Rows(store.fetch("corpus", run["lineage"]["corpus"]), "test")
     items = rows.items(pipeline.task)
     for _ in range(3):
-        rates = examples_per_second(
+        speed = measure(
             pipeline.task, {"teacher": pipeline.teacher.folder}, store.fetch("packages", run["package"]), items,
             config.data.max_length, threads, config.serve.batch_tokens)
+        rates = {name: times["examples_per_second"] for name, times in speed.items()}
         print(f"{len(items)} texts, {threads} threads: teacher {rates['teacher']:.0f}/s, served {rates['served']:.0f}/s"
               f", {rates['served'] / rates['teacher']:.1f}x")
     numbers = pipeline.report["numbers"]
     metric = numbers["metric"]
     print(f"test {metric}: winner {numbers['test']['winner'][metric]['value']:.4f} in PyTorch, "
-          f"{numbers['served']['value']:.4f} as served")
+          f"{numbers['test']['served'][metric]['value']:.4f} as served")
 
 
 if __name__ == "__main__":

@@ -1,12 +1,10 @@
 """The page to try a student, in a real browser against the real application."""
 
 import asyncio
-import itertools
 import json
 import shutil
 import socket
 import string
-import subprocess
 import threading
 import time
 import urllib.request
@@ -19,21 +17,17 @@ import transformers
 import uvicorn
 from fastapi import Request, Response
 from fastapi.responses import JSONResponse
-from websockets.sync.client import connect
 
 from kdray.serving.app import http_app
 from kdray.serving.guard import Guard, digest
 from kdray.serving.protocol import Limits, Refusal
 from kdray.serving.roster import Engine, Roster, Slot
 from kdray.serving.service import Service
+from tests.browser import CHROMIUM, WORST_CONTRAST, Browser, Tab, overflow
 from tests.packages import write_package
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium on the PATH")
 
-FLAGS = ("--headless", "--no-sandbox", "--remote-debugging-port=0", "--no-first-run", "--disable-gpu",
-         "--disable-dev-shm-usage", "--disable-background-networking", "--disable-component-update",
-         "--disable-extensions")
 POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; connect-src 'self'; img-src data:"
 KEY = "a-key-of-the-tests"
 EVIL = "<img src=x onerror=\"document.title='owned'\">"
@@ -96,112 +90,16 @@ class Site:
         self._thread.join(30)
 
 
-class Browser:
-    """Chromium, spoken to in its DevTools protocol."""
-
-    def __init__(self, folder: Path):
-        assert CHROMIUM
-        self._process = subprocess.Popen([CHROMIUM, *FLAGS, f"--user-data-dir={folder}", "about:blank"],
-                                         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        self._numbers = itertools.count(1)
-        self.events: list[dict[str, Any]] = []
-        self._socket = connect(self._endpoint(folder / "DevToolsActivePort"), max_size=None, proxy=None)
-
-    def _endpoint(self, file: Path) -> str:
-        for _ in range(600):
-            lines = file.read_text().splitlines() if file.exists() else []
-            if len(lines) == 2:
-                return f"ws://127.0.0.1:{lines[0]}{lines[1]}"
-            assert self._process.poll() is None, f"Chromium ended with {self._process.returncode}"
-            time.sleep(0.1)
-        raise TimeoutError("Chromium does not listen")
-
-    def call(self, method: str, session: str | None = None, /, **parameters: Any) -> dict[str, Any]:
-        number = next(self._numbers)
-        message = {"id": number, "method": method, "params": parameters}
-        self._socket.send(json.dumps(message | ({"sessionId": session} if session else {})))
-        while (answer := json.loads(self._socket.recv(timeout=60))).get("id") != number:
-            self.events.append(answer)
-        assert "error" not in answer, answer
-        return answer["result"]
-
-    def close(self) -> None:
-        try:
-            self.call("Browser.close")
-            self._process.wait(20)
-        finally:
-            self._process.kill()
-            self._process.wait()
-
-
-class Tab:
-    """A tab with a storage of its own."""
-
-    def __init__(self, browser: Browser, url: str):
-        self._browser, self.url = browser, url
-        self.context = browser.call("Target.createBrowserContext")["browserContextId"]
-        target = browser.call("Target.createTarget", url="about:blank", browserContextId=self.context)["targetId"]
-        self._session = browser.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
-        self.refusals: set[int] = set()
-        """Statuses above 399 that the test means to see; 0 is a request that fails."""
-        for domain in ("Page", "Runtime", "Log", "Network"):
-            self.call(f"{domain}.enable")
-        self.size(1000, 900)
-
-    def call(self, method: str, **parameters: Any) -> dict[str, Any]:
-        return self._browser.call(method, self._session, **parameters)
+class Playground(Tab):
+    """A tab that shows the page to try a student."""
 
     def open(self) -> None:
-        self.call("Page.navigate", url=f"{self.url}/")
-        self.wait("document.readyState === 'complete' && !!document.querySelector('#ask')")
+        super().open()
+        self.wait("!!document.querySelector('#ask')")
 
     def ready(self) -> None:
         self.open()
         self.wait("!document.querySelector('#ask').hidden")
-
-    def run(self, expression: str) -> Any:
-        found = self.call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
-        assert "exceptionDetails" not in found, found
-        return found["result"].get("value")
-
-    def wait(self, expression: str) -> None:
-        ends = time.monotonic() + 20
-        while not self.run(expression):
-            assert time.monotonic() < ends, f"{expression} stays false on\n{self.text('body')}"
-            time.sleep(0.02)
-
-    def text(self, selector: str) -> str:
-        """What is visible of the first element; nothing where there is none."""
-        return self.run(f"(node => node?.checkVisibility() ? node.innerText : '')({_found(selector)})")
-
-    def texts(self, selector: str) -> list[str]:
-        """What all elements hold."""
-        return self.run(f"[...document.querySelectorAll({json.dumps(selector)})].map(node => node.textContent)")
-
-    def says(self, selector: str, part: str) -> None:
-        """Waits until the element shows `part`."""
-        self.wait(f"{_found(selector)}?.checkVisibility() && {_found(selector)}.innerText.includes({json.dumps(part)})")
-
-    def type(self, selector: str, text: str) -> None:
-        self.run(f"{_found(selector)}.select()")
-        self.call("Input.insertText", text=text)
-
-    def press(self, key: str, control: bool = False) -> None:
-        code = {"Enter": 13, "Tab": 9}[key]
-        text = {"text": "\r"} if key == "Enter" and not control else {}
-        for kind in ("keyDown", "keyUp"):
-            self.call("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code,
-                      modifiers=2 * control, **(text if kind == "keyDown" else {}))
-
-    def click(self, selector: str) -> None:
-        x, y = self.run(f"""(() => {{
-            const node = {_found(selector)};
-            node.scrollIntoView({{ block: "center" }});
-            const box = node.getBoundingClientRect();
-            return [box.x + box.width / 2, box.y + box.height / 2];
-        }})()""")
-        for kind in ("mousePressed", "mouseReleased"):
-            self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
 
     def ask(self, text: str) -> None:
         self.type("#text", text)
@@ -211,42 +109,6 @@ class Tab:
         self.run("document.querySelector('#status').textContent = ''")
         self.ask(text)
         self.says("#status", "round trip")
-
-    def size(self, width: int, height: int, mobile: bool = False) -> None:
-        self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=mobile)
-        self.call("Emulation.setTouchEmulationEnabled", enabled=mobile)
-
-    def scheme(self, name: str) -> None:
-        self.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": name}])
-
-    def complaints(self) -> list[str]:
-        """Errors of the page, and requests that should not have been made or should not have failed."""
-        found = []
-        for event in self._browser.events:
-            if event.get("sessionId") != self._session:
-                continue
-            kind, told = event["method"], event["params"]
-            if kind == "Runtime.exceptionThrown" or (
-                    kind == "Runtime.consoleAPICalled" and told["type"] in ("error", "warning", "assert")) or (
-                    kind == "Log.entryAdded" and told["entry"]["level"] == "error"
-                    and told["entry"]["source"] != "network"):
-                found.append(str(told))
-            if kind == "Network.responseReceived" and told["response"]["status"] >= 400:
-                if told["response"]["status"] not in self.refusals:
-                    found.append(f"{told['response']['status']} {told['response']['url']}")
-            elif kind == "Network.loadingFailed" and not told.get("canceled") and 0 not in self.refusals:
-                found.append(str(told))
-            elif kind == "Network.requestWillBeSent" and not told["request"]["url"].startswith(
-                    (self.url, "data:image/svg+xml,")):
-                found.append(f"a request to {told['request']['url']}")
-        return found
-
-    def close(self) -> None:
-        self._browser.call("Target.disposeBrowserContext", browserContextId=self.context)
-
-
-def _found(selector: str) -> str:
-    return f"document.querySelector({json.dumps(selector)})"
 
 
 def changed(folder: Path, **values: Any) -> Path:
@@ -278,10 +140,10 @@ def browser(tmp_path_factory) -> Iterator[Browser]:
 
 
 @pytest.fixture
-def tab(site, browser) -> Iterator[Tab]:
+def tab(site, browser) -> Iterator[Playground]:
     """An empty tab; the test fails where its page complains."""
     site.keys, site.teacher, site.service.deadline = [], None, 30.0
-    tab = Tab(browser, site.url)
+    tab = Playground(browser, site.url)
     yield tab
     complaints = tab.complaints()
     tab.close()
@@ -289,13 +151,13 @@ def tab(site, browser) -> Iterator[Tab]:
 
 
 @pytest.fixture
-def page(tab) -> Tab:
+def page(tab) -> Playground:
     """The page, with its default student."""
     tab.ready()
     return tab
 
 
-def choose(page: Tab, name: str) -> None:
+def choose(page: Playground, name: str) -> None:
     page.run(f"""(() => {{
         const select = document.querySelector("#student");
         select.value = {json.dumps(name)};
@@ -306,11 +168,6 @@ def choose(page: Tab, name: str) -> None:
 
 def percent(score: float) -> str:
     return f"{score * 100:.1f} %"
-
-
-def overflow(page: Tab) -> int:
-    """Pixels by which the page is wider than the window."""
-    return page.run("document.documentElement.scrollWidth - document.documentElement.clientWidth")
 
 
 def test_a_text_gets_its_labels_best_first_with_bars(page, site):
@@ -466,7 +323,7 @@ def test_a_refusal_is_shown_in_the_words_of_the_server(page, site, monkeypatch, 
     assert not page.text("#problem")
 
 
-def prepare(page: Tab, site: Site, monkeypatch: pytest.MonkeyPatch, status: int) -> None:
+def prepare(page: Playground, site: Site, monkeypatch: pytest.MonkeyPatch, status: int) -> None:
     """Makes the service refuse the next request so."""
 
     async def full(*_: Any) -> Any:
@@ -579,30 +436,6 @@ def test_a_phone_scrolls_in_one_direction(tab, site, width):
     tab.run("document.querySelectorAll('details').forEach(part => part.open = true)")
     assert overflow(tab) <= 0
     assert tab.run("document.querySelector('#go').getBoundingClientRect().height") >= 40 and not tab.text(".keys")
-
-
-WORST_CONTRAST = """(() => {
-  const read = colour => (colour.match(/[\\d.]+/g) || []).map(Number);
-  const behind = node => {
-    const [r, g, b, a = 1] = read(getComputedStyle(node).backgroundColor);
-    return a > 0 || !node.parentElement ? [r, g, b] : behind(node.parentElement);
-  };
-  const light = rgb => rgb.slice(0, 3).map(part => part / 255)
-    .map(part => part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4)
-    .reduce((sum, part, place) => sum + part * [0.2126, 0.7152, 0.0722][place], 0);
-  const ratio = (a, b) => (Math.max(light(a), light(b)) + 0.05) / (Math.min(light(a), light(b)) + 0.05);
-  const found = [];
-  for (const node of document.querySelectorAll("body *")) {
-    if (!node.getClientRects().length || node.closest("script, noscript, option")) continue;
-    const own = [...node.childNodes].some(child => child.nodeType === 3 && child.textContent.trim());
-    if (own) found.push([ratio(read(getComputedStyle(node).color), behind(node)), node.outerHTML.slice(0, 80)]);
-    const after = getComputedStyle(node, "::after");
-    if (after.content.startsWith('"') && after.content !== '""') {
-      found.push([ratio(read(after.color), behind(node)), node.outerHTML.slice(0, 80)]);
-    }
-  }
-  return found.sort((a, b) => a[0] - b[0])[0];
-})()"""
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

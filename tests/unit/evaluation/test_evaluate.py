@@ -1,48 +1,95 @@
-"""The three models are measured on the test split, and every prediction is kept."""
+"""Teacher and pairs of students are measured on the test split, and every prediction is kept."""
 
 import json
 import shutil
+from dataclasses import replace
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
 from kdray.evaluation.evaluate import PREDICTIONS, evaluate, evaluation_key
-from kdray.models.load import Origin, build, save_model
 from kdray.storage import Store
+from tests.reports import SETTINGS, add_student
+from tests.unit.conftest import Corpus, make_cache
 
-SETTINGS = {"loss": "kl", "temperature": 2.0, "alpha": 0.5, "lr": 1e-4, "epochs": 3}
+PAIRS = [{"seed": 0, "winner": "winner", "baseline": "baseline"},
+         {"seed": 1, "winner": "other", "baseline": "baseline"}]
+MODELS = ("teacher", "baseline", "winner")
+
+
+def with_students(corpus: Corpus, folder) -> Corpus:
+    """A copy of the corpus's storage with three untrained students."""
+    shutil.copytree(corpus.store.root, folder)
+    copy = replace(corpus, store=Store(str(folder)))
+    for key, layers in (("baseline", (0,)), ("winner", (0, 1)), ("other", (1,))):
+        add_student(copy, key, layers)
+    return copy
 
 
 @pytest.fixture
-def store(corpus, cache, tmp_path) -> Store:
-    """A copy of the corpus's storage with two untrained students."""
-    shutil.copytree(corpus.store.root, tmp_path / "store")
-    store = Store(str(tmp_path / "store"))
-    for key, layers in (("baseline", (0,)), ("winner", (0, 3))):
-        with store.staging("students") as folder:
-            save_model(build(corpus.task, Origin(str(corpus.model), layers), corpus.labels, 0), corpus.model, folder)
-            store.publish("students", key, folder, {
-                "parents": {"corpus": corpus.manifest["key"]}, "metric": "accuracy", "settings": SETTINGS,
-                "validation": {"accuracy": 0.5}})
-    return store
+def here(corpus, cache, tmp_path) -> Corpus:
+    return with_students(corpus, tmp_path / "store")
 
 
-def test_an_evaluation_measures_all_three_on_the_test_split(store, corpus, cache):
-    made = evaluate(store, "key", cache, "baseline", "winner", corpus.model)
-    numbers, rows = made["numbers"], corpus.rows("test")
-    assert made["parents"] == {"cache": cache["key"], "baseline": "baseline", "winner": "winner"}
+def predictions(store: Store, key: str) -> pa.Table:
+    return pa.ipc.open_file(str(store.fetch("evaluations", key) / PREDICTIONS)).read_all()
+
+
+def test_an_evaluation_measures_all_on_the_test_split(here, cache):
+    made = evaluate(here.store, "key", here.task, here.manifest, here.model, cache["key"], PAIRS)
+    numbers, rows = made["numbers"], here.rows("test")
+    assert made["parents"] == {"corpus": here.manifest["key"], "cache": cache["key"],
+                               "students": ["baseline", "winner", "baseline", "other"]}
     assert numbers["rows"] == len(rows)
     assert numbers["settings"] == SETTINGS
     assert numbers["parameters"]["teacher"] > numbers["parameters"]["winner"] > numbers["parameters"]["baseline"]
-    table = pa.ipc.open_file(str(store.fetch("evaluations", "key") / PREDICTIONS)).read_all()
+    table = predictions(here.store, "key")
     gold = table.column("gold").to_pylist()
     assert gold == [ids.tolist() for ids in rows.gold()]
-    for name in ("teacher", "baseline", "winner"):
+    for name in MODELS:
         predicted = table.column(name).to_pylist()
         right = sum(a == b for a, b in zip(gold, predicted, strict=True)) / len(gold)
         assert numbers["test"][name]["accuracy"]["value"] == pytest.approx(right)
-    json.dumps(made)
+        assert np.trace(made["breakdown"][name]["confusion"]) == right * len(gold)
+    json.dumps(made, allow_nan=False)
+
+
+def test_the_first_pair_is_that_of_the_tests_and_all_are_in_the_seeds(here, cache):
+    made = evaluate(here.store, "key", here.task, here.manifest, here.model, cache["key"], PAIRS)
+    numbers, table = made["numbers"], predictions(here.store, "key")
+    pairs = numbers["seeds"]["pairs"]
+    assert [pair["seed"] for pair in pairs] == [0, 1]
+    for name in ("winner", "baseline"):
+        assert pairs[0][name] == pytest.approx(numbers["test"][name]["accuracy"]["value"])
+    gold, other = table.column("gold").to_pylist(), table.column("winner_1").to_pylist()
+    assert pairs[1]["winner"] == pytest.approx(sum(a == b for a, b in zip(gold, other, strict=True)) / len(gold))
+    assert sum(value for name, value in numbers["mcnemar"].items() if name != "p") == len(gold)
+
+
+def test_a_live_teacher_answers_as_its_cache_does(here, cache):
+    cached = evaluate(here.store, "cached", here.task, here.manifest, here.model, cache["key"], PAIRS[:1])
+    live = evaluate(here.store, "live", here.task, here.manifest, here.model, None, PAIRS[:1])
+    assert live["numbers"] == cached["numbers"]
+    one, other = (np.concatenate(predictions(here.store, key).column("divergence").to_pylist())
+                  for key in ("cached", "live"))
+    assert one == pytest.approx(other, abs=1e-5)
+
+
+def test_words_that_no_model_sees_are_kept_without_confidence(token_corpus, tmp_path):
+    cache = make_cache(token_corpus, "float16")
+    here = with_students(token_corpus, tmp_path / "store")
+    made = evaluate(here.store, "key", here.task, here.manifest, here.model, cache["key"], PAIRS[:1])
+    table = predictions(here.store, "key")
+    unseen = np.isnan(np.concatenate(table.column("winner_confidence").to_pylist()).astype(float))
+    assert unseen.any() and (np.isnan(np.concatenate(table.column("divergence").to_pylist())) == unseen).all()
+    words = len(np.concatenate(table.column("gold").to_pylist()))
+    assert np.sum(made["breakdown"]["winner"]["confusion"]) == words
+    assert sum(part["count"] for part in made["breakdown"]["winner"]["calibration"]["bins"]) == words - unseen.sum()
+    json.dumps(made, allow_nan=False)
 
 
 def test_an_evaluations_key_is_that_of_what_is_compared():
-    assert len({evaluation_key("c", "b", "w"), evaluation_key("c", "w", "b"), evaluation_key("d", "b", "w")}) == 3
+    other = [PAIRS[0] | {"winner": "other"}]
+    assert len({evaluation_key("c", PAIRS), evaluation_key("c", PAIRS[:1]), evaluation_key("d", PAIRS),
+                evaluation_key("c", other)}) == 4

@@ -1,0 +1,51 @@
+"""Predictions of winners and baselines become what tells a difference from chance.
+
+Knows nothing about models: label ids of each row's units are enough.
+"""
+
+from typing import Any
+
+import numpy as np
+from scipy.stats import binomtest
+
+from kdray.evaluation.quality import percentiles, resampled
+from kdray.tasks import Task
+
+Ids = list[np.ndarray]
+
+
+def mcnemar(gold: Ids, winner: Ids, baseline: Ids) -> dict[str, Any]:
+    """McNemar's exact test: rows that only one has right, and the two-sided `p` of so uneven a split by chance.
+
+    A row is right where all its units are. McNemar 1947, Psychometrika 12(2), with the binomial distribution in place
+    of its approximation.
+    """
+    one, other = (np.array([np.array_equal(a, b) for a, b in zip(gold, ids, strict=True)])
+                  for ids in (winner, baseline))
+    only, lost = int((one & ~other).sum()), int((other & ~one).sum())
+    return {"both": int((one & other).sum()), "winner": only, "baseline": lost, "neither": int((~one & ~other).sum()),
+            "p": float(binomtest(only, only + lost).pvalue) if only + lost else 1.0}
+
+
+def paired(task: Task, metric: str, gold: Ids, pairs: list[tuple[int, Ids, Ids]], labels: list[str]) -> dict[str, Any]:
+    """Test metric of pairs (seed, winner, baseline): each, and mean and deviation of both and of their difference.
+
+    The mean difference has the 95 % percentile interval of 1,000 bootstrap resamples of rows, which are the same for
+    all students: the seeds are taken as they are. Deviations (n - 1) are None where there is one pair.
+    """
+    values, samples = resampled(task, gold, [ids for _, *both in pairs for ids in both], labels)
+    winner, baseline = _halves(values, metric)
+    gains = [float(np.subtract(*_halves(sample, metric)).mean()) for sample in samples]
+    rows = [{"seed": seed, "winner": float(a), "baseline": float(b)}
+            for (seed, *_), a, b in zip(pairs, winner, baseline, strict=True)]
+    return {"pairs": rows, "winner": _spread(winner), "baseline": _spread(baseline),
+            "difference": {**_spread(winner - baseline), **percentiles(gains)}}
+
+
+def _halves(scores: list[dict[str, float]], metric: str) -> tuple[np.ndarray, np.ndarray]:
+    values = np.array([score[metric] for score in scores])
+    return values[::2], values[1::2]
+
+
+def _spread(values: np.ndarray) -> dict[str, float | None]:
+    return {"mean": float(values.mean()), "deviation": float(values.std(ddof=1)) if len(values) > 1 else None}

@@ -1,0 +1,46 @@
+"""Predictions on the test split become the rows on which teacher and winner differ most. Knows nothing about models."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from kdray.corpus.rows import Rows
+from kdray.tasks import Task
+
+_MOST = 20
+_CHARACTERS = 300
+_WORDS = 20
+"""Words shown on each side of the one that is meant."""
+
+
+def most_different(predictions: Path, rows: Rows, task: Task, labels: list[str]) -> list[dict[str, Any]]:
+    """The 20 rows with the largest KL(teacher || winner) at any unit, largest first; rows are those of the split.
+
+    An example has `row`, its text in `parts`, the index of the part that is meant in `mark` (None: all), `divergence`
+    in nats, the label `truth`, and {label, confidence} of `teacher` and `winner` there.
+    """
+    table = pa.ipc.open_file(str(predictions)).read_all()
+    largest = np.array([np.nanmax([-np.inf, *part]) for part in table.column("divergence").to_pylist()])
+    order = np.argsort(-largest, kind="stable")[:_MOST]
+    said, raw = table.take(order).to_pylist(), rows.raw(task).take(order).to_pylist()
+    return [{"row": int(row), **_text(source, unit := int(np.nanargmax(found["divergence"]))),
+             "divergence": float(largest[row]), "truth": labels[found["gold"][unit]],
+             **{name: {"label": labels[found[name][unit]], "confidence": found[f"{name}_confidence"][unit]}
+                for name in ("teacher", "winner")}}
+            for row, found, source in zip(order, said, raw, strict=True) if np.isfinite(largest[row])]
+
+
+def _text(source: dict[str, Any], unit: int) -> dict[str, Any]:
+    """A row's words around `unit`, or its texts, cut where they are long."""
+    words = source.get("tokens")
+    if words is None:
+        return {"parts": [_cut(source[name]) for name in ("text", "text_pair") if name in source], "mark": None}
+    first, last = max(0, unit - _WORDS), unit + _WORDS + 1
+    head, tail = ["…"] * (first > 0), ["…"] * (last < len(words))
+    return {"parts": [*head, *words[first:last], *tail], "mark": unit - first + len(head)}
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _CHARACTERS else f"{text[:_CHARACTERS]}…"

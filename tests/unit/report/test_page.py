@@ -1,0 +1,90 @@
+"""The page says what report.json says, in words that fit what happened."""
+
+import re
+
+import pytest
+
+from kdray.report.page import draw, span
+
+
+def words(page: str) -> str:
+    """What is to be read, without pictures and tags."""
+    page = re.sub(r"<(svg|style)\b.*?</\1>", " ", page, flags=re.DOTALL)
+    return re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", page))
+
+
+def test_the_head_compares_what_is_served_with_the_teacher_and_the_page_is_the_same_each_time(facts):
+    facts["constraint"] = None
+    page = draw(facts)
+    told = words(page)
+    for part in ("100.0 % of the teacher's test accuracy", "12.0x smaller file", "6.0x as many examples/s",
+                 "6.0x sooner with one text"):
+        assert part in told
+    assert "the limit of" not in told and "deviation" not in told and "may be chance" not in told
+    assert page == draw(facts)
+
+
+def test_a_constraint_that_nothing_meets_says_by_how_much(facts):
+    facts["constraint"] = {"max_mb": 3.2, "max_ms": 9.0, "met": False, "excess": {"max_mb": 0.25}}
+    told = words(draw(facts))
+    assert "No student is within the constraint." in told
+    assert "is 25 % above the limit of 3.2 MB for the ONNX int8 file" in told
+    assert "is within the limit of 9 ms for one text (p50)." in told
+
+
+def test_a_constraint_that_is_met_says_so(facts):
+    facts["constraint"] = {"max_mb": 3.2, "max_ms": None, "met": True, "excess": {}}
+    told = words(draw(facts))
+    assert "is within the limit of 3.2 MB" in told and "No student is within" not in told
+
+
+def test_several_seeds_have_mean_and_deviation_and_an_interval_that_holds_0_may_be_chance(facts):
+    seeds = facts["numbers"]["seeds"]
+    seeds["pairs"].append({"seed": 8, "winner": 0.92, "baseline": 0.79})
+    seeds["difference"]["low"] = -0.01
+    for part, deviation in (("winner", 0.0123), ("baseline", 0.0071), ("difference", 0.0212)):
+        seeds[part]["deviation"] = deviation
+    told = words(draw(facts))
+    assert "deviation 0.0123 0.0071 0.0212" in told and "may be chance" in told
+
+
+def test_a_live_teacher_is_estimated_from_the_epochs_that_learned_from_one(facts):
+    facts["trials"] = [row | {"history": [], "epochs": 4} for row in facts["trials"][:5]]
+    assert [row["baseline"] for row in facts["trials"]] == [True, True, True, False, False]
+    facts["trials"][4]["history"] = [{"epoch": 1, "stage": 0}, {"epoch": 2, "stage": 1}]
+    assert "3.3 min a live teacher instead, estimated" in words(draw(facts))  # 50 s * 80/100 rows * (4 + 1) epochs
+
+
+def test_a_teacher_that_ran_beside_the_students_has_no_cost_of_its_own(facts):
+    facts["teacher_seconds"] = None
+    told = words(draw(facts))
+    assert "The teacher ran beside the students" in told and "estimated" not in told
+
+
+def test_what_the_data_says_stays_text(facts):
+    evil = "<script>alert(1)</script>"
+    facts["name"] = facts["examples"][0]["parts"][0] = facts["labels"][0] = evil
+    facts["trials"][-1] |= {"error": f"a\n{evil}", "name": evil}
+    facts["trials"][0]["point"]["loss"] = evil
+    page = draw(facts)
+    assert "<script" not in page and "&lt;script&gt;alert(1)&lt;/script&gt;" in page
+
+
+def test_a_sweep_of_one_student_has_no_front_and_no_names(facts):
+    for row in facts["trials"]:
+        row["name"] = "only"
+    facts["students"] = {"only": facts["students"]["small"]}
+    page = draw(facts)
+    assert "Pareto" not in page and "<th>student</th>" not in page
+
+
+def test_a_sweep_of_one_place_has_no_map(facts):
+    facts["trials"] = [row | {"point": {"alpha": 1.0} if row["baseline"] else {"lr": 1e-4 * (1 + place)}}
+                       for place, row in enumerate(facts["trials"])]
+    page = draw(facts)
+    assert "Temperature and alpha of all trials" not in page and "Settings of all trials" in page
+
+
+@pytest.mark.parametrize("seconds, told", [(8.44, "8.4 s"), (186, "3.1 min"), (9000, "2.5 h")])
+def test_a_span_has_the_unit_that_fits(seconds, told):
+    assert span(seconds) == told
