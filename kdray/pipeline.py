@@ -87,8 +87,10 @@ class Pipeline:
         return Teacher(folder, fingerprint(folder), job.key, made["parameters"])
 
     @cached_property
-    def cache(self) -> dict[str, Any]:
-        """Manifest of the soft-target cache of all splits."""
+    def cache(self) -> Any:
+        """Manifest of the soft-target cache of all splits; None where the teacher is live."""
+        if self.config.teacher.live:
+            return None
         own = self._own_cache()
         others = self.config.cache.ensemble
         if not others:
@@ -139,7 +141,32 @@ class Pipeline:
         own = student.model and tokenizer_fingerprint(folder) != tokenizer_fingerprint(self.teacher.folder)
         corpus = self._corpus(folder) if own else self.corpus
         origin = {"fresh": student.fresh} if student.fresh is not None else {"layers": self._layers(folder)}
-        return self._job("students", self.config.training, folder, origin, corpus, self.cache["key"])
+        return self._job("students", self.config.training, folder, origin, corpus, self.cache and self.cache["key"],
+                         self._live)
+
+    @property
+    def _live(self) -> Any:
+        from kdray.models.precision import resolve_precision
+        from kdray.training.job import Live
+
+        if not self.config.teacher.live:
+            return None
+        precision = resolve_precision(self.config.teacher.precision, self.config.training.num_gpus)
+        return Live(str(self.teacher.folder), self.teacher.fingerprint, self.corpus["key"],
+                    self.corpus["pad_token_id"], precision)
+
+    def _check_targets(self) -> None:
+        """Warns of soft targets that teach nothing, before students are paid for."""
+        from kdray.teacher.labelmap import check_label_map
+        from kdray.training.health import check_targets
+        from kdray.training.targets import sample_targets
+
+        teacher, gold = sample_targets(self.job)
+        if self.config.teacher.live and self.config.teacher.finetune is None:
+            check_label_map(gold.tolist(), teacher.argmax(-1).tolist(), self.job.labels)
+        warning = check_targets(teacher, gold)
+        if warning:
+            logger.warning(warning)
 
     def _layers(self, folder: Path) -> tuple[int, ...] | None:
         from kdray.models.load import even_layers
@@ -155,7 +182,10 @@ class Pipeline:
     @cached_property
     def student(self) -> dict[str, Any]:
         """Manifest of the one student at the configured temperature and alpha."""
-        return self._made("student", "students", self.job.key) or self._fit(self.job, "training")
+        made = self._made("student", "students", self.job.key)
+        if made is None and self.job.distils:
+            self._check_targets()
+        return made or self._fit(self.job, "training")
 
     @cached_property
     def sweep(self) -> dict[str, Any]:
@@ -166,6 +196,7 @@ class Pipeline:
         made = self._made("sweep", KIND, sweep.key)
         if made is not None:
             return made
+        self._check_targets()
         self._connect()
         return self._sweep(sweep)
 
@@ -261,7 +292,7 @@ class Pipeline:
         return fit(job, origin)
 
     def _job(self, kind: str, settings: Optimisation, folder: Path, origin: dict[str, Any], corpus: dict[str, Any],
-             cache: str | None) -> Any:
+             cache: str | None, live: Any = None) -> Any:
         from kdray.models.load import Origin
         from kdray.models.precision import resolve_precision
         from kdray.training.job import TrainingJob
@@ -273,7 +304,7 @@ class Pipeline:
             kind=kind, storage=self.store.uri, task=self.task.name, labels=tuple(corpus["labels"]),
             corpus=corpus["key"], cache=cache, origin=Origin(str(folder), **origin),
             origin_fingerprint=fingerprint(folder), tokenizer=str(folder), pad_token_id=corpus["pad_token_id"],
-            metric=self.config.metric, settings=settings.model_dump(), precision=precision)
+            metric=self.config.metric, settings=settings.model_dump(), precision=precision, live=live)
 
 
 def _threads() -> int:
