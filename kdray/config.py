@@ -112,6 +112,8 @@ class TeacherConfig(Settings):
     compile: bool = Field(False, description="torch.compile the teacher: 10 to 40 s an actor at the start, then about "
                           "1.2 times the rows/s. Needs a C++ compiler on every node")
     max_attempts: int = Field(3, ge=1, description="Tries at one shard before the run stops with its rows")
+    live: bool = Field(False, description="Run the teacher in every training step of every student instead of once "
+                       "into a cache: for data that change every epoch")
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -177,12 +179,54 @@ class TrainingConfig(Optimisation):
 
     epochs: int = Field(4, ge=1, description="Passes over the training split")
     lr: float = Field(1e-4, gt=0, description="Peak learning rate of AdamW")
-    loss: Literal["kl", "mse", "huber"] = Field("kl", description="Distillation loss on the logits")
-    temperature: float = Field(2.0, gt=0, description="Softening of teacher and student in the KL loss")
-    alpha: float = Field(0.5, ge=0, le=1, description="Weight of the hard labels: 1 is plain fine-tuning, 0 is pure "
-                         "distillation")
+    loss: Literal["kl", "mse", "huber", "annealing"] = Field(
+        "kl", description="Distillation loss on the logits; annealing is mse to a share of the teacher's logits that "
+        "grows as the temperature falls to 1, best with alpha 0 and `finetune`")
+    temperature: float = Field(2.0, gt=0, description="Softening of teacher and student in the KL loss, at the start "
+                               "where it changes; where annealing starts")
+    temperature_end: float | None = Field(None, gt=0, description="Temperature at the last step of the distillation; "
+                                          "null keeps it (annealing: 1)")
+    temperature_schedule: Literal["constant", "linear", "cosine"] | None = Field(
+        None, description="How the temperature gets to its end; null is linear")
+    alpha: float = Field(0.5, ge=0, le=1, description="Weight of the hard labels: 1 is plain fine-tuning, whatever "
+                         "else is set, 0 is pure distillation")
+    alpha_end: float | None = Field(None, ge=0, le=1, description="Alpha at the last step of the distillation; null "
+                                    "keeps it")
+    alpha_schedule: Literal["constant", "linear", "cosine"] | None = Field(
+        None, description="How alpha gets to its end; null is linear")
+    confidence: Literal["temperature", "weight"] | None = Field(
+        None, description="What the teacher's confidence in a target sets: temperature, from 1 where it guesses to "
+        "`temperature` where it is sure, or weight of the distillation loss, from 0 to 1")
     huber_delta: float = Field(1.0, gt=0, description="Where the Huber loss turns from squared to linear")
     finetune: HardLabelStage | None = Field(None, description="Last stage on the hard labels; null leaves it out")
+
+    @model_validator(mode="after")
+    def _scheduled(self) -> Self:
+        if self.alpha_schedule in ("linear", "cosine") and self.alpha_end is None:
+            raise ValueError(f"alpha_schedule {self.alpha_schedule} needs alpha_end, the value at the last step")
+        falls = self.temperature_end is not None or self.loss == "annealing"
+        if self.temperature_schedule in ("linear", "cosine") and not falls:
+            raise ValueError(f"temperature_schedule {self.temperature_schedule} needs temperature_end, the value at "
+                             "the last step")
+        return self
+
+    @model_validator(mode="after")
+    def _temperature_matters(self) -> Self:
+        if self.loss == "annealing" and self.temperature < 1:
+            raise ValueError(f"temperature {self.temperature} must be 1 or more for loss annealing, which ends at 1")
+        if self.loss in ("mse", "huber") and self.temperature_end is not None:
+            raise ValueError(f"temperature_end {self.temperature_end}: loss {self.loss} has no temperature; take kl or "
+                             "annealing")
+        if self.loss != "kl" and self.confidence == "temperature":
+            raise ValueError(f"confidence temperature needs loss kl, not {self.loss}; confidence weight goes with all")
+        return self
+
+    @property
+    def one_temperature(self) -> bool:
+        """Whether every target is distilled at the same temperature, from the first step to the last."""
+        moves = self.temperature_schedule != "constant" and (self.temperature_end is not None
+                                                             or self.loss == "annealing")
+        return self.confidence != "temperature" and not moves
 
 
 class Domain(Settings):
@@ -370,6 +414,7 @@ class Config(Settings):
         if self.search.metric not in (None, *task.metrics):
             raise ValueError(f"search.metric: {self.task} has no metric {self.search.metric!r}, "
                              f"only {', '.join(task.metrics)}")
+        self._check_soft_targets("training", self.training)
         for name, domain in self.search.space.items():
             self._check_searched(name, domain)
         return self
@@ -385,9 +430,18 @@ class Config(Settings):
     def _check_searched(self, name: str, domain: Domain) -> None:
         for value in domain.values or [domain.min, domain.max]:
             try:
-                changed(self.training, {name: value})
+                self._check_soft_targets(f"search.space.{name}", changed(self.training, {name: value}))
             except ConfigError as error:
                 raise ValueError(f"search.space.{name}: {error}") from error
+
+    def _check_soft_targets(self, origin: str, training: TrainingConfig) -> None:
+        """An ensemble is of caches, and its mean of probabilities is taken at one temperature, before the loss."""
+        if self.cache.ensemble and self.teacher.live:
+            raise ValueError(f"cache.ensemble {self.cache.ensemble} averages caches, and teacher.live has none; leave "
+                             "one of them out")
+        if self.cache.ensemble and self.cache.mean == "probabilities" and not training.one_temperature:
+            raise ValueError(f"{origin}: cache.mean probabilities is taken at one temperature, so temperature_end, "
+                             "loss annealing and confidence temperature need cache.mean logits")
 
     @property
     def metric(self) -> str:

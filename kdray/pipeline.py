@@ -87,8 +87,10 @@ class Pipeline:
         return Teacher(folder, fingerprint(folder), job.key, made["parameters"])
 
     @cached_property
-    def cache(self) -> dict[str, Any]:
-        """Manifest of the soft-target cache of all splits."""
+    def cache(self) -> Any:
+        """Manifest of the soft-target cache of all splits; None where the teacher is live."""
+        if self.config.teacher.live:
+            return None
         own = self._own_cache()
         others = self.config.cache.ensemble
         if not others:
@@ -142,13 +144,42 @@ class Pipeline:
         corpus = self._corpus(folder) if own else self.corpus
         origin = {"fresh": student.fresh} if student.fresh is not None else {"layers": _layers(student, folder)}
         settings = changed(self.config.training, student.training)
-        return self._job("students", settings, folder, origin, corpus, self.cache["key"])
+        return self._job("students", settings, folder, origin, corpus, self.cache and self.cache["key"], self._live)
+
+    @property
+    def _live(self) -> Any:
+        from kdray.models.precision import resolve_precision
+        from kdray.training.job import Live
+
+        if not self.config.teacher.live:
+            return None
+        precision = resolve_precision(self.config.teacher.precision, self.config.training.num_gpus)
+        return Live(str(self.teacher.folder), self.teacher.fingerprint, self.corpus["key"],
+                    self.corpus["pad_token_id"], precision)
+
+    def _check_targets(self, job: Any) -> None:
+        """Warns of soft targets that teach nothing, before students are paid for."""
+        from kdray.teacher.labelmap import check_label_map
+        from kdray.training.health import check_targets
+        from kdray.training.targets import sample_targets
+
+        teacher, gold = sample_targets(job)
+        if self.config.teacher.live and self.config.teacher.finetune is None:
+            check_label_map(gold.tolist(), teacher.argmax(-1).tolist(), job.labels)
+        warning = check_targets(teacher, gold)
+        if warning:
+            logger.warning(warning)
 
     @cached_property
     def students(self) -> dict[str, dict[str, Any]]:
         """Manifest of each student at the configured temperature and alpha."""
-        return {name: self._made("student", "students", job.key) or self._fit(job, "training")
+        return {name: self._made("student", "students", job.key) or self._student(job)
                 for name, job in self.jobs.items()}
+
+    def _student(self, job: Any) -> dict[str, Any]:
+        if job.distils:
+            self._check_targets(job)
+        return self._fit(job, "training")
 
     @cached_property
     def sweep(self) -> dict[str, Any]:
@@ -167,6 +198,7 @@ class Pipeline:
     def _run_sweep(self) -> dict[str, Any]:
         from kdray.search.sweep import KIND, discard, run_sweep
 
+        self._check_targets(self._plan.base)
         self._connect()
         rows = run_sweep(self._plan)
         parents = {"corpus": self._plan.base.corpus, "cache": self._plan.base.cache}
@@ -268,7 +300,7 @@ class Pipeline:
         return fit(job, origin)
 
     def _job(self, kind: str, settings: Optimisation, folder: Path, origin: dict[str, Any], corpus: dict[str, Any],
-             cache: str | None) -> Any:
+             cache: str | None, live: Any = None) -> Any:
         from kdray.models.load import Origin
         from kdray.models.precision import resolve_precision
         from kdray.training.job import TrainingJob
@@ -280,7 +312,7 @@ class Pipeline:
             kind=kind, storage=self.store.uri, task=self.task.name, labels=tuple(corpus["labels"]),
             corpus=corpus["key"], cache=cache, origin=Origin(str(folder), **origin),
             origin_fingerprint=fingerprint(folder), tokenizer=str(folder), pad_token_id=corpus["pad_token_id"],
-            metric=self.config.metric, settings=settings.model_dump(), precision=precision)
+            metric=self.config.metric, settings=settings.model_dump(), precision=precision, live=live)
 
 
 def _layers(student: StudentConfig, folder: Path) -> tuple[int, ...] | None:

@@ -129,6 +129,8 @@ def _tell_teacher(pipeline: Pipeline) -> None:
 
 def _tell_cache(pipeline: Pipeline) -> None:
     cache = pipeline.cache
+    if cache is None:
+        raise ConfigError("teacher.live runs the teacher in the training step: there is no cache to fill")
     print(f"cache: {pipeline.store.uri_of('caches', cache['key'])} ({sum(cache['rows'].values())} rows)")
 
 

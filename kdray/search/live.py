@@ -18,6 +18,7 @@ from rich.text import Text
 from kdray.progress import duration
 from kdray.search.describe import NAME, NUMBER, describe
 from kdray.search.standings import ENDED, Row, State, Trials, chosen, rank
+from kdray.training.health import warning_of
 
 logger = logging.getLogger("kdray")
 _OWN = (NAME, NUMBER, "temperature", "alpha")
@@ -168,6 +169,8 @@ class SweepProgress(tune.Callback):
             self._trials.epoch_ended(trial.trial_id, result["epoch"], result["best"], time.monotonic())
             self._say("%s | epoch %d | loss %.4f | best %.4f", self._describe(trial), result["epoch"], result["loss"],
                       result["best"])
+            if warning := warning_of(result):
+                logger.warning("sweep: %s: %s", self._describe(trial), warning)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial finished, was stopped, or reported a fault as its last."""

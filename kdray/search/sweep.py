@@ -33,6 +33,7 @@ ENV_VARS_TO_PROPAGATE.difference_update([name for name in ENV_VARS_TO_PROPAGATE 
 _EXPERIMENTS = "tune"
 _AFTERWARDS = {"max_concurrent", "seeds", "max_ms", "max_mb", "trackers"}
 """Settings of a search that change nothing of what its trials are."""
+_HISTORY = ("epoch", "stage", "loss", METRIC, "agreement", "kl", "ratio")
 
 
 @dataclass(frozen=True)
@@ -163,8 +164,9 @@ def _history(result: tune.Result) -> list[dict[str, Any]]:
     frame = result.metrics_dataframe
     if frame is None or "epoch" not in frame:
         return []
-    columns = [name for name in frame.columns if name in ("epoch", "stage", "loss", METRIC)]
-    return frame[columns].dropna().to_dict("records")
+    columns = [name for name in frame.columns if name in _HISTORY]
+    entries = frame[columns].dropna(subset=["epoch"]).to_dict("records")
+    return [{name: value for name, value in entry.items() if value == value} for entry in entries]
 
 
 def _check(rows: list[dict[str, Any]], sweep: Sweep) -> None:

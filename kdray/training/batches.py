@@ -1,6 +1,6 @@
 """Rows of a split, hard labels and soft targets become training batches, addressed by (seed, epoch, step).
 
-Knows nothing about models. A step's rows do not depend on how many workers share them, so a run gives
+Knows nothing about the student. A step's rows do not depend on how many workers share them, so a run gives
 the same batches after a fault and on another number of workers.
 """
 
@@ -9,10 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from kdray.cache.ensemble import Ensemble
-from kdray.cache.reader import SoftTargets
 from kdray.corpus.rows import Rows
 from kdray.models.forward import Inputs, collate
+from kdray.training.targets import Soft, aligned, hard_labels
 
 _WINDOW = 50
 
@@ -53,7 +52,7 @@ def worker_share(step: np.ndarray, worker: int, workers: int, micro: int, accumu
 class Batches:
     """Assembles batches of a split."""
 
-    def __init__(self, rows: Rows, soft: SoftTargets | Ensemble | None, labels: int, pad_token_id: int):
+    def __init__(self, rows: Rows, soft: Soft | None, labels: int, pad_token_id: int):
         self.rows, self.soft, self.labels, self.pad = rows, soft, labels, pad_token_id
 
     def batch(self, step: np.ndarray, worker: int, workers: int, micro: int, accumulation: int) -> Batch:
@@ -62,26 +61,13 @@ class Batches:
         share = 1.0 / max(1, sum(len(self.rows.targets[row]) for row in step))
         if len(mine) == 0:
             mine, share = step[:1], 0.0
-        labels = np.concatenate([self.rows.labels[row][self.rows.targets[row]] for row in mine])
-        soft, known = self._soft(mine)
-        return Batch(collate(self.rows, mine, self.pad), torch.from_numpy(labels.astype(np.int64)),
+        soft, known = self.soft_targets(mine)
+        return Batch(collate(self.rows, mine, self.pad), torch.from_numpy(hard_labels(self.rows, mine)),
                      torch.from_numpy(soft), torch.from_numpy(known), share)
 
-    def _soft(self, mine: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Teacher logits by unit: student and teacher may see different words where tokenizers differ."""
-        count = sum(len(self.rows.targets[row]) for row in mine)
-        soft, known = np.zeros((count, self.labels), np.float32), np.zeros(count, bool)
-        if self.soft is None:
-            return soft, known
-        place = 0
-        for row in mine:
-            units, logits = self.soft[row]
-            targets = self.rows.targets[row]
-            here = slice(place, place + len(targets))
-            if np.array_equal(units, targets):
-                soft[here], known[here] = logits, True
-            else:
-                _, ours, theirs = np.intersect1d(targets, units, return_indices=True)
-                soft[place + ours], known[place + ours] = logits[theirs], True
-            place += len(targets)
-        return soft, known
+    def soft_targets(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Teacher logits (targets, labels) of the rows, and which targets have them; none without soft targets."""
+        if self.soft is not None:
+            return aligned(self.soft, self.rows, rows, self.labels)
+        count = sum(len(self.rows.targets[row]) for row in rows)
+        return np.zeros((count, self.labels), np.float32), np.zeros(count, bool)

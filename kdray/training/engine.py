@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from kdray.errors import ConfigError
+from kdray.errors import ConfigError, TrainingError
 
 
 def make_engine(model: nn.Module, settings: dict[str, Any], precision: str, steps: int, lr: float,
@@ -77,6 +77,21 @@ def rate(step: int, steps: int, warmup: float, decay: str) -> float:
     if decay == "constant":
         return 1.0
     return max(0.0, 1 - gone) if decay == "linear" else 0.5 * (1 + math.cos(math.pi * min(1.0, gone)))
+
+
+def take_step(engine: Any, loss: torch.Tensor) -> None:
+    """Backward of a micro-batch, and the optimizer's step where it is the last one of a step.
+
+    Raises TrainingError where float16 overflows at every scale of the loss.
+    """
+    try:
+        engine.backward(loss)
+        engine.step()
+    except Exception as error:
+        if "loss scale already at minimum" not in str(error):
+            raise
+        raise TrainingError("the gradients overflow in float16, however the loss is scaled. Lower the rate, or set "
+                            "precision: bfloat16") from error
 
 
 def whole_state(engine: Any) -> dict[str, torch.Tensor]:

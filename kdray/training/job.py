@@ -7,6 +7,20 @@ from kdray.models.load import Origin
 from kdray.storage import content_key
 
 RESOURCES = ("workers", "num_cpus", "num_gpus", "max_failures", "checkpoint_steps")
+_OF_DISTILLATION = ("loss", "temperature", "huber_delta", "alpha_schedule", "alpha_end", "temperature_schedule",
+                    "temperature_end", "confidence")
+
+
+@dataclass(frozen=True)
+class Live:
+    """A teacher that runs inside the training step."""
+
+    folder: str
+    fingerprint: str
+    corpus: str
+    """Key of the corpus, tokenised for the teacher."""
+    pad_token_id: int
+    precision: str
 
 
 @dataclass(frozen=True)
@@ -21,7 +35,7 @@ class TrainingJob:
     corpus: str
     """Key of the corpus, tokenised for this model."""
     cache: str | None
-    """Key of the soft-target cache; None where there are hard labels only."""
+    """Key of the soft-target cache; None where the teacher is live, or there are hard labels only."""
     origin: Origin
     origin_fingerprint: str
     """Fingerprint of the folder that the first weights, or the config, come from."""
@@ -33,17 +47,30 @@ class TrainingJob:
     """Fields of TrainingConfig."""
     precision: str
     threads: int = 1
+    live: Live | None = None
+
+    @property
+    def distils(self) -> bool:
+        """Whether there is a teacher, and alpha leaves it a say: alpha 1 is plain, whatever its schedule."""
+        return (self.cache is not None or self.live is not None) and self.settings["alpha"] < 1
 
     @property
     def key(self) -> str:
         """Content key of the trained model: what it was made from, without what it ran on."""
         origin = asdict(self.origin)
         origin["folder"] = self.origin_fingerprint
-        settings = {name: value for name, value in self.settings.items() if name not in RESOURCES}
-        plain = settings["alpha"] == 1
-        if plain:
-            for name in ("loss", "temperature", "huber_delta"):
-                settings.pop(name)
+        plain = self.settings["alpha"] == 1
+        left_out = (*RESOURCES, *_OF_DISTILLATION) if plain else RESOURCES
+        settings = {name: value for name, value in self.settings.items() if name not in left_out}
+        for name in _OF_DISTILLATION:
+            if settings.get(name, ...) is None:
+                settings.pop(name)  # a setting that came later leaves the keys of those without it alone
         return content_key({"kind": self.kind, "task": self.task, "labels": self.labels, "corpus": self.corpus,
-                            "cache": None if plain else self.cache, "origin": origin, "metric": self.metric,
+                            "cache": None if plain else self._soft_targets, "origin": origin, "metric": self.metric,
                             "settings": settings, "precision": self.precision})
+
+    @property
+    def _soft_targets(self) -> str | dict[str, str] | None:
+        if self.live is None:
+            return self.cache
+        return {"teacher": self.live.fingerprint, "corpus": self.live.corpus, "precision": self.live.precision}

@@ -10,6 +10,7 @@ import os
 import tempfile
 import time
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,21 +19,23 @@ import torch
 import torch.distributed as dist
 from safetensors.torch import load_file, save_file
 
-from kdray.cache.ensemble import open_cache
 from kdray.corpus.rows import Rows
 from kdray.errors import TrainingError
-from kdray.models.forward import decisions, predict
 from kdray.models.load import build, count_parameters, dropout_options, save_model
 from kdray.models.precision import attention, device
 from kdray.progress import Progress
 from kdray.storage import Store
 from kdray.tasks import TASKS
 from kdray.training.batches import Batch, Batches, epoch_plan
-from kdray.training.engine import load_engine, make_engine, save_engine, whole_state
+from kdray.training.engine import load_engine, make_engine, save_engine, take_step, whole_state
+from kdray.training.health import EVERY, ratio, squared_norms
 from kdray.training.job import TrainingJob
-from kdray.training.losses import cross_entropy, distillation, mix
+from kdray.training.losses import cross_entropy
+from kdray.training.objective import terms
+from kdray.training.schedules import Moment, moment
+from kdray.training.targets import open_targets
+from kdray.training.validation import Validation
 
-_EVALUATION_TOKENS = 8192
 _BEST = "best.safetensors"
 _STATE = "state.json"
 
@@ -69,6 +72,8 @@ class State:
     """Epochs since the best."""
     history: list[dict[str, Any]] = field(default_factory=list)
     seconds: float = 0.0
+    first_step: float = 0.0
+    """Unix time at which the first step began."""
 
 
 @dataclass(frozen=True)
@@ -100,17 +105,15 @@ class Run:
         self.job, self.here, self.store, self.task = job, here, store, TASKS[job.task]
         self.settings = job.settings
         corpus = store.fetch("corpus", job.corpus)
-        self.train_rows, self.validation_rows = Rows(corpus, "train"), Rows(corpus, "validation")
-        distils = job.cache is not None and job.settings["alpha"] < 1
-        soft = open_cache(store, job.cache or "", "train", job.settings["temperature"]) if distils else None
+        self.train_rows = Rows(corpus, "train")
+        soft, watched = open_targets(store, job, self.settings["num_gpus"]) if job.distils else (None, None)
         self.batches = Batches(self.train_rows, soft, len(job.labels), job.pad_token_id)
-        self.soft_loss = distillation(self.settings["loss"], self.settings["temperature"],
-                                      self.settings["huber_delta"])
+        self.validation = Validation(job, Rows(corpus, "validation"), watched, here.rank, here.workers)
         self.stages = stages(self.settings)
         self.state = State()
         self.best_weights: dict[str, torch.Tensor] | None = None
         self.restored = self._restore()
-        self.loss_sum = torch.zeros(())
+        self.loss_sum, self.squares = torch.zeros(()), list[torch.Tensor]()
         self.started = time.perf_counter()
 
     def run(self) -> dict[str, Any]:
@@ -158,74 +161,81 @@ class Run:
         done = sum(len(step) for step in plan[:self.state.step])
         show = self.here.progress(f"epoch {number}/{sum(s.epochs for s in self.stages)}", len(self.train_rows), done)
         engine.train()
-        self.loss_sum, first = torch.zeros((), device=engine.device), self.state.step
+        self.loss_sum, self.squares, first = torch.zeros((), device=engine.device), [], self.state.step
+        self.state.first_step = self.state.first_step or time.time()
         for step in range(first, len(plan)):
-            self._step(engine, stage, plan[step], (number, step))
+            soft = self.job.distils and stage.alpha < 1
+            at = moment(self.settings, self.state.epoch, step, len(plan)) if soft else None
+            self._step(engine, plan[step], (number, step), at)
             self.state.step = step + 1
-            loss = self._mean_loss(step, first) if step % 10 == 9 else None
-            show.advance(len(plan[step]), f"loss {loss:.4f}" if loss is not None else "")
             every = self.settings["checkpoint_steps"]
-            if every and self.state.step % every == 0 and self.state.step < len(plan):
+            kept = bool(every) and self.state.step % every == 0 and self.state.step < len(plan)
+            loss = self._mean_loss(stage, step, first) if step % 10 == 9 or kept else None
+            show.advance(len(plan[step]), f"loss {loss:.4f}" if loss is not None else "")
+            if kept:
                 self._checkpoint(engine, {"step": self.state.step})
         show.close()
-        self._end_epoch(engine, number, self._mean_loss(len(plan) - 1, first))
+        self._end_epoch(engine, number, self._mean_loss(stage, len(plan) - 1, first))
 
-    def _step(self, engine: Any, stage: Stage, rows: np.ndarray, place: tuple[int, int]) -> None:
+    def _step(self, engine: Any, rows: np.ndarray, place: tuple[int, int], at: Moment | None) -> None:
+        """Takes the step at `place`, (epoch over all stages, step); without a moment it is on hard labels alone."""
         accumulation = self.settings["accumulation"]
         torch.manual_seed(np.random.SeedSequence([self.settings["seed"], *place, self.here.rank])
                           .generate_state(1)[0].item())
+        measured = at is not None and at.alpha > 0 and place[1] % EVERY == 0
+        if measured:
+            self.squares.append(torch.zeros(2, dtype=torch.float64, device=engine.device))
         for micro in range(accumulation):
             batch = self.batches.batch(rows, self.here.rank, self.here.workers, micro, accumulation)
-            losses = self._losses(engine, stage, batch)
+            losses = self._losses(engine, batch, at, measured)
             # DeepSpeed means over workers and micro-batches; `share` has divided by the whole step already.
-            engine.backward(losses.sum() * batch.share * self.here.workers * accumulation)
-            engine.step()
+            take_step(engine, losses.sum() * batch.share * self.here.workers * accumulation)
             self.loss_sum += losses.detach().sum() * batch.share * self.here.workers
 
-    def _losses(self, engine: Any, stage: Stage, batch: Batch) -> torch.Tensor:
-        inputs = batch.inputs.to(engine.device)
+    def _losses(self, engine: Any, batch: Batch, at: Moment | None, measured: bool) -> torch.Tensor:
+        inputs, labels = batch.inputs.to(engine.device), batch.labels.to(engine.device)
         logits = self.task.gather(engine(**inputs.model).logits, inputs.row, inputs.position).float()
-        task = cross_entropy(logits, batch.labels.to(engine.device))
-        if stage.alpha == 1:
-            return task
-        soft = self.soft_loss(logits, batch.soft.to(engine.device))
-        return mix(task, soft, batch.known.to(engine.device), stage.alpha)
+        if at is None:
+            return cross_entropy(logits, labels)
+        weighed = partial(terms, self.settings, at, labels=labels, soft=batch.soft.to(engine.device),
+                          known=batch.known.to(engine.device))
+        if measured and batch.share:
+            self.squares[-1] += squared_norms(logits, weighed)
+        task, soft = weighed(logits)
+        return task + soft
 
-    def _mean_loss(self, step: int, first: int) -> float:
+    def _mean_loss(self, stage: Stage, step: int, first: int) -> float:
         mean = self.loss_sum / (step - first + 1)
         if self.here.workers > 1:
             dist.all_reduce(mean)
             mean = mean / self.here.workers
         if not torch.isfinite(mean):
             raise TrainingError(f"the loss is {mean.item()} in step {step} of epoch {self.state.epoch + 1} with lr "
-                                f"{self.settings['lr']}, precision {self.job.precision}. Lower the rate, or set "
-                                "precision: float32")
+                                f"{stage.lr}, precision {self.job.precision}. Lower the rate, or set precision: "
+                                "float32")
         return mean.item()
 
+    def _ratio(self) -> dict[str, float]:
+        """Gradient of the distillation over that of the hard labels, where there were both, over all workers."""
+        if not self.squares:
+            return {}
+        squares = torch.stack(self.squares)
+        if self.here.workers > 1:
+            dist.all_reduce(squares)
+        found = ratio(squares)
+        return {} if found is None else {"ratio": found}
+
     def _end_epoch(self, engine: Any, number: int, loss: float) -> None:
-        scores = self._validate(engine)
+        scores, closeness = self.validation.measure(engine)
         score = scores[self.job.metric]
         self.state.epoch, self.state.step = self.state.epoch + 1, 0
         self.state.stale += 1
         if score > self.state.best:
             self.state.best, self.state.best_epoch, self.state.stale = score, number, 0
             self.best_weights = whole_state(engine)
-        entry = {"epoch": number, "stage": self.state.stage, "loss": loss, **scores}
+        entry = {"epoch": number, "stage": self.state.stage, "loss": loss, **scores, **closeness, **self._ratio()}
         self.state.history.append(entry)
         self._checkpoint(engine, {**entry, "best": self.state.best})
-
-    def _validate(self, engine: Any) -> dict[str, float]:
-        """Metrics on validation: workers share the rows, but under ZeRO 3 all must run every batch together."""
-        engine.eval()
-        rows, together = self.validation_rows, engine.zero_optimization_stage() == 3
-        mine = np.arange(len(rows)) if together else np.arange(len(rows))[self.here.rank::self.here.workers]
-        logits = predict(engine, self.task, rows, mine, self.job.pad_token_id, _EVALUATION_TOKENS)
-        decided = dict(zip(mine.tolist(), decisions(self.task, rows, mine, logits, list(self.job.labels)), strict=True))
-        if self.here.workers > 1 and not together:
-            parts: list[Any] = [None] * self.here.workers
-            dist.all_gather_object(parts, decided)
-            decided = {row: ids for part in parts for row, ids in part.items()}
-        return self.task.scores(rows.gold(), [decided[row] for row in range(len(rows))], list(self.job.labels))
 
     def _checkpoint(self, engine: Any, metrics: dict[str, Any]) -> None:
         now = time.perf_counter()
@@ -258,14 +268,16 @@ class Run:
     def _manifest(self, model: Any) -> dict[str, Any]:
         state = self.state
         best = next(entry for entry in state.history if entry["epoch"] == state.best_epoch)
+        live = {"teacher": self.job.live.fingerprint} if self.job.live else {}
         return {
-            "parents": {"corpus": self.job.corpus, "cache": self.job.cache, "origin": self.job.origin_fingerprint},
+            "parents": {"corpus": self.job.corpus, "cache": self.job.cache, **live,
+                        "origin": self.job.origin_fingerprint},
             "origin": asdict(self.job.origin), "task": self.job.task, "labels": list(self.job.labels),
             "settings": self.settings, "precision": self.job.precision, "metric": self.job.metric,
             "validation": {name: best[name] for name in self.task.metrics}, "best_epoch": state.best_epoch,
             "history": state.history, "parameters": count_parameters(model),
             "seconds": round(state.seconds + time.perf_counter() - self.started, 3),
-                    }
+        }
 
 
 def stages(settings: dict[str, Any]) -> list[Stage]:

@@ -11,13 +11,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def kl(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-    """T^2 * KL(softmax(teacher / T) || softmax(student / T)), summed over labels.
+def kl(student: Tensor, teacher: Tensor, temperature: float | Tensor) -> Tensor:
+    """T^2 * KL(softmax(teacher / T) || softmax(student / T)), summed over labels; T is one number, or (targets,).
 
     Hinton, Vinyals, Dean 2015 (arXiv 1503.02531), section 2: T^2 keeps the gradient's size as T changes.
     """
-    wanted = F.log_softmax(teacher / temperature, -1)
-    given = F.log_softmax(student / temperature, -1)
+    each = temperature.unsqueeze(-1) if isinstance(temperature, Tensor) else temperature
+    wanted = F.log_softmax(teacher / each, -1)
+    given = F.log_softmax(student / each, -1)
     return temperature**2 * (wanted.exp() * (wanted - given)).sum(-1)
 
 
@@ -36,19 +37,25 @@ def cross_entropy(student: Tensor, labels: Tensor) -> Tensor:
     return F.cross_entropy(student, labels, reduction="none")
 
 
-def distillation(name: str, temperature: float, delta: float) -> Callable[[Tensor, Tensor], Tensor]:
-    """The loss called `name`, kl, mse or huber, as a function of student and teacher logits."""
+def distillation(name: str, temperature: float | Tensor, delta: float,
+                 share: float = 1.0) -> Callable[[Tensor, Tensor], Tensor]:
+    """The loss called `name`, kl, mse, huber or annealing, as a function of student and teacher logits.
+
+    annealing is the mse to `share` of the teacher's logits: Jafari et al. 2021 (arXiv 2104.07163), section 3, whose
+    first stage has alpha 0, and whose second is a last stage on the hard labels.
+    """
     losses: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
         "kl": lambda student, teacher: kl(student, teacher, temperature),
         "mse": mse,
         "huber": lambda student, teacher: huber(student, teacher, delta),
+        "annealing": lambda student, teacher: mse(student, share * teacher),
     }
     return losses[name]
 
 
-def mix(task: Tensor, soft: Tensor, known: Tensor, alpha: float) -> Tensor:
-    """alpha * task + (1 - alpha) * soft; a target that the teacher does not know has its task loss alone.
+def weighed(task: Tensor, soft: Tensor, known: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
+    """The terms alpha * task and (1 - alpha) * soft; a target that the teacher does not know has its task loss alone.
 
     All (targets,); `known` is boolean.
     """
-    return torch.where(known, alpha * task + (1 - alpha) * soft, task)
+    return torch.where(known, alpha * task, task), torch.where(known, (1 - alpha) * soft, 0.0)

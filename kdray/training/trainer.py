@@ -4,6 +4,7 @@ Knows nothing about what the loop does.
 """
 
 import json
+import logging
 import os
 import tempfile
 from dataclasses import replace
@@ -19,9 +20,11 @@ from kdray.errors import KdrayError, TrainingError
 from kdray.progress import Progress
 from kdray.storage import Store
 from kdray.training.board import Silent, Told, watch
+from kdray.training.health import warning_of
 from kdray.training.job import TrainingJob
 from kdray.training.loop import backend, train
 
+logger = logging.getLogger("kdray")
 FOLDER = "train"
 os.environ.setdefault("RAY_TRAIN_ENABLE_STATE_TRACKING", "0")
 
@@ -52,7 +55,8 @@ def fit(job: TrainingJob, origin: str, callbacks: list[Any] | None = None) -> di
     """Trains `job` on Ray and returns the model's manifest; finds it where it was trained before.
 
     `origin` names the part of the config that asks for the workers. Raises ClusterError where they do not
-    fit, and the worker's own error, or TrainingError, where restarts are used up.
+    fit, and the worker's own error, or TrainingError, where restarts are used up. Warns of the first epoch in which
+    distillation did nothing.
     """
     store = Store(job.storage)
     made = store.manifest(job.kind, job.key)
@@ -66,6 +70,8 @@ def fit(job: TrainingJob, origin: str, callbacks: list[Any] | None = None) -> di
     if isinstance(result, str):
         raise TrainingError(result)
     store.delete_folder(FOLDER, f"{job.kind}-{job.key}")
+    for warning in list(filter(None, map(warning_of, result["history"])))[:1]:
+        logger.warning(warning)
     return result
 
 

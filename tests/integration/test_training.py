@@ -1,6 +1,7 @@
 """Workers, ZeRO stages and options of DeepSpeed: the same student, whatever it was trained on."""
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,45 @@ def test_student_with_another_tokenizer_reads_the_same_cache(store: Path, rows: 
     made = Pipeline(load(write_config(store.parent / "other.yaml", config))).students["student"]
     assert made["validation"]["accuracy"] > 0.9
     assert len(list((store / "caches").iterdir())) == caches and len(list((store / "corpus").iterdir())) == 2
+
+
+def health(made: dict) -> list[dict]:
+    return [{name: entry[name] for name in ("agreement", "kl", "ratio")} for entry in made["history"]]
+
+
+def test_two_workers_see_the_health_of_one_and_a_live_teacher_that_of_its_cache(store: Path, rows: Path, teacher: Path,
+                                                                                 alone: dict) -> None:
+    settings = {"epochs": 1, "lr": 1e-3, "dropout": 0.0, "precision": "float32", "num_cpus": 1, "seed": 5,
+                "alpha_end": 0.9, "temperature_end": 1.0}
+    caches, found = len(list((store / "caches").iterdir())), []
+    for changes, workers in (({}, 1), ({}, 2), ({"live": True}, 2)):
+        config = write_config(store.parent / "live.yaml", small_config(store, rows, teacher, {
+            "teacher": {"model": str(teacher), "precision": "float32", **changes},
+            # another weight decay of no effect changes the key alone
+            "training": {**settings, "workers": workers, "weight_decay": 0.01 + workers * 1e-9}}))
+        pipeline = Pipeline(load(config))
+        found.append(health(pipeline.student))
+        assert (pipeline.cache is None) == bool(changes)
+    for other in found[1:]:
+        assert other[0] == pytest.approx(found[0][0], rel=0.01)
+    assert len(list((store / "caches").iterdir())) == caches + 1, "one in float32, and none for the live teacher"
+
+
+def test_a_distillation_that_does_nothing_is_told_to_the_user(
+        store: Path, rows: Path, teacher: Path, alone: dict, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING, "kdray"):
+        train(store, rows, teacher, alpha=0.99999, epochs=1, seed=6)
+    assert [record.message for record in caplog.records if "next to nothing in epoch 1" in record.message]
+
+
+def test_soft_targets_that_teach_nothing_are_told_to_the_user(rows: Path, base: Path, tmp_path: Path, cluster: None,
+                                                              caplog: pytest.LogCaptureFixture) -> None:
+    """Those of an untrained teacher, which are as good as shuffled, or all but constant."""
+    config = small_config(tmp_path / "store", rows, base, {
+        "teacher": {"model": str(base), "finetune": {"epochs": 1, "lr": 1e-30}}, "training": {"epochs": 1}})
+    with caplog.at_level(logging.WARNING, "kdray"):
+        assert Pipeline(load(write_config(tmp_path / "c.yaml", config))).student["history"]
+    assert [record.message for record in caplog.records if record.message.startswith("the soft targets")]
 
 
 def test_entities_are_distilled(tmp_path: Path, cluster: None) -> None:

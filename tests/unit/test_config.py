@@ -49,6 +49,22 @@ def test_an_unknown_key_names_the_nearest_known_one(wrong, words):
     (tree(training={"alpha": -0.1}), ["training.alpha"]),
     (tree(training={"alpha": float("nan")}), ["training.alpha"]),
     (tree(training={"temperature": 0}), ["training.temperature = 0", "greater than 0"]),
+    (tree(training={"temperature": -1}), ["training.temperature = -1", "greater than 0"]),
+    (tree(training={"alpha_end": 1.5}), ["training.alpha_end = 1.5", "less than or equal to 1"]),
+    (tree(training={"temperature_end": 0}), ["training.temperature_end = 0", "greater than 0"]),
+    (tree(training={"alpha_schedule": "step"}), ["training.alpha_schedule = 'step'", "linear"]),
+    (tree(training={"alpha_schedule": "cosine"}), ["alpha_schedule cosine needs alpha_end"]),
+    (tree(training={"temperature_schedule": "linear"}), ["temperature_schedule linear needs temperature_end"]),
+    (tree(training={"loss": "mse", "temperature_end": 1}), ["temperature_end 1.0: loss mse has no temperature"]),
+    (tree(training={"loss": "annealing", "temperature": 0.5}), ["temperature 0.5 must be 1 or more"]),
+    (tree(training={"loss": "huber", "confidence": "temperature"}), ["needs loss kl, not huber"]),
+    (tree(teacher={"model": "m", "live": True}, cache={"ensemble": ["ab"]}), ["cache.ensemble ['ab']", "teacher.live"]),
+    *((tree(training=training, cache={"ensemble": ["ab"], "mean": "probabilities"}),
+       ["training: cache.mean probabilities is taken at one temperature"])
+      for training in ({"temperature_end": 1}, {"confidence": "temperature"}, {"loss": "annealing"})),
+    (tree(search={"space": {"temperature_end": {"min": 1, "max": 2}}},
+          cache={"ensemble": ["ab"], "mean": "probabilities"}), ["search.space.temperature_end: cache.mean"]),
+    (space("alpha_end", min=0, max=2), ["search.space.alpha_end", "alpha_end = 2"]),
     (tree(training={"deepspeed": {"gradient_clipping": 2}}), ["training.deepspeed", "`clip`"]),
     (tree(training={"deepspeed": {"bf16": {"enabled": True}}}), ["`precision`"]),
     (tree(student={"layers": 2, "model": "m"}), ["exactly one of"]),
@@ -79,6 +95,27 @@ def test_a_wrong_value_is_refused_by_its_name(wrong, words):
     with pytest.raises(ConfigError) as error:
         parse(wrong, "c.yaml")
     assert all(word in str(error.value) for word in words), str(error.value)
+
+
+@pytest.mark.parametrize("training", [
+    {"alpha_end": 1, "alpha_schedule": "constant"}, {"alpha_end": 0}, {"temperature_end": 1.5},
+    {"loss": "annealing", "temperature_schedule": "cosine"}, {"loss": "mse", "confidence": "weight"}])
+def test_a_schedule_is_allowed_where_it_says_something(training):
+    config = parse(tree(training=training, cache={"ensemble": ["ab"]}), "c.yaml")
+    assert {name: config.training.model_dump()[name] for name in training} == training
+
+
+def test_an_ensemble_of_probabilities_is_allowed_at_one_temperature():
+    cache = {"ensemble": ["ab"], "mean": "probabilities"}
+    parse(tree(cache=cache, training={"alpha_end": 1, "temperature_end": 1, "temperature_schedule": "constant"}), "c")
+
+
+@pytest.mark.parametrize("name, values", [("alpha_schedule", ["constant", "linear", "cosine"]),
+                                          ("confidence", [None, "temperature", "weight"]),
+                                          ("alpha_end", [None, 0.0, 1.0]), ("loss", ["kl", "annealing", "mse"])])
+def test_schedules_are_open_to_the_sweep(name, values):
+    wanted = tree(training={"alpha_end": 0.9}, search={"space": {name: {"values": values}}})
+    assert parse(wanted, "c.yaml").search.space[name].values == values
 
 
 @pytest.mark.parametrize("override, read, wanted", [

@@ -9,7 +9,9 @@ import pytest
 import torch
 
 from kdray.config import TrainingConfig
-from kdray.training.engine import engine_options, make_optimizer, rate
+from kdray.errors import TrainingError
+from kdray.training.engine import engine_options, make_optimizer, rate, take_step
+from kdray.training.loop import lone_process_group
 
 
 @pytest.mark.parametrize("decay", ["linear", "cosine", "constant"])
@@ -76,3 +78,29 @@ make_engine(torch.nn.Linear(2, 2), TrainingConfig().model_dump(), "float32", 1, 
                           capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+class Overflowing:
+    """DeepSpeed's scaler of losses, in an engine whose every step overflows: a processor has no engine in float16."""
+
+    def __init__(self) -> None:
+        import deepspeed
+        from deepspeed.runtime.fp16.loss_scaler import DynamicLossScaler
+
+        lone_process_group(0)
+        deepspeed.init_distributed("gloo")
+        self.scaler = DynamicLossScaler(init_scale=4, scale_window=1000, min_scale=1, delayed_shift=1,
+                                        consecutive_hysteresis=False)
+
+    def backward(self, loss: torch.Tensor) -> None: ...
+
+    def step(self) -> None:
+        self.scaler.update_scale(overflow=True)
+
+
+def test_gradients_that_overflow_at_every_scale_end_the_run_with_a_remedy():
+    engine = Overflowing()
+    for _ in range(2):
+        take_step(engine, torch.zeros(()))
+    with pytest.raises(TrainingError, match=r"overflow in float16.* precision: bfloat16"):
+        take_step(engine, torch.zeros(()))

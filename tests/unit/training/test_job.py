@@ -6,7 +6,7 @@ import pytest
 
 from kdray.config import TrainingConfig
 from kdray.models.load import Origin
-from kdray.training.job import TrainingJob
+from kdray.training.job import Live, TrainingJob
 from kdray.training.loop import Stage, stages
 
 
@@ -14,6 +14,13 @@ def job(alpha: float = 0.5, **settings) -> TrainingJob:
     return TrainingJob("students", "/store", "sequence-classification", ("a", "b"), "corpus", "cache",
                        Origin("/teacher", layers=(0, 3)), "fingerprint", "/teacher", 0, "accuracy",
                        TrainingConfig(alpha=alpha, **settings).model_dump(), "float32")
+
+
+LIVE = Live("/teacher", "print", "corpus", 0, "float32")
+
+
+def live(**changes) -> TrainingJob:
+    return replace(job(), cache=None, live=replace(LIVE, **changes))
 
 
 @pytest.mark.parametrize("other", [
@@ -29,6 +36,7 @@ def test_where_it_runs_does_not_change_the_key(other):
     replace(job(), cache="x"), replace(job(), origin=Origin("/teacher", layers=(0, 2))),
     replace(job(), origin_fingerprint="x"), replace(job(), metric="matthews"), replace(job(), precision="bfloat16"),
     job(alpha=0.4), job(temperature=3), job(lr=1e-3), job(seed=1), job(loss="mse"), job(epochs=9),
+    job(alpha_end=0.9), job(temperature_end=1), job(confidence="weight"), job(confidence="temperature"), live(),
     job(finetune={"epochs": 1}), job(deepspeed={"zero_optimization": {"stage": 1}}), job(patience=1)])
 def test_what_it_is_made_from_changes_the_key(other):
     assert other.key != job().key
@@ -37,6 +45,31 @@ def test_what_it_is_made_from_changes_the_key(other):
 def test_plain_fine_tuning_does_not_depend_on_soft_targets():
     assert job(1.0, temperature=3, loss="huber", huber_delta=2).key == replace(job(1.0), cache=None).key
     assert job(1.0).key != job(0.99).key
+
+
+@pytest.mark.parametrize("settings", [{"alpha_end": 0.0}, {"alpha_schedule": "cosine", "alpha_end": 0.5},
+                                      {"temperature_end": 1, "confidence": "weight"}, {"loss": "annealing"}])
+def test_alpha_one_is_the_baseline_whatever_is_scheduled(settings):
+    plain = job(1.0, **settings)
+    assert plain.key == job(1.0).key == replace(live(), settings=plain.settings).key
+    assert not plain.distils and job(0.9, **settings).distils
+
+
+def test_settings_that_came_later_leave_the_keys_of_jobs_without_them():
+    before = job()
+    later = ("alpha_schedule", "alpha_end", "temperature_schedule", "temperature_end", "confidence")
+    settings = {name: value for name, value in before.settings.items() if name not in later}
+    assert before.key == replace(before, settings=settings).key
+
+
+@pytest.mark.parametrize("changes", [{"fingerprint": "x"}, {"corpus": "x"}, {"precision": "bfloat16"}])
+def test_what_a_live_teacher_answers_from_changes_the_key(changes):
+    assert live(**changes).key != live().key
+
+
+@pytest.mark.parametrize("changes", [{"folder": "/copy"}, {"pad_token_id": 7}])
+def test_where_a_live_teacher_lies_does_not_change_the_key(changes):
+    assert live(**changes).key == live().key
 
 
 def test_a_last_stage_on_hard_labels_has_alpha_one():

@@ -15,11 +15,14 @@ from kdray.errors import TrainingError
 from kdray.models.forward import predict
 from kdray.models.load import Origin, load_model
 from kdray.storage import Store
-from kdray.training.job import TrainingJob
+from kdray.training.health import warning_of
+from kdray.training.job import Live, TrainingJob
 from kdray.training.loop import run_in_process
 from tests.unit.conftest import make_cache
 
 CUT = {"layers": (0, 3)}
+FAR = {"fresh": {"initializer_range": 0.5}}
+"""A student that is far from its teacher, so that there is something to distil."""
 
 
 class Interrupted(Exception):
@@ -88,7 +91,9 @@ def equal(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> bool:
 
 
 def scores(made: dict) -> list[dict]:
-    return [{name: value for name, value in entry.items() if name != "loss"} for entry in made["history"]]
+    """The history, without the means over the steps that this process took."""
+    return [{name: value for name, value in entry.items() if name not in ("loss", "ratio")}
+            for entry in made["history"]]
 
 
 def test_a_student_learns_and_its_manifest_says_what_it_was_made_from(job, here, corpus, cache):
@@ -128,7 +133,9 @@ def test_two_runs_are_bit_equal_and_another_seed_is_not(job, tmp_path):
     assert equal(found[0], found[1]) and not equal(found[0], found[2])
 
 
-RESUMED = {"epochs": 2, "checkpoint_steps": 2, "finetune": {"epochs": 1, "lr": 1e-3}, "dropout": 0.1}
+RESUMED = {"epochs": 2, "checkpoint_steps": 2, "finetune": {"epochs": 1, "lr": 1e-3}, "dropout": 0.1,
+           "alpha": 0.2, "alpha_end": 0.9, "alpha_schedule": "cosine", "temperature": 4, "temperature_end": 1,
+           "confidence": "temperature"}
 
 
 @pytest.fixture(scope="module")
@@ -181,6 +188,89 @@ def test_a_loss_that_is_no_number_stops_the_run_and_leaves_no_student(job, here)
     with pytest.raises(TrainingError, match=r"the loss is (nan|inf) in step .* with lr 1e[+]30, precision float32"):
         run_in_process(wanted, here)
     assert Store(wanted.storage).names("students") == []
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_loss_that_is_no_number_is_found_within_ten_steps(job, here, precision):
+    with pytest.raises(TrainingError, match=rf"the loss is nan in step \d of epoch 1 .* precision {precision}"):
+        run_in_process(replace(job(lr=1e30, batch_size=2), precision=precision), here)
+
+
+def test_a_loss_that_is_no_number_is_never_in_a_checkpoint(job, here):
+    with pytest.raises(TrainingError, match="the loss is nan in step 1 of epoch 1"):
+        run_in_process(job(lr=1e30, batch_size=2, checkpoint_steps=2), here)
+    assert not here.folder.exists()
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_last_step_that_breaks_the_weights_is_found_on_validation(job, here, precision):
+    """The only step of the epoch, so that its loss is that of whole weights."""
+    wanted = replace(job(lr=1e30, batch_size=500, epochs=1), precision=precision)
+    with pytest.raises(TrainingError, match=f"logits on validation are not finite, precision {precision}"):
+        run_in_process(wanted, here)
+    assert Store(wanted.storage).names("students") == []
+
+
+def test_the_baseline_of_a_scheduled_job_is_plain(job, tmp_path):
+    plain = job(copy="plain", alpha=1.0, epochs=1)
+    scheduled = job(copy="scheduled", alpha=1.0, epochs=1, alpha_end=0.0, temperature_end=1.0, confidence="weight")
+    first = run_in_process(plain, Here(tmp_path / "a"))
+    other = run_in_process(scheduled, Here(tmp_path / "b"))
+    assert first["key"] == other["key"] and equal(weights(plain, first), weights(scheduled, other))
+    assert first["history"] == other["history"] and not {"ratio", "agreement", "kl"} & first["history"][0].keys()
+
+
+@pytest.mark.parametrize("settings", [
+    {"alpha_end": 0.9}, {"temperature_end": 1.0}, {"confidence": "temperature", "temperature": 4.0},
+    {"confidence": "weight"}, {"loss": "annealing", "temperature": 4.0}], ids=lambda settings: next(iter(settings)))
+def test_a_schedule_changes_what_is_learnt(job, tmp_path, settings):
+    plain, scheduled = job(copy="plain", epochs=1), job(copy="scheduled", epochs=1, **settings)
+    found = [weights(wanted, run_in_process(wanted, Here(tmp_path / wanted.key))) for wanted in (plain, scheduled)]
+    assert not equal(*found)
+
+
+def test_an_epoch_says_how_close_the_student_is_to_the_teacher(job, here, corpus):
+    wanted = job(FAR, epochs=1)
+    made = run_in_process(wanted, here)
+    rows = corpus.rows("validation")
+    likely = []
+    for folder in (corpus.model, Store(wanted.storage).fetch("students", made["key"])):
+        model = load_model(corpus.task, folder, corpus.labels).eval()
+        logits = np.concatenate(predict(model, corpus.task, rows, np.arange(len(rows)), 0, 1024)).astype(float)
+        likely.append(np.exp(logits) / np.exp(logits).sum(-1, keepdims=True))
+    p, q = likely
+    entry = made["history"][0]
+    assert entry["agreement"] == (p.argmax(-1) == q.argmax(-1)).mean()
+    assert entry["kl"] == pytest.approx((p * np.log(p / q)).sum(-1).mean(), rel=1e-3) and entry["kl"] > 0.01
+    assert entry["ratio"] > 0
+
+
+def test_only_epochs_with_both_terms_have_a_ratio(job, tmp_path):
+    staged = run_in_process(job(copy="staged", epochs=1, finetune={"epochs": 1}), Here(tmp_path / "a"))
+    assert ["ratio" in entry for entry in staged["history"]] == [True, False]
+    pure = run_in_process(job(copy="pure", epochs=1, alpha=0.0), Here(tmp_path / "b"))
+    assert "ratio" not in pure["history"][0] and "kl" in pure["history"][0]
+
+
+def test_a_distillation_that_does_nothing_is_warned_of(job, tmp_path):
+    found = []
+    for copy, alpha in (("some", 0.5), ("none", 0.99999)):
+        wanted = job(FAR, copy=copy, alpha=alpha, epochs=1)
+        found.append(warning_of(run_in_process(wanted, Here(tmp_path / f"{copy}-checkpoint"))["history"][0]))
+    assert found[0] is None and "alpha is near 1" in found[1]
+
+
+def test_a_live_teacher_gives_the_student_of_its_cache(job, tmp_path, corpus):
+    cached = job(FAR, copy="cached", dropout=0)
+    live = replace(job(FAR, copy="live", dropout=0), cache=None, live=Live(
+        str(corpus.model), "fingerprint", corpus.manifest["key"], corpus.manifest["pad_token_id"], "float32"))
+    one, other = (run_in_process(wanted, Here(tmp_path / f"{wanted.key}")) for wanted in (cached, live))
+    first, second = weights(cached, one), weights(live, other)
+    assert one["key"] != other["key"]
+    assert other["parents"] == {**one["parents"], "cache": None, "teacher": "fingerprint"}
+    assert all(np.abs(tensor - second[name]).max() < 1e-4 for name, tensor in first.items())
+    for entry, its in zip(one["history"], other["history"], strict=True):
+        assert entry == pytest.approx(its, rel=1e-3) and {"ratio", "agreement", "kl"} <= its.keys()
 
 
 @pytest.mark.parametrize("loss", ["kl", "mse", "huber"])

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.autograd import gradcheck
 
-from kdray.training.losses import cross_entropy, distillation, huber, kl, mix, mse
+from kdray.training.losses import cross_entropy, distillation, huber, kl, mse, weighed
 
 TEMPERATURES = [0.5, 1.0, 2.0, 8.0]
 
@@ -47,6 +47,13 @@ def test_kl(seed, temperature):
     np.testing.assert_allclose(found, reference_kl(student, teacher, temperature), rtol=1e-4, atol=1e-4)
 
 
+def test_kl_takes_a_temperature_a_target():
+    student, teacher = tensors(*drawn(5))
+    temperatures = torch.linspace(0.5, 4, len(student))
+    wanted = [kl(student[[i]], teacher[[i]], temperatures[i].item()).item() for i in range(len(student))]
+    np.testing.assert_allclose(kl(student, teacher, temperatures), wanted, rtol=1e-5)
+
+
 @pytest.mark.parametrize("temperature", TEMPERATURES)
 def test_kls_gradient(temperature):
     student, teacher = drawn(0)
@@ -79,7 +86,13 @@ def test_cross_entropy(seed):
     np.testing.assert_allclose(cross_entropy(*tensors(student), torch.tensor(labels)), wanted, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["kl", "mse", "huber"])
+def test_annealing_is_the_mse_to_a_share_of_the_teacher():
+    student, teacher = drawn(6)
+    found = distillation("annealing", 3.0, 1.0, 0.25)(*tensors(student, teacher))
+    np.testing.assert_allclose(found, ((student - teacher / 4)**2).mean(-1), rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["kl", "mse", "huber", "annealing"])
 def test_gradients_are_those_of_finite_differences(name):
     student, teacher = tensors(*drawn(3), dtype=torch.float64)
     loss = distillation(name, 2.0, 0.7)
@@ -90,7 +103,7 @@ def test_gradients_of_the_whole_are_those_of_finite_differences():
     student, teacher = tensors(*drawn(3), dtype=torch.float64)
     labels = torch.zeros(len(student), dtype=torch.long)
     known = torch.arange(len(student)) % 2 == 0
-    assert gradcheck(lambda given: mix(cross_entropy(given, labels), kl(given, teacher, 2.0), known, 0.3),
+    assert gradcheck(lambda given: sum(weighed(cross_entropy(given, labels), kl(given, teacher, 2.0), known, 0.3)),
                      student.requires_grad_())
 
 
@@ -140,12 +153,13 @@ def test_large_logits_give_finite_losses_and_gradients():
 def test_alpha_weights_the_hard_labels(alpha):
     task, soft = tensors(np.array([2.0, 4.0]), np.array([10.0, 20.0]))
     known = torch.tensor([True, True])
-    np.testing.assert_allclose(mix(task, soft, known, alpha), [alpha * 2 + (1 - alpha) * 10,
-                                                               alpha * 4 + (1 - alpha) * 20])
+    hard, distilled = weighed(task, soft, known, alpha)
+    np.testing.assert_allclose(hard, [alpha * 2, alpha * 4])
+    np.testing.assert_allclose(distilled, [(1 - alpha) * 10, (1 - alpha) * 20])
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.25, 1.0])
 def test_a_target_that_the_teacher_does_not_know_has_its_task_loss_alone(alpha):
     task, soft = tensors(np.array([2.0, 4.0]), np.array([10.0, 20.0]))
-    assert mix(task, soft, torch.tensor([False, False]), alpha).tolist() == [2.0, 4.0]
-    assert mix(task, soft, torch.tensor([False, True]), 0.0).tolist() == [2.0, 20.0]
+    assert sum(weighed(task, soft, torch.tensor([False, False]), alpha)).tolist() == [2.0, 4.0]
+    assert [term.tolist() for term in weighed(task, soft, torch.tensor([False, True]), 0.0)] == [[2, 0], [0, 20]]

@@ -1,0 +1,114 @@
+"""A job becomes its soft targets by row, read from the cache or asked of a live teacher, in the student's units.
+
+Whoever trains never asks where they come from. Knows nothing about losses.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from kdray.cache.ensemble import Ensemble, open_cache
+from kdray.cache.reader import SoftTargets
+from kdray.corpus.rows import Rows
+from kdray.models.forward import predict
+from kdray.models.load import load_model
+from kdray.models.precision import DTYPES, attention, device
+from kdray.storage import Store
+from kdray.tasks import TASKS
+from kdray.training.job import TrainingJob
+
+_TOKENS = 8192
+_RUNS = 8
+
+
+class LiveTeacher:
+    """A teacher in this process, and the rows of a split, tokenised for it."""
+
+    def __init__(self, store: Store, job: TrainingJob, num_gpus: float):
+        assert job.live is not None
+        self._task, self._pad = TASKS[job.task], job.live.pad_token_id
+        self._corpus = store.fetch("corpus", job.live.corpus)
+        self._model = load_model(self._task, job.live.folder, list(job.labels), dtype=DTYPES[job.live.precision],
+                                 attn_implementation=attention(num_gpus)).eval().to(device(num_gpus))
+
+    def split(self, name: str) -> "LiveSplit":
+        """Its soft targets of one split."""
+        return LiveSplit(self, Rows(self._corpus, name))
+
+    def ask(self, rows: Rows, indices: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Units (targets,) and logits, float32 (targets, labels), of each of the rows `indices`."""
+        logits = predict(self._model, self._task, rows, indices, self._pad, _TOKENS)
+        return [(rows.targets[row], part) for row, part in zip(indices, logits, strict=True)]
+
+
+@dataclass(frozen=True)
+class LiveSplit:
+    """One split, as its live teacher sees it."""
+
+    teacher: LiveTeacher
+    rows: Rows
+
+    def ask(self, indices: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Units and logits of each of the rows `indices`."""
+        return self.teacher.ask(self.rows, indices)
+
+
+Soft = SoftTargets | Ensemble | LiveSplit
+
+
+def open_targets(store: Store, job: TrainingJob, num_gpus: float) -> tuple[Soft, Soft]:
+    """Soft targets of train, at the job's temperature, and of validation, at 1, for a job that distils.
+
+    The temperature matters to a mean of probabilities. A live teacher is loaded, onto its device. Raises CacheError
+    where there is no such cache.
+    """
+    if job.live is not None:
+        teacher = LiveTeacher(store, job, num_gpus)
+        return teacher.split("train"), teacher.split("validation")
+    return (open_cache(store, job.cache or "", "train", job.settings["temperature"]),
+            open_cache(store, job.cache or "", "validation"))
+
+
+def aligned(soft: Soft, rows: Rows, indices: np.ndarray, labels: int) -> tuple[np.ndarray, np.ndarray]:
+    """The teacher's logits of the student's targets in the rows `indices`, and which of them it has logits for.
+
+    Float32 (targets, labels), 0 where it has none, and boolean (targets,): student and teacher may see different words
+    where tokenizers differ.
+    """
+    count = sum(len(rows.targets[row]) for row in indices)
+    logits, known = np.zeros((count, labels), np.float32), np.zeros(count, bool)
+    place = 0
+    for row, (units, found) in zip(indices, _read(soft, indices), strict=True):
+        targets = rows.targets[row]
+        here = slice(place, place + len(targets))
+        if np.array_equal(units, targets):
+            logits[here], known[here] = found, True
+        else:
+            _, ours, theirs = np.intersect1d(targets, units, return_indices=True)
+            logits[place + ours], known[place + ours] = found[theirs], True
+        place += len(targets)
+    return logits, known
+
+
+def sample_targets(job: TrainingJob) -> tuple[np.ndarray, np.ndarray]:
+    """Logits (targets, labels) and hard labels (targets,) of a sample of train: a few runs of rows, evenly spaced.
+
+    A live teacher is run for it in this process, without a GPU.
+    """
+    store = Store(job.storage)
+    rows, (soft, _) = Rows(store.fetch("corpus", job.corpus), "train"), open_targets(store, job, 0)
+    run = 16 if job.live else 64
+    starts = np.linspace(0, max(0, len(rows) - run), _RUNS).astype(int)
+    indices = np.unique(np.concatenate([np.arange(start, min(start + run, len(rows))) for start in starts]))
+    logits, known = aligned(soft, rows, indices, len(job.labels))
+    return logits[known], hard_labels(rows, indices)[known]
+
+
+def hard_labels(rows: Rows, indices: np.ndarray) -> np.ndarray:
+    """Label ids (targets,) of the targets in the rows `indices`."""
+    return np.concatenate([rows.labels[row][rows.targets[row]] for row in indices]).astype(np.int64)
+
+
+def _read(soft: Soft, indices: np.ndarray) -> Sequence[tuple[np.ndarray, np.ndarray]]:
+    return soft.ask(indices) if isinstance(soft, LiveSplit) else [soft[row] for row in indices]
