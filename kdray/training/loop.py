@@ -276,7 +276,7 @@ class Run:
             "settings": self.settings, "precision": self.job.precision, "metric": self.job.metric,
             "validation": {name: best[name] for name in self.task.metrics}, "best_epoch": state.best_epoch,
             "history": state.history, "parameters": count_parameters(model),
-            "seconds": round(state.seconds + time.perf_counter() - self.started, 3),
+            "seconds": round(state.seconds + time.perf_counter() - self.started, 3), "first_step": state.first_step,
         }
 
 
