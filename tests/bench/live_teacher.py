@@ -1,0 +1,112 @@
+"""A sweep from the cache against the same sweep with a live teacher, in CPU seconds of the whole sweep.
+
+    python tests/bench/live_teacher.py [--data ../shared/data/sst2] [--teacher ../shared/models/sst2-teacher]
+                                       [--trials 12] [--epochs 4]
+
+    kept   3 of the teacher's 6 layers
+    fresh  2 layers, 128 wide
+
+Measures the teacher's pass (CPU seconds of the machine during `kdray cache fill`, so nothing else may run) and, of each
+student, one epoch from the cache and one with the teacher in the step (CPU seconds of the process). All trials of a
+sweep do the same work an epoch, so a sweep is the pass, and trials * epochs of these. Prints both and the ratio.
+"""
+
+import argparse
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import yaml
+
+from kdray.config import Config, parse
+from kdray.pipeline import Pipeline
+from kdray.progress import Progress
+from kdray.training.board import Silent
+from kdray.training.loop import run_in_process
+
+STUDENTS: dict[str, dict[str, Any]] = {
+    "kept": {"layers": 3},
+    "fresh": {"fresh": {"num_hidden_layers": 2, "hidden_size": 128, "num_attention_heads": 2,
+                        "intermediate_size": 512}},
+}
+
+
+class Alone:
+    """A process that reports to nobody."""
+
+    rank, workers = 0, 1
+
+    def restore(self) -> Path | None:
+        """Nothing to restore."""
+
+    def report(self, metrics: dict[str, Any], checkpoint: Path | None) -> None:
+        """Nobody listens."""
+
+    def progress(self, label: str, total: int, done: int) -> Progress:
+        """Nobody looks."""
+        return Silent()
+
+
+def main() -> None:
+    """The pass, then each student both ways."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", default="../shared/data/sst2")
+    parser.add_argument("--teacher", default="../shared/models/sst2-teacher")
+    parser.add_argument("--trials", type=int, default=12)
+    parser.add_argument("--epochs", type=int, default=4)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="kdray-live-") as scratch:
+        tree = settings(Path(scratch), options)
+        path = Path(scratch) / "config.yaml"
+        path.write_text(yaml.safe_dump(tree))
+        kdray("teacher", path)
+        before = machine_cpu()
+        kdray("cache fill", path)
+        teacher_pass = machine_cpu() - before
+        print(f"teacher's pass: {teacher_pass:.0f} CPU seconds", flush=True)
+        for name, student in STUDENTS.items():
+            cached, live = (epoch_cpu(parse({**tree, "student": student, "teacher": {**tree["teacher"], "live": on}},
+                                            name)) for on in (False, True))
+            epochs = options.trials * options.epochs
+            ours, theirs = teacher_pass + epochs * cached, epochs * live
+            print(f"{name}: an epoch {cached:.1f} from the cache, {live:.1f} live; {options.trials} trials x "
+                  f"{options.epochs} epochs {ours:.0f} and {theirs:.0f} CPU seconds: {theirs / ours:.2f}x less",
+                  flush=True)
+
+
+def settings(scratch: Path, options: argparse.Namespace) -> dict[str, Any]:
+    """The config but for the student."""
+    data = Path(options.data).resolve()
+    return {
+        "storage": str(scratch / "store"), "teacher": {"model": str(Path(options.teacher).resolve())},
+        "data": {**{split: str(data / f"{split}.csv") for split in ("train", "validation", "test")},
+                 "columns": {"text": "sentence", "label": "label"}, "max_length": 128},
+        "training": {"epochs": 1, "lr": 1e-4, "temperature": 4, "alpha": 0.1}}
+
+
+def kdray(verb: str, path: Path) -> None:
+    """A command as a user gives it."""
+    subprocess.run([sys.executable, "-m", "kdray.cli", *verb.split(), str(path)], check=True,
+                   stdout=subprocess.DEVNULL)
+
+
+def machine_cpu() -> float:
+    """CPU seconds that this machine has spent on processes."""
+    times = psutil.cpu_times()
+    return times.user + times.nice + times.system
+
+
+def epoch_cpu(config: Config) -> float:
+    """CPU seconds of the only epoch of the config's student: training, validation and checkpoint."""
+    job = Pipeline(config).jobs["student"]
+    started = time.process_time()
+    run_in_process(job, Alone())
+    return time.process_time() - started
+
+
+if __name__ == "__main__":
+    main()
