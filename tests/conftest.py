@@ -1,11 +1,16 @@
 """Settings of every test: no hub, and Ray without tokens. Packages that tests share."""
 
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
 
 os.environ.update(HF_HUB_OFFLINE="1", RAY_AUTH_MODE="disabled", TOKENIZERS_PARALLELISM="false")
+if worker := os.environ.get("PYTEST_XDIST_WORKER"):
+    # What is one a machine, such as the list of services, is one a worker. Short: Ray puts its sockets there.
+    os.environ["TMPDIR"] = tempfile.tempdir = f"/tmp/kdray-{worker}"
+    os.makedirs(tempfile.tempdir, exist_ok=True)
 
 
 @pytest.fixture(scope="session")

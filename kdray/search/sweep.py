@@ -192,9 +192,10 @@ def _check_budget(rows: list[dict[str, Any]], sweep: Sweep, budget: float) -> No
         if not {True, False} <= set(done):
             discard(sweep)
             longest = max((row["seconds"] or 0.0 for row in rows), default=0.0)
+            took = f"; the longest took {longest:.0f} s" if longest else ""
             raise TrainingError(
                 f"search.time_budget = {budget:g} s was over before {name} had its baseline and one distilled trial "
-                f"({len(done)} trials finished; the longest took {longest:.0f} s). Give it more time, or fewer epochs")
+                f"({len(done)} trials finished{took}). Give it more time, or fewer epochs")
 
 
 def _name(row: dict[str, Any], sweep: Sweep) -> str:

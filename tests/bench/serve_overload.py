@@ -100,8 +100,8 @@ def service(options: argparse.Namespace) -> Iterator[tuple[str, Path]]:
 
 def replica() -> psutil.Process:
     """The process that serves."""
-    (found,) = [one for one in psutil.Process().children(recursive=True)
-                if "".join(one.cmdline()[:1]).startswith("ray::ServeReplica:kdray:")]
+    (found,) = [one for one in psutil.Process().children(recursive=True) if one.status() != psutil.STATUS_ZOMBIE
+                and "".join(one.cmdline()[:1]).startswith("ray::ServeReplica:kdray:")]
     return found
 
 

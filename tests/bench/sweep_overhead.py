@@ -5,8 +5,8 @@
 Runs the config's sweep in a storage of its own, after the teacher and its cache, on a Ray that has been started. From
 the sweep's log lines and its students: seconds from a trial's start to its first optimizer step, the first trial of
 each process and the later ones apart, and the share of the sweep's processor time that is not between a trial's first
-step and its last epoch's end, validation and checkpoints included. A trial that was stopped leaves no student: its first
-step is taken to be as late as the others' median.
+step and its last epoch's end, validation and checkpoints included. A trial that was stopped leaves no student: its
+first step is taken to be as late as the others' median.
 """
 
 import argparse

@@ -98,7 +98,8 @@ class Service:
     def __init__(self, url: str):
         self.url, self.host = url, urllib.parse.urlsplit(url).netloc
         (self.replica,) = [one for one in psutil.Process().children(recursive=True)
-                           if "".join(one.cmdline()[:1]).startswith("ray::ServeReplica:kdray:")]
+                           if one.status() != psutil.STATUS_ZOMBIE
+                           and "".join(one.cmdline()[:1]).startswith("ray::ServeReplica:kdray:")]
         self.logs = Path(ray._private.worker.global_worker.node.get_session_dir_path()) / "logs"
 
     def told(self) -> list[Any]:

@@ -19,14 +19,15 @@ BIN = Path(sys.executable).parent
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Dashboard address of a head node, run in the foreground so that ending it ends all of it."""
-    port, dashboard = free_port(), free_port()
+    port, dashboard, agent = free_port(), free_port(), free_port()
     folder = tmp_path_factory.mktemp("head")
     environment = {**os.environ, "RAY_AUTH_MODE": "disabled"}
     environment.pop("RAY_ADDRESS", None)
     with open(folder / "log", "w") as log:
         head = subprocess.Popen(
             [str(BIN / "ray"), "start", "--head", "--block", f"--port={port}", f"--dashboard-port={dashboard}",
-             "--num-cpus=2", "--disable-usage-stats", "--min-worker-port=20000", "--max-worker-port=20999"],
+             f"--dashboard-agent-listen-port={agent}", "--num-cpus=2", "--disable-usage-stats",
+             "--min-worker-port=20000", "--max-worker-port=20999"],
             stdout=log, stderr=subprocess.STDOUT, env=environment)
         try:
             wait_until_up(f"http://127.0.0.1:{dashboard}/api/version", head)

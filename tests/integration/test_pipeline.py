@@ -60,7 +60,7 @@ def test_package_loads_with_a_pipeline(first: str, config: Path) -> None:
 
 def test_report_is_one_page_with_plots(first: str) -> None:
     page = Path(first.split("report:  ")[1].split("\n")[0]).expanduser().read_text()
-    assert page.count("<svg") == 10 and "http-equiv" not in page and "<script src" not in page
+    assert page.count("<svg") == 11 and "http-equiv" not in page and "<script src" not in page
 
 
 def test_second_run_finds_everything(kdray: Command, first: str, config: Path) -> None:

@@ -109,7 +109,7 @@ def test_two_workers_see_the_health_of_one_and_a_live_teacher_that_of_its_cache(
             # another weight decay of no effect changes the key alone
             "training": {**settings, "workers": workers, "weight_decay": 0.01 + workers * 1e-9}}))
         pipeline = Pipeline(load(config))
-        found.append(health(pipeline.student))
+        found.append(health(pipeline.students["student"]))
         assert (pipeline.cache is None) == bool(changes)
     for other in found[1:]:
         assert other[0] == pytest.approx(found[0][0], rel=0.01)
@@ -129,7 +129,7 @@ def test_soft_targets_that_teach_nothing_are_told_to_the_user(rows: Path, base: 
     config = small_config(tmp_path / "store", rows, base, {
         "teacher": {"model": str(base), "finetune": {"epochs": 1, "lr": 1e-30}}, "training": {"epochs": 1}})
     with caplog.at_level(logging.WARNING, "kdray"):
-        assert Pipeline(load(write_config(tmp_path / "c.yaml", config))).student["history"]
+        assert Pipeline(load(write_config(tmp_path / "c.yaml", config))).students["student"]["history"]
     assert [record.message for record in caplog.records if record.message.startswith("the soft targets")]
 
 
