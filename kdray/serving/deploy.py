@@ -180,6 +180,7 @@ def running() -> dict[str, Any]:
 
 
 def _change(name: str, uri: str | None, change: Callable[[Slot | None], Slot]) -> Slot:
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
     state = running()
     settings = ServeConfig.model_validate(state["settings"])
     students = {one: Slot.model_validate(slot) for one, slot in state["students"].items()}
@@ -229,7 +230,7 @@ def _start(students: dict[str, Slot], settings: ServeConfig, keys: list[str]) ->
         raise
     if not os.environ.get("RAY_ADDRESS"):
         whereabouts.note(settings.port, whereabouts.Cluster(
-            ray.get_runtime_context().gcs_address, os.environ.get("RAY_AUTH_MODE", "disabled")))
+            ray.get_runtime_context().gcs_address, os.environ.get("RAY_AUTH_MODE", "disabled"), settings.host))
     return _url(settings.host, settings.port)
 
 

@@ -23,6 +23,8 @@ class Cluster:
     address: str
     auth_mode: str
     """RAY_AUTH_MODE: token or disabled."""
+    host: str
+    """Where the service listens."""
 
 
 def note(port: int, cluster: Cluster) -> None:
@@ -56,7 +58,10 @@ def _folder() -> Path:
 
 
 def _alive() -> dict[int, Cluster]:
-    """Clusters by port; what was said of those that are gone is removed."""
+    """Clusters by the port of their service; what was said of clusters that are gone is removed.
+
+    A port of a Ray that is gone may be another Ray's by now: where services answer, those that do not are left out.
+    """
     found = {}
     for file in _folder().glob("[0-9]*"):
         cluster = Cluster(**json.loads(file.read_text()))
@@ -64,7 +69,7 @@ def _alive() -> dict[int, Cluster]:
             found[int(file.name)] = cluster
         else:
             file.unlink(missing_ok=True)
-    return found
+    return {port: cluster for port, cluster in found.items() if _answers(f"{cluster.host}:{port}")} or found
 
 
 def _answers(address: str) -> bool:
