@@ -1,14 +1,15 @@
 """A sweep from the cache against the same sweep with a live teacher, in CPU seconds of the whole sweep.
 
     python tests/bench/live_teacher.py [--data ../shared/data/sst2] [--teacher ../shared/models/sst2-teacher]
-                                       [--trials 12] [--epochs 4]
+                                       [--trials 12] [--epochs 4] [--students kept fresh]
 
     kept   3 of the teacher's 6 layers
     fresh  2 layers, 128 wide
 
 Measures the teacher's pass (CPU seconds of the machine during `kdray cache fill`, so nothing else may run) and, of each
-student, one epoch from the cache and one with the teacher in the step (CPU seconds of the process). All trials of a
-sweep do the same work an epoch, so a sweep is the pass, and trials * epochs of these. Prints both and the ratio.
+student, a trial from the cache and one with the teacher in the step (CPU seconds of the process, in which DeepSpeed has
+been imported). All trials of a sweep do the same work, so a sweep is the pass and that many trials. Prints both and the
+ratio.
 """
 
 import argparse
@@ -58,7 +59,9 @@ def main() -> None:
     parser.add_argument("--teacher", default="../shared/models/sst2-teacher")
     parser.add_argument("--trials", type=int, default=12)
     parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--students", nargs="+", default=list(STUDENTS), choices=STUDENTS)
     options = parser.parse_args()
+    import deepspeed  # noqa: F401
     with tempfile.TemporaryDirectory(prefix="kdray-live-") as scratch:
         tree = settings(Path(scratch), options)
         path = Path(scratch) / "config.yaml"
@@ -68,13 +71,12 @@ def main() -> None:
         kdray("cache fill", path)
         teacher_pass = machine_cpu() - before
         print(f"teacher's pass: {teacher_pass:.0f} CPU seconds", flush=True)
-        for name, student in STUDENTS.items():
-            cached, live = (epoch_cpu(parse({**tree, "student": student, "teacher": {**tree["teacher"], "live": on}},
-                                            name)) for on in (False, True))
-            epochs = options.trials * options.epochs
-            ours, theirs = teacher_pass + epochs * cached, epochs * live
-            print(f"{name}: an epoch {cached:.1f} from the cache, {live:.1f} live; {options.trials} trials x "
-                  f"{options.epochs} epochs {ours:.0f} and {theirs:.0f} CPU seconds: {theirs / ours:.2f}x less",
+        for name in options.students:
+            cached, live = (trial_cpu(parse({**tree, "student": STUDENTS[name],
+                                             "teacher": {**tree["teacher"], "live": on}}, name)) for on in (False, True))
+            ours, theirs = teacher_pass + options.trials * cached, options.trials * live
+            print(f"{name}: a trial of {options.epochs} epochs {cached:.0f} from the cache, {live:.0f} live; "
+                  f"{options.trials} trials {ours:.0f} and {theirs:.0f} CPU seconds: {theirs / ours:.2f}x less",
                   flush=True)
 
 
@@ -85,7 +87,7 @@ def settings(scratch: Path, options: argparse.Namespace) -> dict[str, Any]:
         "storage": str(scratch / "store"), "teacher": {"model": str(Path(options.teacher).resolve())},
         "data": {**{split: str(data / f"{split}.csv") for split in ("train", "validation", "test")},
                  "columns": {"text": "sentence", "label": "label"}, "max_length": 128},
-        "training": {"epochs": 1, "lr": 1e-4, "temperature": 4, "alpha": 0.1}}
+        "training": {"epochs": options.epochs, "lr": 1e-4, "temperature": 4, "alpha": 0.1}}
 
 
 def kdray(verb: str, path: Path) -> None:
@@ -100,8 +102,8 @@ def machine_cpu() -> float:
     return times.user + times.nice + times.system
 
 
-def epoch_cpu(config: Config) -> float:
-    """CPU seconds of the only epoch of the config's student: training, validation and checkpoint."""
+def trial_cpu(config: Config) -> float:
+    """CPU seconds of the config's student: model, training, validation and checkpoints."""
     job = Pipeline(config).jobs["student"]
     started = time.process_time()
     run_in_process(job, Alone())
