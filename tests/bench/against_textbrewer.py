@@ -138,9 +138,9 @@ def batches(options: argparse.Namespace, tokenizer: Any, labels: list[str]) -> A
     tokens = tokenizer([row["sentence"] for row in rows], truncation=True, max_length=128)
     items = [{**{name: tokens[name][place] for name in tokens}, "labels": labels.index(row["label"])}
              for place, row in enumerate(rows)]
-    collate = transformers.DataCollatorWithPadding(tokenizer)
+    pad = transformers.DataCollatorWithPadding(tokenizer)
     torch.manual_seed(0)
-    return torch.utils.data.DataLoader(items, batch_size=BATCH, shuffle=True, collate_fn=collate)
+    return torch.utils.data.DataLoader(items, batch_size=BATCH, shuffle=True, collate_fn=lambda part: dict(pad(part)))
 
 
 def tell(name: str, teacher_pass: float, ours: float, theirs: float, our: float, their: float) -> None:

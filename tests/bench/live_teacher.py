@@ -72,8 +72,9 @@ def main() -> None:
         teacher_pass = machine_cpu() - before
         print(f"teacher's pass: {teacher_pass:.0f} CPU seconds", flush=True)
         for name in options.students:
-            cached, live = (trial_cpu(parse({**tree, "student": STUDENTS[name],
-                                             "teacher": {**tree["teacher"], "live": on}}, name)) for on in (False, True))
+            cached, live = (
+                trial_cpu(parse({**tree, "student": STUDENTS[name], "teacher": {**tree["teacher"], "live": on}}, name))
+                for on in (False, True))
             ours, theirs = teacher_pass + options.trials * cached, options.trials * live
             print(f"{name}: a trial of {options.epochs} epochs {cached:.0f} from the cache, {live:.0f} live; "
                   f"{options.trials} trials {ours:.0f} and {theirs:.0f} CPU seconds: {theirs / ours:.2f}x less",
