@@ -1,12 +1,15 @@
 """Settings of every test: no hub, and Ray without tokens. Packages that tests share."""
 
 import os
+import signal
 import tempfile
 from pathlib import Path
 
 import pytest
 
 os.environ.update(HF_HUB_OFFLINE="1", RAY_AUTH_MODE="disabled", TOKENIZERS_PARALLELISM="false")
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell leaves it for what it starts in the background
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 if worker := os.environ.get("PYTEST_XDIST_WORKER"):
     # What is one a machine, such as the list of services, is one a worker. Short: Ray puts its sockets there.
     os.environ["TMPDIR"] = tempfile.tempdir = f"/tmp/kdray-{worker}"
