@@ -15,7 +15,7 @@ from kdray.errors import ConfigError
 
 def check() -> None:
     """Raises ConfigError where W&B would ask for an API key."""
-    if os.environ.get("WANDB_MODE") in ("offline", "disabled", "dryrun"):
+    if _mode() in ("offline", "disabled", "dryrun"):
         return
     if not (os.environ.get("WANDB_API_KEY") or wandb.api.api_key):
         raise ConfigError("search.trackers: wandb has no API key: set WANDB_API_KEY, run `wandb login`, or set "
@@ -40,7 +40,8 @@ class WandbRuns(WandbLoggerCallback):
         """Starts the trial's run; a resumed sweep goes on with it."""
         self._runs[trial] = wandb.init(
             project=self.project, group=self.group, id=trial.trial_id, name=trial.name, config=trial.config,
-            dir=self._folder, resume="allow", reinit="create_new", settings=wandb.Settings(console="off", silent=True))
+            dir=self._folder, resume="allow", reinit="create_new", mode=_mode(),
+            settings=wandb.Settings(console="off", silent=True))
 
     def log_trial_result(self, iteration: int, trial: Any, result: dict[str, Any]) -> None:
         """The metrics at step `iteration`."""
@@ -52,3 +53,8 @@ class WandbRuns(WandbLoggerCallback):
 
     def on_experiment_end(self, trials: list[Any], **info: Any) -> None:
         """Nothing: no actor is waited for."""
+
+
+def _mode() -> Any:
+    """WANDB_MODE as it is now: wandb keeps what it was when it was first asked for something."""
+    return os.environ.get("WANDB_MODE")
