@@ -222,6 +222,11 @@ class TrainingConfig(Optimisation):
         return self
 
     @property
+    def total_epochs(self) -> int:
+        """Epochs of the distillation and of the last stage."""
+        return self.epochs + (self.finetune.epochs if self.finetune else 0)
+
+    @property
     def one_temperature(self) -> bool:
         """Whether every target is distilled at the same temperature, from the first step to the last."""
         moves = self.temperature_schedule != "constant" and (self.temperature_end is not None

@@ -144,7 +144,11 @@ class Pipeline:
         corpus = self._corpus(folder) if own else self.corpus
         origin = {"fresh": student.fresh} if student.fresh is not None else {"layers": _layers(student, folder)}
         settings = changed(self.config.training, student.training)
-        return self._job("students", settings, folder, origin, corpus, self.cache and self.cache["key"], self._live)
+        return self._job("students", settings, folder, origin, corpus, self._cache_key, self._live)
+
+    @property
+    def _cache_key(self) -> str | None:
+        return self.cache["key"] if self.cache else None
 
     @property
     def _live(self) -> Any:
@@ -228,10 +232,10 @@ class Pipeline:
         """Manifest of the numbers on the test split: teacher, baselines, winners."""
         from kdray.evaluation.evaluate import KIND, evaluate, evaluation_key
 
-        pairs, answers = self.selection["pairs"], self.cache["key"] if self.cache else None
-        key = evaluation_key(answers or self.teacher.fingerprint, pairs)
+        pairs, cache = self.selection["pairs"], self._cache_key
+        key = evaluation_key(cache or self.teacher.fingerprint, pairs)
         return self._made("evaluation", KIND, key) or evaluate(
-            self.store, key, self.task, self.corpus, self.teacher.folder, answers, pairs)
+            self.store, key, self.task, self.corpus, self.teacher.folder, cache, pairs)
 
     @cached_property
     def package(self) -> dict[str, Any]:
@@ -254,7 +258,7 @@ class Pipeline:
     @property
     def lineage(self) -> dict[str, Any]:
         """What the winner was made from, as keys."""
-        cache = {"cache": self.cache["key"]} if self.cache else {}
+        cache = {"cache": self._cache_key} if self._cache_key else {}
         return {"corpus": self.corpus["key"], "teacher": self.teacher.fingerprint, **cache,
                 "sweep": self.sweep["key"], "selection": self.selection["key"],
                 "student": self.selection["winner"], "baseline": self.selection["baseline"]}

@@ -8,6 +8,11 @@ NAME, NUMBER = "name", "trial"
 """What a trial's configuration holds beside its point: whose trial it is, and its number in that student's plan."""
 
 
+def point_of(config: dict[str, Any]) -> dict[str, Any]:
+    """The point in a trial's configuration."""
+    return {name: value for name, value in config.items() if name not in (NAME, NUMBER)}
+
+
 def describe(point: dict[str, Any], name: str = "") -> str:
     """`small: temperature 2, alpha 0.5`, or what the baseline is called; `name` of the student where there are several.
 

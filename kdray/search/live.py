@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from kdray.progress import duration
-from kdray.search.describe import NAME, NUMBER, describe
+from kdray.search.describe import NAME, NUMBER, describe, point_of
 from kdray.search.standings import ENDED, Row, State, Trials, chosen, rank
 from kdray.training.health import warning_of
 
@@ -197,8 +197,7 @@ class SweepProgress(tune.Callback):
         self.__exit__()
 
     def _describe(self, trial: Any) -> str:
-        point = {name: value for name, value in trial.config.items() if name not in (NAME, NUMBER)}
-        return describe(point, trial.config[NAME] if len(self._names) > 1 else "")
+        return describe(point_of(trial.config), trial.config[NAME] if len(self._names) > 1 else "")
 
     def _say(self, text: str, *values: Any, level: int = logging.INFO) -> None:
         if self._screen is None:

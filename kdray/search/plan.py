@@ -124,7 +124,7 @@ class Plan:
             self._learned += 1
             self._points.learn(self._learned - 1, self.told[self._learned])
         point = self._points.propose() if number else dict(BASELINE)
-        self.told.append(Told(epochs=_epochs(changed(self._training, point))))
+        self.told.append(Told(epochs=changed(self._training, point).total_epochs))
         return number, point
 
     def goes_on(self, number: int, epoch: int, value: float) -> bool:
@@ -155,10 +155,6 @@ def make_plan(search: SearchConfig, training: TrainingConfig) -> Plan:
     """The plan of a search."""
     points: Points = Listed(grid(search.space)) if search.algorithm == "grid" else Sampled(search, training)
     return Plan(points, training, search.grace)
-
-
-def _epochs(training: TrainingConfig) -> int:
-    return training.epochs + (training.finetune.epochs if training.finetune else 0)
 
 
 def _is_rung(epoch: int, grace: int) -> bool:

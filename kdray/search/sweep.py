@@ -18,7 +18,7 @@ from kdray.cluster import check_resources
 from kdray.config import SearchConfig, TrainingConfig
 from kdray.errors import TrainingError
 from kdray.search import trackers
-from kdray.search.describe import NAME, NUMBER, describe
+from kdray.search.describe import NAME, NUMBER, describe, point_of
 from kdray.search.live import SweepProgress
 from kdray.search.plan import Listed, Plan, make_plan
 from kdray.search.proposals import METRIC, Halving, Proposals
@@ -66,14 +66,10 @@ class Sweep:
                     for name, job in self.jobs.items()}
         return {name: make_plan(self.search, TrainingConfig(**job.settings)) for name, job in self.jobs.items()}
 
-    def describe(self, config: dict[str, Any]) -> str:
-        """A trial in words, by its configuration."""
-        return describe(point_of(config), config[NAME] if len(self.jobs) > 1 else "")
-
-
-def point_of(config: dict[str, Any]) -> dict[str, Any]:
-    """The point in a trial's configuration."""
-    return {name: value for name, value in config.items() if name not in (NAME, NUMBER)}
+    @property
+    def total(self) -> int:
+        """How many trials it has at most."""
+        return sum(map(len, self.plans().values()))
 
 
 def run_sweep(sweep: Sweep) -> list[dict[str, Any]]:
@@ -90,9 +86,10 @@ def run_sweep(sweep: Sweep) -> list[dict[str, Any]]:
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     store = Store(sweep.base.storage)
+    epochs = TrainingConfig(**sweep.base.settings).total_epochs
     folder = Path(store.root) if store.local else None
     told = trackers.callbacks(sweep.search.trackers, sweep.name, sweep.key, folder, list(sweep.jobs))
-    with SweepProgress(sum(map(len, sweep.plans().values())), list(sweep.jobs), _epochs(sweep.base.settings)) as shown:
+    with SweepProgress(sweep.total, list(sweep.jobs), epochs) as shown:
         every: list[tune.Result] = list(_tuner(sweep, store, [shown, *told]).fit())  # type: ignore[call-overload]
     results = [result for result in every if result.config]  # the others were proposed, but time was up
     names = list(sweep.jobs)
@@ -111,10 +108,6 @@ def trial_resources(settings: dict[str, Any]) -> tuple[dict[str, float], dict[st
     if settings["workers"] == 1:
         return worker, worker
     return {"memory": 1.0}, {name: need * settings["workers"] for name, need in worker.items()}
-
-
-def _epochs(settings: dict[str, Any]) -> int:
-    return settings["epochs"] + (settings["finetune"]["epochs"] if settings["finetune"] else 0)
 
 
 def _tuner(sweep: Sweep, store: Store, callbacks: list[tune.Callback]) -> tune.Tuner:
@@ -181,7 +174,7 @@ def _check(rows: list[dict[str, Any]], sweep: Sweep) -> None:
     budget = None if sweep.points else sweep.search.time_budget
     if budget is not None:
         _check_budget(rows, sweep, budget)
-    elif len(rows) < sum(map(len, sweep.plans().values())):
+    elif len(rows) < sweep.total:
         raise TrainingError(f"the sweep ended with {len(rows)} trials before its time; run it again to go on")
 
 

@@ -23,7 +23,7 @@ from ray.tune.result import AUTO_RESULT_KEYS, DEBUG_METRICS
 from ray.tune.utils import flatten_dict
 
 from kdray.errors import ConfigError
-from kdray.search.describe import NAME, NUMBER, describe
+from kdray.search.describe import NAME, describe, point_of
 from kdray.storage import content_key
 
 logger = logging.getLogger("kdray")
@@ -106,7 +106,7 @@ def callbacks(names: Sequence[str], run_name: str, sweep_key: str, folder: Path 
 
 def tracked(config: dict[str, Any], place: Place) -> Tracked:
     """A trial's configuration as trackers see it: values that are no number, text or truth value become text."""
-    point = {name: value for name, value in config.items() if name not in (NAME, NUMBER)}
+    point = point_of(config)
     student = {"student": config[NAME]} if place.several else {}
     shown = {name: value if isinstance(value, (str, bool, int, float)) else "null" if value is None else str(value)
              for name, value in {**student, **flatten_dict(point)}.items()}

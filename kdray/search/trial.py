@@ -13,7 +13,7 @@ from ray import tune
 from kdray.config import TrainingConfig, changed
 from kdray.errors import ConfigError, ModelError, TrainingError
 from kdray.progress import Progress
-from kdray.search.describe import NAME, NUMBER
+from kdray.search.describe import NAME, point_of
 from kdray.storage import Store
 from kdray.training.board import Silent
 from kdray.training.job import TrainingJob
@@ -56,9 +56,8 @@ def run_trial(config: dict[str, Any], jobs: dict[str, TrainingJob]) -> None:
     What would fail again in the same way, such as a loss that is not a number, is reported and not raised: Tune would
     start the trial again.
     """
-    point = {name: value for name, value in config.items() if name not in (NAME, NUMBER)}
     try:
-        _train(point_job(jobs[config[NAME]], point))
+        _train(point_job(jobs[config[NAME]], point_of(config)))
     except (ConfigError, ModelError, TrainingError) as error:
         tune.report({"fault": str(error)})
 

@@ -15,8 +15,6 @@ with the start of Python and Ray. Prints seconds, test accuracy and the ratios, 
 import argparse
 import csv
 import logging
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -26,6 +24,7 @@ import numpy as np
 import torch
 import transformers
 import yaml
+from sst2 import FRESH, config_for, kdray, options_for
 
 from kdray.config import load
 from kdray.corpus.rows import Rows
@@ -35,47 +34,30 @@ from kdray.pipeline import Pipeline
 
 STUDENTS: dict[str, dict[str, Any]] = {
     "kept": {"student": {"layers": 3}, "epochs": 3, "lr": 1e-4},
-    "fresh": {"student": {"fresh": {"num_hidden_layers": 2, "hidden_size": 128, "num_attention_heads": 2,
-                                    "intermediate_size": 512}}, "epochs": 4, "lr": 5e-4},
+    "fresh": {"student": FRESH, "epochs": 4, "lr": 5e-4},
 }
 BATCH, TEMPERATURE, ALPHA = 32, 4, 0.1
 
 
 def main() -> None:
     """Both, one student after the other."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options_for(__doc__)
     parser.add_argument("--students", nargs="+", default=list(STUDENTS), choices=STUDENTS)
-    parser.add_argument("--data", default="../shared/data/sst2")
-    parser.add_argument("--teacher", default="../shared/models/sst2-teacher")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="kdray-textbrewer-") as scratch:
         for name in options.students:
-            config = write_config(Path(scratch), options, STUDENTS[name])
+            wanted, config = STUDENTS[name], Path(scratch) / "config.yaml"
+            training = {"epochs": wanted["epochs"], "lr": wanted["lr"], "batch_size": BATCH,
+                        "temperature": TEMPERATURE, "alpha": ALPHA}
+            config.write_text(yaml.safe_dump({**config_for(Path(scratch), options, training),
+                                              "student": wanted["student"]}))
             teacher_pass = timed(lambda config=config: kdray("cache", "fill", str(config)))
             ours = timed(lambda config=config: kdray("distill", str(config)))
             pipeline = Pipeline(load(config))
             folder = Path(scratch) / f"{name}-textbrewer"
-            theirs = textbrewer(pipeline, folder, options, STUDENTS[name])
+            theirs = textbrewer(pipeline, folder, options, wanted)
             tell(name, teacher_pass, ours, theirs, accuracy(pipeline, student_of(pipeline)),
                  accuracy(pipeline, folder))
-
-
-def write_config(scratch: Path, options: argparse.Namespace, wanted: dict[str, Any]) -> Path:
-    """kdray's config of a student."""
-    path, data = scratch / "config.yaml", Path(options.data).resolve()
-    path.write_text(yaml.safe_dump({
-        "storage": str(scratch / "store"), "teacher": {"model": str(Path(options.teacher).resolve())},
-        "data": {**{split: str(data / f"{split}.csv") for split in ("train", "validation", "test")},
-                 "columns": {"text": "sentence", "label": "label"}, "max_length": 128},
-        "student": wanted["student"],
-        "training": {"epochs": wanted["epochs"], "lr": wanted["lr"], "batch_size": BATCH, "temperature": TEMPERATURE,
-                     "alpha": ALPHA}}))
-    return path
-
-
-def kdray(*arguments: str) -> None:
-    """A command as a user gives it."""
-    subprocess.run([sys.executable, "-m", "kdray.cli", *arguments], check=True, stdout=subprocess.DEVNULL)
 
 
 def timed(work: Any) -> float:

@@ -12,9 +12,6 @@ been imported). All trials of a sweep do the same work, so a sweep is the pass a
 ratio.
 """
 
-import argparse
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -22,6 +19,7 @@ from typing import Any
 
 import psutil
 import yaml
+from sst2 import FRESH, config_for, kdray, options_for
 
 from kdray.config import Config, parse
 from kdray.pipeline import Pipeline
@@ -29,11 +27,7 @@ from kdray.progress import Progress
 from kdray.training.board import Silent
 from kdray.training.loop import run_in_process
 
-STUDENTS: dict[str, dict[str, Any]] = {
-    "kept": {"layers": 3},
-    "fresh": {"fresh": {"num_hidden_layers": 2, "hidden_size": 128, "num_attention_heads": 2,
-                        "intermediate_size": 512}},
-}
+STUDENTS: dict[str, dict[str, Any]] = {"kept": {"layers": 3}, "fresh": FRESH}
 
 
 class Alone:
@@ -54,21 +48,20 @@ class Alone:
 
 def main() -> None:
     """The pass, then each student both ways."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", default="../shared/data/sst2")
-    parser.add_argument("--teacher", default="../shared/models/sst2-teacher")
+    parser = options_for(__doc__)
     parser.add_argument("--trials", type=int, default=12)
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--students", nargs="+", default=list(STUDENTS), choices=STUDENTS)
     options = parser.parse_args()
     import deepspeed  # noqa: F401
     with tempfile.TemporaryDirectory(prefix="kdray-live-") as scratch:
-        tree = settings(Path(scratch), options)
+        tree = config_for(Path(scratch), options,
+                          {"epochs": options.epochs, "lr": 1e-4, "temperature": 4, "alpha": 0.1})
         path = Path(scratch) / "config.yaml"
         path.write_text(yaml.safe_dump(tree))
-        kdray("teacher", path)
+        kdray("teacher", str(path))
         before = machine_cpu()
-        kdray("cache fill", path)
+        kdray("cache", "fill", str(path))
         teacher_pass = machine_cpu() - before
         print(f"teacher's pass: {teacher_pass:.0f} CPU seconds", flush=True)
         for name in options.students:
@@ -79,22 +72,6 @@ def main() -> None:
             print(f"{name}: a trial of {options.epochs} epochs {cached:.0f} from the cache, {live:.0f} live; "
                   f"{options.trials} trials {ours:.0f} and {theirs:.0f} CPU seconds: {theirs / ours:.2f}x less",
                   flush=True)
-
-
-def settings(scratch: Path, options: argparse.Namespace) -> dict[str, Any]:
-    """The config but for the student."""
-    data = Path(options.data).resolve()
-    return {
-        "storage": str(scratch / "store"), "teacher": {"model": str(Path(options.teacher).resolve())},
-        "data": {**{split: str(data / f"{split}.csv") for split in ("train", "validation", "test")},
-                 "columns": {"text": "sentence", "label": "label"}, "max_length": 128},
-        "training": {"epochs": options.epochs, "lr": 1e-4, "temperature": 4, "alpha": 0.1}}
-
-
-def kdray(verb: str, path: Path) -> None:
-    """A command as a user gives it."""
-    subprocess.run([sys.executable, "-m", "kdray.cli", *verb.split(), str(path)], check=True,
-                   stdout=subprocess.DEVNULL)
 
 
 def machine_cpu() -> float:

@@ -16,6 +16,7 @@ import tempfile
 import time
 from statistics import median
 
+from kdray.cluster import connect
 from kdray.config import load
 from kdray.pipeline import Pipeline
 
@@ -52,7 +53,7 @@ def main() -> None:
         pipeline = Pipeline(load(options.config, [
             f"storage={scratch}", f"search.trials={options.trials}", "search.trackers=[]", *options.set]))
         assert pipeline.cache
-        pipeline._connect()
+        connect()
         started = time.time()
         rows = pipeline.sweep["trials"]
         whole = time.time() - started

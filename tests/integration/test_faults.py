@@ -121,22 +121,6 @@ def test_torn_shard_is_computed_anew(tmp_path: Path, rows: Path, teacher: Path, 
     assert shards(store) == shards(quiet)
 
 
-def test_driver_killed_in_mid_sweep_keeps_finished_trials(tmp_path: Path, rows: Path, teacher: Path,
-                                                          kdray: Command) -> None:
-    config = write_config(tmp_path / "c.yaml", small_config(tmp_path / "store", rows, teacher, {
-        "search": {"trials": 4, "max_concurrent": 1}, "training": {"epochs": 2, "lr": 3e-3}}))
-    students = tmp_path / "store" / "students"
-    driver = subprocess.Popen(command("tune", str(config)), env=environment(), stderr=subprocess.PIPE)
-    wait_for(lambda: students.exists() and len([path for path in students.iterdir() if path.name[0] != "."]) >= 2)
-    driver.send_signal(signal.SIGKILL)
-    driver.wait(60)
-    kept = {path.name: path.stat().st_mtime_ns for path in students.iterdir() if path.name[0] != "."}
-    done = kdray("tune", str(config))
-    assert done.returncode == 0, done.stderr
-    assert "winner:" in done.stdout and done.stdout.count("alpha") == 5
-    assert {name: (students / name).stat().st_mtime_ns for name in kept} == kept
-
-
 def wait_for(condition: Callable[[], bool], seconds: float = 120) -> None:
     ends = time.monotonic() + seconds
     while not condition():

@@ -111,6 +111,7 @@ def test_a_sweep_whose_driver_is_killed_keeps_what_ended_and_resumes_what_ran(tm
     assert kept, "the baseline had ended"
     done = kdray("tune", str(config))
     assert done.returncode == 0, done.stderr
+    assert "winner:" in done.stdout and done.stdout.count("alpha") == 4
     epochs = [int(found) for found in re.findall(rf"{trial} \| epoch (\d+)", done.stderr)]
     assert epochs[0] >= 4 and epochs[-1] == 12
     assert "baseline (alpha 1) begins" not in done.stderr
