@@ -58,18 +58,25 @@ def _folder() -> Path:
 
 
 def _alive() -> dict[int, Cluster]:
-    """Clusters by the port of their service; what was said of clusters that are gone is removed.
+    """Clusters by the port of their service; what was said of clusters that are gone is removed, as is what cannot be read.
 
     A port of a Ray that is gone may be another Ray's by now: where services answer, those that do not are left out.
     """
     found = {}
     for file in _folder().glob("[0-9]*"):
-        cluster = Cluster(**json.loads(file.read_text()))
-        if _answers(cluster.address):
+        cluster = _read(file)
+        if cluster and _answers(cluster.address):
             found[int(file.name)] = cluster
         else:
             file.unlink(missing_ok=True)
     return {port: cluster for port, cluster in found.items() if _answers(f"{cluster.host}:{port}")} or found
+
+
+def _read(file: Path) -> Cluster | None:
+    """What a file says; None for another version's, or one that is gone or half-written."""
+    with suppress(OSError, ValueError, TypeError):
+        return Cluster(**json.loads(file.read_text()))
+    return None
 
 
 def _answers(address: str) -> bool:

@@ -78,9 +78,34 @@ def killed(folder: Path, names: list[str]) -> None:
 
 
 def die(folder: str, *names: str) -> None:
-    """What that process does. The trackers have what they were told until then, or not."""
+    """What that process does. W&B has written down the trials that are whole; of the others it has a part, or nothing."""
+    def act() -> None:
+        end = time.monotonic() + 60
+        while "wandb" in names and written(Path(folder)) < whole.count and time.monotonic() < end:
+            time.sleep(0.1)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    whole = Whole()
     ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False)
-    sweep(Path(folder), list(names), Act(9, lambda: (time.sleep(2), os.kill(os.getpid(), signal.SIGKILL))))
+    sweep(Path(folder), list(names), whole, Act(9, act))
+
+
+class Whole(tune.Callback):
+    """Counts the trials whose last epoch was reported."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __reduce__(self) -> tuple[type[tune.Callback], tuple[()]]:
+        return tune.Callback, ()
+
+    def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: dict[str, Any], **info: Any) -> None:
+        self.count += result.get("epoch") == 3
+
+
+def written(folder: Path) -> int:
+    """Runs of W&B with all their epochs."""
+    return sum(wandb_run(file)["steps"] == {1, 2, 3} for file in wandb_files(folder))
 
 
 @pytest.fixture
@@ -140,6 +165,8 @@ def wandb_run(file: Path) -> dict[str, Any]:
         if 32768 - at % 32768 < 7:
             at += 32768 - at % 32768
         size, kind = struct.unpack_from("<HB", data, at + 4)
+        if at + 7 + size > len(data):
+            break
         part, at = part + data[at + 7:at + 7 + size], at + 7 + size
         if kind not in (1, 4):  # the whole, or the last part of a record
             continue

@@ -58,3 +58,11 @@ def test_a_service_of_a_ray_that_is_gone_is_none(listening):
     whereabouts.note(listening[0], cluster(closed()))
     with pytest.raises(ClusterError, match="no service was started"):
         whereabouts.find(None)
+
+
+@pytest.mark.parametrize("text", ['{"address": "127.0.0.1:1", "auth_mode": "token"}', "", "[1", "[]", "3"])
+def test_what_another_version_wrote_is_removed(listening, tmp_path, text):
+    whereabouts.note(listening[1], cluster(listening[0]))
+    (tmp_path / "services" / "8000").write_text(text)
+    assert whereabouts.find(None) == cluster(listening[0])
+    assert [file.name for file in (tmp_path / "services").iterdir()] == [str(listening[1])]
