@@ -20,9 +20,12 @@ class Ragged:
         lists = column.combine_chunks()
         self.offsets = lists.offsets.to_numpy()
         self.values = lists.values.to_numpy()
+        self.numbers: np.ndarray | None = None
+        """What a row has instead, by value."""
 
     def __getitem__(self, row: int | np.integer) -> np.ndarray:
-        return self.values[self.offsets[row]:self.offsets[row + 1]]
+        found = self.values[self.offsets[row]:self.offsets[row + 1]]
+        return found if self.numbers is None else self.numbers[found]
 
     def __len__(self) -> int:
         return len(self.offsets) - 1

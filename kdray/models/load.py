@@ -87,7 +87,8 @@ def even_layers(count: int, keep: int) -> tuple[int, ...]:
 def save_model(model: Any, tokenizer_folder: Path, folder: Path) -> None:
     """Writes a Hugging Face folder: safetensors, config, tokenizer. Raises OSError where the disk is full."""
     try:
-        model.save_pretrained(str(folder))
+        with _quiet():
+            model.save_pretrained(str(folder))
     except SafetensorError as error:
         # The system's error number is only in the text.
         full = "No space left" in str(error)

@@ -58,7 +58,7 @@ def _folder() -> Path:
 
 
 def _alive() -> dict[int, Cluster]:
-    """Clusters by the port of their service; what was said of clusters that are gone is removed, as is what cannot be read.
+    """Clusters by the port of their service; what cannot be read, or says of a cluster that is gone, is removed.
 
     A port of a Ray that is gone may be another Ray's by now: where services answer, those that do not are left out.
     """

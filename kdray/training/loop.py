@@ -23,6 +23,7 @@ from kdray.corpus.rows import Rows
 from kdray.errors import TrainingError
 from kdray.models.load import build, count_parameters, dropout_options, save_model
 from kdray.models.precision import attention, device
+from kdray.models.vocabulary import cut_vocabulary, numbers, used_ids, whole_vocabulary
 from kdray.progress import Progress
 from kdray.storage import Store
 from kdray.tasks import TASKS
@@ -105,10 +106,12 @@ class Run:
         self.job, self.here, self.store, self.task = job, here, store, TASKS[job.task]
         self.settings = job.settings
         corpus = store.fetch("corpus", job.corpus)
-        self.train_rows = Rows(corpus, "train")
+        self.train_rows, validation = Rows(corpus, "train"), Rows(corpus, "validation")
         soft, watched = open_targets(store, job, self.settings["num_gpus"]) if job.distils else (None, None)
         self.batches = Batches(self.train_rows, soft, len(job.labels), job.pad_token_id)
-        self.validation = Validation(job, Rows(corpus, "validation"), watched, here.rank, here.workers)
+        self.validation = Validation(job, validation, watched, here.rank, here.workers)
+        self.ids: np.ndarray | None = None
+        """Token ids that the student's rows have, where its embedding is cut to them."""
         self.stages = stages(self.settings)
         self.state = State()
         self.best_weights: dict[str, torch.Tensor] | None = None
@@ -139,10 +142,19 @@ class Run:
     def _engine(self, stage: Stage) -> Any:
         on = device(self.settings["num_gpus"])
         self.model = self._model(attention(self.settings["num_gpus"]))
+        self._cut()
         if self.best_weights is not None:
             self.model.load_state_dict(self.best_weights)
         steps = stage.epochs * -(-len(self.train_rows) // self.settings["batch_size"])
         return make_engine(self.model.to(on), self.settings, self.job.precision, steps, stage.lr, self.here.workers)
+
+    def _cut(self) -> None:
+        splits = [self.train_rows.input_ids, self.validation.rows.input_ids]
+        self.ids = used_ids([split.values for split in splits], self.model)
+        if self.ids is not None:
+            cut_vocabulary(self.model, self.ids)
+            for split in splits:
+                split.numbers = numbers(self.ids)
 
     def _model(self, implementation: str) -> Any:
         options = {**dropout_options(self.job.origin.folder, self.settings["dropout"]),
@@ -255,8 +267,7 @@ class Run:
     def _publish(self) -> dict[str, Any]:
         if self.here.rank == 0:
             with self.store.staging(self.job.kind) as folder:
-                model = self._model("sdpa")
-                model.load_state_dict(self.best_weights)
+                model = self._best_model()
                 save_model(model, Path(self.job.tokenizer), folder)
                 self.store.publish(self.job.kind, self.job.key, folder, self._manifest(model))
         if self.here.workers > 1:
@@ -264,6 +275,16 @@ class Run:
         manifest = self.store.manifest(self.job.kind, self.job.key)
         assert manifest is not None
         return manifest
+
+    def _best_model(self) -> Any:
+        model = self._model("sdpa")
+        if self.ids is None:
+            model.load_state_dict(self.best_weights)
+        else:
+            whole = cut_vocabulary(model, self.ids)
+            model.load_state_dict(self.best_weights)
+            whole_vocabulary(model, self.ids, whole)
+        return model
 
     def _manifest(self, model: Any) -> dict[str, Any]:
         state = self.state

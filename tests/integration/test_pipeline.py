@@ -76,3 +76,18 @@ def test_another_search_runs_the_sweep_and_what_follows(kdray: Command, first: s
         assert f"{stage}: found" in other.stderr and f"{stage}: making" not in other.stderr
     for stage in ("sweep", "selection", "package", "report"):
         assert f"{stage}: making" in other.stderr
+
+
+def test_with_a_live_teacher_there_is_no_cache(kdray: Command, first: str, config: Path) -> None:
+    live = kdray("run", str(config), "teacher.live=true", "search.trials=1")
+    assert live.returncode == 0 and "cache:" not in live.stderr, live.stderr
+    run = json.loads((run_folder(live.stdout) / "run.json").read_text())
+    cached = json.loads((run_folder(first) / "run.json").read_text())["lineage"]
+    assert "cache" not in run["lineage"] and run["lineage"]["teacher"] == cached["teacher"]
+    store = config.parent / "store"
+    assert len(list((store / "caches").iterdir())) == 1
+    student = json.loads((store / "students" / run["lineage"]["student"] / "manifest.json").read_text())
+    assert student["parents"]["cache"] is None and student["parents"]["teacher"] == cached["teacher"]
+    assert student["history"][-1]["agreement"] > 0.9
+    page = (store / "reports" / run["report"] / "report.html").read_text()
+    assert page.count("<svg") > 5 and "live" in page

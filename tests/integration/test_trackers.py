@@ -78,7 +78,7 @@ def killed(folder: Path, names: list[str]) -> None:
 
 
 def die(folder: str, *names: str) -> None:
-    """What that process does. W&B has written down the trials that are whole; of the others it has a part, or nothing."""
+    """What that process does. W&B has written down the trials that are whole, and the others in part or not at all."""
     def act() -> None:
         end = time.monotonic() + 60
         while "wandb" in names and written(Path(folder)) < whole.count and time.monotonic() < end:

@@ -318,3 +318,16 @@ def test_a_token_student_is_trained_on_words(token_corpus, here, tmp_path):
     assert made["validation"].keys() == {"f1", "precision", "recall", "accuracy"}
     assert made["history"][-1]["loss"] < made["history"][0]["loss"] / 2
     assert made["validation"]["f1"] > 0.5
+
+
+@pytest.mark.parametrize("origin", [CUT, FAR])
+def test_tokens_that_no_row_has_are_left_alone_and_change_nothing_else(job, tmp_path, monkeypatch, origin):
+    here = job(origin, weight_decay=0.0)
+    run_in_process(here, Here(tmp_path / "cut"))
+    monkeypatch.setattr("kdray.models.vocabulary._MOST", 0.0)
+    there = job(origin, "whole", weight_decay=0.0)
+    run_in_process(there, Here(tmp_path / "not"))
+    cut, whole = (load_file(Store(one.storage).fetch(one.kind, one.key) / "model.safetensors") for one in (here, there))
+    assert cut.keys() == whole.keys()
+    for name in cut:
+        np.testing.assert_allclose(cut[name], whole[name], atol=1e-4, err_msg=name)
