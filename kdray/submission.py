@@ -55,6 +55,8 @@ def submit(config: Config, stage: str, address: str | None, shared: Sequence[str
     or it asks for a token; nothing is submitted then.
     """
     address = dashboard(address)
+    for handler in logging.getLogger("ray").handlers:
+        handler.setLevel(logging.WARNING)
     config, paths = resolved(config)
     with _understood(address):
         client = JobSubmissionClient(address)

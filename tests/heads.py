@@ -9,10 +9,12 @@ import sys
 import tempfile
 import urllib.request
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from tests.integration.conftest import free_port, wait_until_up
 
@@ -48,7 +50,7 @@ def running(*options: str, cpus: int, workers: tuple[tuple[str, ...], ...] = (),
             token: str | None = None, **more: str) -> Iterator[Head]:
     """A head with `cpus` and `options` of `ray start`, and a node for each of `workers`' options.
 
-    They run in the foreground, so that ending them ends all of it. `more` is added to their environment.
+    They run in the foreground, as this process's children. `more` is added to their environment.
     """
     port, dashboard = free_port(), free_port()
     session = Path(tempfile.mkdtemp(prefix="kdray-ray-"))
@@ -67,7 +69,8 @@ def running(*options: str, cpus: int, workers: tuple[tuple[str, ...], ...] = (),
 
 def _start_node(nodes: ExitStack, options: tuple[str, ...], agent: str, session: Path, cwd: Path | None,
                 environment: dict[str, str], place: int, dashboard: str | None = None) -> None:
-    ports, agent_port = 21000 + 500 * place, agent.rpartition(":")[2]
+    agent_port = agent.rpartition(":")[2]
+    ports = 20000 + 1000 * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]) + 500 * place
     with open(session / f"node-{place}.log", "w") as log:
         process = subprocess.Popen(
             [str(BIN / "ray"), "start", *options, "--block", f"--dashboard-agent-listen-port={agent_port}",
@@ -80,5 +83,10 @@ def _start_node(nodes: ExitStack, options: tuple[str, ...], agent: str, session:
 
 
 def _end(process: subprocess.Popen) -> None:
-    process.terminate()
+    """At once; `ray start` itself takes half a minute to end what it started."""
+    if process.poll() is None:
+        first = psutil.Process(process.pid)
+        for one in (first, *first.children(recursive=True)):
+            with suppress(psutil.NoSuchProcess):
+                one.kill()
     process.wait(60)

@@ -11,7 +11,7 @@ from kdray import cli, submission
 from kdray.errors import ConfigError
 from kdray.submission import _ESCAPES, _next, check_paths, dashboard, placement
 
-ELSEWHERE = "192.0.2.1"
+ELSEWHERE = "203.0.113.1"
 """An address that no machine has: kept for documentation."""
 HERE = "127.0.0.1"
 
