@@ -118,7 +118,7 @@ def test_submit_ends_as_the_job_does(head: Head, config: Path) -> None:
 def stopped(head: Head, config: Path, stage: str, when: Callable[[], bool]) -> None:
     """Submits, stops the job when that holds, and checks how it ends."""
     following = kdray_submit(head, str(config), "--stage", stage)
-    wait_for(when)
+    wait_for(when, 300)
     name = max(name for name, job in jobs(head).items() if job["status"] == "RUNNING")
     done = subprocess.run([str(BIN / "ray"), "job", "stop", f"--address={head.dashboard}", name], capture_output=True,
                           text=True, timeout=120, env=head.environment())
@@ -161,7 +161,7 @@ def test_a_job_that_was_stopped_goes_on_where_it_was(head: Head, tmp_path: Path,
 def test_whoever_follows_may_go_and_come_back(head: Head, tmp_path: Path, rows: Path, teacher: Path) -> None:
     config, store = make(tmp_path, rows, teacher), tmp_path / "store"
     first = kdray_submit(head, str(config), "--stage", "cache")
-    wait_for(lambda: len(shards(store)) >= 1)
+    wait_for(lambda: len(shards(store)) >= 1, 300)
     first.send_signal(2)
     status, _, err = ended(first)
     assert status == 130 and "goes on. To stop it: ray job stop --address" in err

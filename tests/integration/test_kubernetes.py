@@ -142,7 +142,7 @@ def test_the_service_does_what_the_manifest_says(head: Head, done: subprocess.Co
     config = yaml.safe_load(service["serveConfigV2"])
     head.ask("/api/serve/applications/", "PUT", config)
     (application,) = config["applications"]
-    wait_for(lambda: state(head, application)["status"] in ("RUNNING", "DEPLOY_FAILED"))
+    wait_for(lambda: state(head, application)["status"] in ("RUNNING", "DEPLOY_FAILED"), 300)
     there = state(head, application)
     assert there["status"] == "RUNNING", there["message"]
     replicas = there["deployments"]["Endpoint"]["replicas"]
