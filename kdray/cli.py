@@ -1,6 +1,6 @@
 """The command line: one verb a stage. Heavy imports wait until arguments are parsed.
 
-Exit status: 0 done, 1 what the user can mend, 2 wrong arguments, 130 interrupted.
+Exit status: 0 done, 1 what the user can mend, 2 wrong arguments, 130 interrupted, 143 stopped.
 """
 
 import argparse
@@ -41,6 +41,7 @@ def _parser() -> argparse.ArgumentParser:
         _add_config(verb)
         verb.set_defaults(act=_stage, stage=stage)
     _add_cache(verbs)
+    _add_submit(verbs)
     _add_show(verbs)
     _add_report(verbs)
     _add_serve(verbs)
@@ -115,6 +116,42 @@ def _share(text: str) -> float:
     if not 0 < share <= 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a share above 0 and up to 1")
     return share
+
+
+def _add_submit(verbs: Any) -> None:
+    submit = verbs.add_parser(
+        "submit", help="run a config as a Ray job on a cluster, and follow its log",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description=textwrap.dedent("""\
+            Run a config as a Ray job on a cluster, and follow its log until it ends. The config may lie anywhere: it
+            goes with the job, checked and resolved. The cluster needs kdray on its nodes, nothing of this folder.
+
+            Paths in the config (storage, data, models) must be URIs that all nodes reach, unless the cluster is this
+            machine or --shared says that a folder is the same everywhere.
+
+            The driver runs on a node that offers the resource `driver`, else on a worker node that is neither spot nor
+            labelled kdray/group=teacher, and on the head only where there is no such node."""),
+        epilog=textwrap.dedent("""\
+            Once submitted, the job needs nothing from here: Ctrl-C ends the following alone and says how to stop the
+            job, and the same command follows it again. After a job that failed or was stopped, the same command
+            submits one that goes on from what is in storage.
+
+            Exit status: that of the job (143 where it was stopped), 1 where none was submitted, 130 after Ctrl-C.
+
+            A cluster with tokens asks for RAY_AUTH_MODE=token, and the token in RAY_AUTH_TOKEN, in the file of
+            RAY_AUTH_TOKEN_PATH or in ~/.ray/auth_token.
+
+            Such as:  kdray submit reviews.yaml search.trials=32 --address http://127.0.0.1:8265"""))
+    _add_config(submit)
+    submit.add_argument("--stage", default="run", choices=["run", "teacher", "cache", "distill", "tune", "evaluate"],
+                        help="the last stage to run; those before it run first where they are missing (default: run, "
+                        "all of them)")
+    submit.add_argument("--address", metavar="URL", help="the dashboard (default: RAY_API_SERVER_ADDRESS, else "
+                        "RAY_ADDRESS, else http://127.0.0.1:8265)")
+    submit.add_argument("--shared", action="append", default=[], metavar="FOLDER",
+                        help="paths below it are the same on every node; may be given again")
+    submit.add_argument("--no-wait", action="store_true", help="print the job's id and end, without its log")
+    submit.set_defaults(act=_submit)
 
 
 def _add_show(verbs: Any) -> None:
@@ -231,6 +268,14 @@ def _stage(options: argparse.Namespace) -> None:
     from kdray.stages import run_stage
 
     run_stage(options.stage, load(options.config, options.overrides))
+
+
+def _submit(options: argparse.Namespace) -> int:
+    from kdray.config import load
+    from kdray.submission import submit
+
+    return submit(load(options.config, options.overrides), options.stage, options.address, options.shared,
+                  not options.no_wait)
 
 
 def _inspect(options: argparse.Namespace) -> None:

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 import warnings
 from typing import Any
 
@@ -30,10 +31,13 @@ def join(address: str, **options: Any) -> None:
     if ray.is_initialized():
         return
     warnings.filterwarnings("ignore", category=FutureWarning, module="ray")
+    on_sigterm = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(address, logging_level=logging.ERROR, log_to_driver=False, **options)
     except ConnectionError as error:
         raise ClusterError(f"no Ray cluster answers at RAY_ADDRESS={address}: {error}") from error
+    if callable(on_sigterm) and signal.getsignal(signal.SIGTERM) is not on_sigterm:
+        signal.signal(signal.SIGTERM, on_sigterm)  # Ray has put its own in the place
 
 
 def cpus_each(count: int) -> int:

@@ -2,8 +2,11 @@
 
 import logging
 import os
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
 
 from kdray.errors import KdrayError
 
@@ -18,16 +21,39 @@ def log_to_stderr() -> None:
     logger.propagate = False
 
 
-def guarded(act: Callable[[], None]) -> int:
-    """Runs `act` and says what went wrong; returns the exit status: 0 done, 1 an error, 130 interrupted."""
+@contextmanager
+def sigterm_as_ctrl_c() -> Iterator[list[int]]:
+    """SIGTERM ends what runs here as Ctrl-C does: with a KeyboardInterrupt, and notes itself in the list.
+
+    A subclass of KeyboardInterrupt would not say which it was: where Ray waits, it raises one of its own instead.
+    """
+    came: list[int] = []
+
+    def end(number: int, frame: Any) -> None:
+        came.append(number)
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield came
+    finally:
+        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
+
+
+def guarded(act: Callable[[], int | None]) -> int:
+    """Runs `act` and says what went wrong; returns the exit status.
+
+    0 done or what `act` returned, 1 an error, 130 interrupted (Ctrl-C), 143 stopped (SIGTERM).
+    """
     log_to_stderr()
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    try:
-        act()
-    except KdrayError as error:
-        print(f"kdray: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("kdray: interrupted; the same command goes on from here", file=sys.stderr)
-        return 130
-    return 0
+    with sigterm_as_ctrl_c() as came:
+        try:
+            return act() or 0
+        except KdrayError as error:
+            print(f"kdray: {error}", file=sys.stderr)
+            return 1
+        except KeyboardInterrupt:
+            said = "stopped; the same command, or submission," if came else "interrupted; the same command"
+            print(f"kdray: {said} goes on from here", file=sys.stderr)
+            return 143 if came else 130

@@ -27,6 +27,8 @@ FORMATS = {".csv": "csv", ".tsv": "tsv", ".json": "json", ".jsonl": "json", ".nd
 SPLIT_NAMES = {"train": "train", "validation": "validation", "valid": "validation", "dev": "validation",
                "val": "validation", "test": "test"}
 
+_PATH_LIKE = ("/", ".", "~")
+
 
 def read_splits(data: DataConfig, task: Task) -> dict[str, pa.Table]:
     """Tables of the task's columns by split; a `source` without splits of its own is all `train`.
@@ -57,12 +59,19 @@ def _only(tables: dict[str, pa.Table], source: str) -> pa.Table:
     return next(iter(tables.values()))
 
 
+def is_local(source: str) -> bool:
+    """Whether a source is a path or glob of this machine, and no URI, package or dataset of the hub."""
+    if source.startswith("package:") or "://" in source:
+        return source.startswith("file://")
+    return _suffix(source) in FORMATS or source.startswith(_PATH_LIKE) or Path(source).expanduser().is_dir()
+
+
 def _read(source: str, data: DataConfig, task: Task) -> dict[str, pa.Table]:
     if source.startswith("package:"):
         return {"train": _from_function(source, data.arguments)}
     if _suffix(source) in FORMATS:
         return {"train": _from_files(source, data, task)}
-    if Path(source).expanduser().is_dir() or not source.startswith(("/", ".", "~")):
+    if Path(source).expanduser().is_dir() or not source.startswith(_PATH_LIKE):
         return _from_hub(source, data.subset)
     raise DataError(f"{source} is neither a folder nor a file of a known kind ({', '.join(FORMATS)})")
 

@@ -7,13 +7,12 @@ models or HTTP.
 import ipaddress
 import logging
 import os
-import signal
 import socket
 import tempfile
 import threading
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from ray import serve
 import kdray
 from kdray.cluster import check_resources
 from kdray.config import ServeConfig, changed
+from kdray.console import sigterm_as_ctrl_c
 from kdray.errors import ClusterError, ConfigError, ModelError
 from kdray.serving import whereabouts
 from kdray.serving.backends import resolve_backend
@@ -120,7 +120,7 @@ def deploy(served: dict[str, str], settings: ServeConfig, blocking: bool) -> str
     students = {name: Slot(package=uri) for name, uri in served.items()}
     if not blocking:
         return _start(students, settings, keys)
-    with _sigterm_is_ctrl_c():
+    with sigterm_as_ctrl_c():
         url = _start(students, settings, keys)
         logger.info("%s at %s", ", ".join(served) if served.keys() != {DEFAULT} else "answers", url)
         try:
@@ -246,15 +246,6 @@ def _is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
-
-
-@contextmanager
-def _sigterm_is_ctrl_c() -> Iterator[None]:
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
 
 
 def _free_port(host: str, port: int) -> int:

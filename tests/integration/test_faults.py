@@ -96,7 +96,7 @@ def test_killed_worker_resumes_on_the_same_batches(tmp_path: Path, rows: Path, t
     assert same_weights(student(store), student(quiet))
 
 
-@pytest.mark.parametrize("number, status", [(signal.SIGKILL, -9), (signal.SIGINT, 130)])
+@pytest.mark.parametrize("number, status", [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_driver_ended_in_mid_cache_goes_on(tmp_path: Path, rows: Path, teacher: Path, quiet: Path, kdray: Command,
                                            number: int, status: int) -> None:
     config, store = make(tmp_path, rows, teacher), tmp_path / "store"

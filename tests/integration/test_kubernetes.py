@@ -1,21 +1,19 @@
-"""What a rendered RayJob says is done: its entrypoint, runtime environment and resources, on a cluster with a token.
+"""What rendered manifests say is done: a RayJob's entrypoint, runtime environment and resources, a RayService's Serve
+config, on a cluster with a token.
 
 The test plays the operator and the kubelet: `ray start` with what the manifest offers, in a folder that is laid out as
-the image is, and the line with which the operator submits.
+the image is, the line with which the operator submits, and the request with which it deploys.
 """
 
 import json
-import os
-import secrets
 import shlex
 import shutil
+import socket
 import subprocess
-import sys
 import tempfile
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,39 +22,23 @@ import yaml
 
 from kdray.kubernetes.render import Values, render
 from kdray.storage import Store
-from tests.integration.conftest import ROOT, free_port, small_config, wait_until_up, write_config
+from tests.heads import Head, running
+from tests.integration.conftest import ROOT, small_config, write_config
+from tests.integration.test_faults import wait_for
 
 pytestmark = pytest.mark.skipif(
     not (shutil.which("kubectl") or shutil.which("kustomize")),
     reason="neither kubectl nor kustomize is on PATH, and one of them renders the manifests")
-BIN = Path(sys.executable).parent
 
 
-@dataclass
-class Head:
-    """A running head node."""
-
-    dashboard: str
-    agent: str
-    token: str
-
-    def environment(self, token: str | None) -> dict[str, str]:
-        kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-        given = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token} if token else {"RAY_AUTH_MODE": "disabled"}
-        return {**kept, "PATH": f"{BIN}:{os.environ['PATH']}", "HF_HUB_OFFLINE": "1", **given}
-
-    def submit(self, job: dict[str, Any], token: str | None, name: str) -> subprocess.CompletedProcess:
-        """The operator's line: the entrypoint goes into a shell as it stands."""
-        runtime = json.dumps(yaml.safe_load(job["runtimeEnvYAML"]))
-        line = " ".join(["ray job submit --address", self.dashboard, "--submission-id", name, "--runtime-env-json",
-                         shlex.quote(runtime), "--entrypoint-resources", shlex.quote(job["entrypointResources"]), "--",
-                         job["entrypoint"], ";"])
-        return subprocess.run(["bash", "-c", line], capture_output=True, text=True, timeout=400,
-                              env=self.environment(token))
-
-    def ask(self, path: str) -> dict[str, Any]:
-        request = urllib.request.Request(self.dashboard + path, headers={"Authorization": f"Bearer {self.token}"})
-        return json.loads(urllib.request.urlopen(request, timeout=10).read())
+def submit(head: Head, job: dict[str, Any], name: str, token: str | None = None) -> subprocess.CompletedProcess:
+    """The operator's line: the entrypoint goes into a shell as it stands."""
+    runtime = json.dumps(yaml.safe_load(job["runtimeEnvYAML"]))
+    line = " ".join(["ray job submit --address", head.dashboard, "--submission-id", name, "--runtime-env-json",
+                     shlex.quote(runtime), "--entrypoint-resources", shlex.quote(job["entrypointResources"]), "--",
+                     job["entrypoint"], ";"])
+    return subprocess.run(["bash", "-c", line], capture_output=True, text=True, timeout=400,
+                          env=head.environment(token))
 
 
 @pytest.fixture(scope="module")
@@ -90,27 +72,26 @@ def image(documents: list[dict[str, Any]], job: dict[str, Any]) -> Iterator[Path
 
 
 @pytest.fixture(scope="module")
-def head(image: Path, job: dict[str, Any]) -> Iterator[Head]:
-    """A node with 2 CPUs that offers what the driver's group offers; in the foreground, so that ending it ends all."""
+def given() -> dict[str, str]:
+    """What the rendered secrets hold."""
+    documents = render("secrets", Values(), ROOT / "k8s")
+    return {key: value for document in documents for key, value in document["stringData"].items()}
+
+
+@pytest.fixture(scope="module")
+def head(image: Path, job: dict[str, Any], given: dict[str, str]) -> Iterator[Head]:
+    """A node that offers what the driver's group offers, and the CPUs of two replicas."""
     group = job["rayClusterSpec"]["workerGroupSpecs"][0]
     offers = {name: float(amount) for name, amount in group["resources"].items() if name != "CPU"}
-    port, dashboard, agent = free_port(), free_port(), free_port()
-    made = Head(f"http://127.0.0.1:{dashboard}", f"http://127.0.0.1:{agent}", secrets.token_hex(32))
-    session = Path(tempfile.mkdtemp(prefix="kdray-ray-"))
-    with open(session / "log", "w") as log:
-        process = subprocess.Popen(
-            [str(BIN / "ray"), "start", "--head", "--block", f"--port={port}", f"--dashboard-port={dashboard}",
-             f"--dashboard-agent-listen-port={agent}", "--num-cpus=2", f"--resources={json.dumps(offers)}",
-             "--disable-usage-stats", "--min-worker-port=21000", "--max-worker-port=21999", f"--temp-dir={session}"],
-            stdout=log, stderr=subprocess.STDOUT, env=made.environment(made.token), cwd=image)
-        try:
-            wait_until_up(f"{made.dashboard}/api/gcs_healthz", process)
-            wait_until_up(f"{made.agent}/api/healthz", process)
-            yield made
-        finally:
-            process.terminate()
-            process.wait(60)
-            shutil.rmtree(session, ignore_errors=True)
+    with running(f"--resources={json.dumps(offers)}", cpus=4, cwd=image, token=given["auth_token"],
+                 KDRAY_API_KEYS=given["KDRAY_API_KEYS"]) as head:
+        yield head
+
+
+@pytest.fixture(scope="module")
+def done(head: Head, job: dict[str, Any]) -> subprocess.CompletedProcess:
+    """The RayJob, submitted and ended."""
+    return submit(head, job, "small")
 
 
 def test_probes_answer_without_a_token(head: Head, job: dict[str, Any]) -> None:
@@ -122,23 +103,65 @@ def test_probes_answer_without_a_token(head: Head, job: dict[str, Any]) -> None:
 
 
 def test_nothing_is_taken_without_the_token(head: Head, job: dict[str, Any]) -> None:
-    for token in (None, "0" * 64):
-        done = head.submit(job, token, "refused")
-        assert done.returncode != 0 and "token" in (done.stdout + done.stderr).lower()
-    with pytest.raises(urllib.error.HTTPError, match="401"):
-        urllib.request.urlopen(f"{head.dashboard}/api/jobs/", timeout=10)
+    for token in ("", "0" * 64):
+        refused = submit(head, job, "refused", token)
+        assert refused.returncode != 0 and "token" in (refused.stdout + refused.stderr).lower()
+    for path in ("/api/jobs/", "/api/serve/applications/"):
+        with pytest.raises(urllib.error.HTTPError, match="401"):
+            urllib.request.urlopen(head.dashboard + path, timeout=10)
     assert head.ask("/api/jobs/") == []
 
 
-def test_the_job_does_what_the_manifest_says(head: Head, job: dict[str, Any], documents: list[dict[str, Any]]) -> None:
-    done = head.submit(job, head.token, "small")
-    assert done.returncode == 0, done.stdout + done.stderr
-    run = done.stdout.split("kdray serve ")[1].split()[0].replace("~", str(Path.home()), 1)
+def test_the_job_does_what_the_manifest_says(head: Head, job: dict[str, Any], documents: list[dict[str, Any]],
+                                             done: subprocess.CompletedProcess) -> None:
+    run = run_of(done)
     config = next(document["data"]["config.yaml"] for document in documents if document["kind"] == "ConfigMap")
-    name = Path(run).name
-    assert Store(yaml.safe_load(config)["storage"]).exists("runs", name, "run.json")
+    assert Store(yaml.safe_load(config)["storage"]).exists("runs", Path(run).name, "run.json")
     told = head.ask("/api/jobs/small")
     assert told["status"] == "SUCCEEDED" and told["entrypoint"] == job["entrypoint"]
     variables = yaml.safe_load(job["runtimeEnvYAML"])["env_vars"]
     assert told["runtime_env"]["env_vars"].items() >= variables.items()
     assert [one["submission_id"] for one in head.ask("/api/jobs/")] == ["small"]
+
+
+def run_of(done: subprocess.CompletedProcess) -> str:
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout.split("kdray serve ")[1].split()[0].replace("~", str(Path.home()), 1)
+
+
+def test_the_service_does_what_the_manifest_says(head: Head, done: subprocess.CompletedProcess,
+                                                 given: dict[str, str]) -> None:
+    service = next(document["spec"] for document in render("service", Values(run=run_of(done)), ROOT / "k8s")
+                   if document["kind"] == "RayService")
+    container = service["rayClusterConfig"]["workerGroupSpecs"][0]["template"]["spec"]["containers"][0]
+    port = next(port["containerPort"] for port in container["ports"] if port["name"] == "serve")
+    with socket.socket() as taken:
+        if taken.connect_ex(("127.0.0.1", port)) == 0:
+            pytest.skip(f"something listens on port {port} of this machine already")
+
+    config = yaml.safe_load(service["serveConfigV2"])
+    head.ask("/api/serve/applications/", "PUT", config)
+    (application,) = config["applications"]
+    wait_for(lambda: state(head, application)["status"] in ("RUNNING", "DEPLOY_FAILED"), 300)
+    there = state(head, application)
+    assert there["status"] == "RUNNING", there["message"]
+    replicas = there["deployments"]["Endpoint"]["replicas"]
+    assert len(replicas) == application["args"]["settings"]["replicas"]
+
+    pod = f"http://{replicas[0]['node_ip']}:{port}"  # where the operator's service sends requests
+    probe = container["readinessProbe"]["httpGet"]
+    assert urllib.request.urlopen(f"http://{replicas[0]['node_ip']}:{probe['port']}{probe['path']}").status == 200
+    with pytest.raises(urllib.error.HTTPError, match="401"):
+        ask(pod, "nobody's key")
+    assert ask(pod, given["client"])[0][0]["label"] == "positive"
+
+
+def state(head: Head, application: dict[str, Any]) -> dict[str, Any]:
+    """What the operator is told of an application."""
+    return head.ask("/api/serve/applications/")["applications"][application["name"]]
+
+
+def ask(url: str, key: str) -> Any:
+    request = urllib.request.Request(url, json.dumps({"inputs": "the film was great"}).encode(),
+                                     {"Content-Type": "application/json", "Authorization": f"Bearer {key}"})
+    return json.loads(urllib.request.urlopen(request, timeout=30).read())

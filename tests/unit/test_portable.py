@@ -1,0 +1,49 @@
+import os
+from pathlib import Path
+
+import pytest
+
+from kdray.config import Config, parse
+from kdray.portable import resolved
+
+
+def make(**changes: object) -> Config:
+    return parse({"data": {"source": "rows.csv"}, "teacher": {"model": "package:models:large"}, **changes}, "test")
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / "model").mkdir()
+    return tmp_path
+
+
+@pytest.mark.parametrize("source, path", [
+    ("rows.csv", "rows.csv"), ("part-*/rows.jsonl.gz", "part-*/rows.jsonl.gz"), ("./sets/imdb", "sets/imdb"),
+    ("../x.parquet", "../x.parquet"), ("~/rows.tsv", "home/rows.tsv"), ("model", "model"),
+])
+def test_relative_and_home_paths_become_absolute(here: Path, source: str, path: str) -> None:
+    config, paths = resolved(make(data={"source": source}, storage="s3://bucket/x"))
+    assert paths == {"data.source": os.path.abspath(here / path)}
+    assert config.data.source == paths["data.source"]
+
+
+@pytest.mark.parametrize("source", ["package:corpus:rows", "stanfordnlp/imdb", "s3://bucket/rows/*.csv"])
+def test_what_is_no_path_stays(source: str) -> None:
+    whole = make(data={"source": source}, storage="gs://bucket/x", student={"model": "org/small"})
+    assert resolved(whole) == (whole, {})
+
+
+def test_every_path_is_named_by_its_setting(here: Path) -> None:
+    _, paths = resolved(make(
+        storage="store", data={"train": "a.csv", "validation": "file:///b.csv", "test": "hub/set"},
+        teacher={"model": "model"}, students={"a.b": {"model": "./small"}, "c": {"layers": 2}}))
+    assert paths == {"storage": f"{here}/store", "data.train": f"{here}/a.csv", "data.validation": "file:///b.csv",
+                     "teacher.model": f"{here}/model", "students.a.b.model": f"{here}/small"}
+
+
+def test_a_link_is_kept_as_it_is_called(here: Path) -> None:
+    (here / "link").symlink_to(here / "model")
+    assert resolved(make(data={"source": "link/rows.csv"}, storage="s3://bucket"))[1] == {
+        "data.source": f"{here}/link/rows.csv"}
