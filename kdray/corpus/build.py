@@ -5,7 +5,9 @@ Knows nothing about models; the labels' order may be given, as a teacher knows i
 
 import hashlib
 import logging
+import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ KIND = "corpus"
 SPLITS = ("train", "validation", "test")
 _BATCH = 1000
 _SHOWN = 60
+_PARALLEL = "TOKENIZERS_PARALLELISM"
 
 
 def corpus_key(tables: dict[str, pa.Table], task: Task, data: DataConfig, tokenizer: str,
@@ -133,13 +136,28 @@ def _write(path: Path, split: str, rows: list[Row], labels: list[str], task: Tas
             writer.close()
 
 
+@contextmanager
+def _all_cores() -> Iterator[None]:
+    """Lets the tokenizer's threads share a batch; elsewhere they would compete with what else a process does."""
+    kept = os.environ.get(_PARALLEL)
+    os.environ[_PARALLEL] = "true"
+    try:
+        yield
+    finally:
+        if kept is None:
+            del os.environ[_PARALLEL]
+        else:
+            os.environ[_PARALLEL] = kept
+
+
 def _batches(split: str, rows: list[Row], labels: list[str], task: Task, tokenizer: Any,
              max_length: int) -> Iterator[pa.RecordBatch]:
     ids = {name: index for index, name in enumerate(labels)}
     report = progress(f"tokenise {split}", len(rows))
     for start in range(0, len(rows), _BATCH):
         part = rows[start:start + _BATCH]
-        encoded = task.encode(tokenizer, part, max_length)
+        with _all_cores():
+            encoded = task.encode(tokenizer, part, max_length)
         columns = {name: [row[name] for row in part] for name in part[0]}
         columns |= {"input_ids": pa.array(encoded.input_ids, pa.list_(pa.int32()))}
         if encoded.token_type_ids is not None:

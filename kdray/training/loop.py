@@ -171,7 +171,7 @@ class Run:
             every = self.settings["checkpoint_steps"]
             kept = bool(every) and self.state.step % every == 0 and self.state.step < len(plan)
             loss = self._mean_loss(stage, step, first) if step % 10 == 9 or kept else None
-            show.advance(len(plan[step]), f"loss {loss:.4f}" if loss is not None else "")
+            show.advance(len(plan[step]), **({} if loss is None else {"loss": loss}))
             if kept:
                 self._checkpoint(engine, {"step": self.state.step})
         show.close()
