@@ -18,7 +18,6 @@ from kdray.pipeline import Pipeline
 from kdray.teacher.pool import Pool
 from tests.integration.conftest import free_port, small_config, write_config
 
-EPOCHS = 3
 Sample = tuple[str, dict[str, str], float]
 
 
@@ -84,7 +83,7 @@ def scraped() -> Iterator[Scraped]:
 def pipeline(scraped: Scraped, tmp_path_factory: pytest.TempPathFactory, rows: Path, teacher: Path) -> Pipeline:
     folder = tmp_path_factory.mktemp("metrics")
     made = small_config(folder / "store", rows, teacher, {
-        "name": "observed", "training": {"epochs": EPOCHS, "lr": 3e-3}, "teacher": {"model": str(teacher), "actors": 1}})
+        "name": "observed", "training": {"epochs": 3, "lr": 3e-3}, "teacher": {"model": str(teacher), "actors": 1}})
     return Pipeline(load(write_config(folder / "c.yaml", made)))
 
 

@@ -80,7 +80,7 @@ def test_a_bar_shows_label_count_and_facts(monkeypatch):
     shown = progress("epoch 1/2", 10, done=4)
     shown.advance(6, loss=0.25, actors=3)
     shown.close()
-    assert "epoch 1/2" in terminal.getvalue() and "10/10" in terminal.getvalue() and "loss 0.2500, actors 3" in terminal.getvalue()
+    assert all(part in terminal.getvalue() for part in ("epoch 1/2", "10/10", "loss 0.2500, actors 3"))
 
 
 def test_lines_go_to_the_kdray_logger():

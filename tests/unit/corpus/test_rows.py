@@ -39,8 +39,9 @@ def test_a_digest_is_the_same_however_a_file_was_cut_into_batches():
 
 def test_a_split_may_have_more_tokens_than_32_bits_count():
     rows, tokens = 1 << 20, 64
-    part = pa.ListArray.from_arrays(pa.array(np.arange(rows + 1, dtype=np.int32) * tokens),
-                                    pa.array(np.concatenate([np.zeros(rows * tokens - 1, np.int8), [7]]).astype(np.int8)))
+    values = np.zeros(rows * tokens, np.int8)
+    values[-1] = 7
+    part = pa.ListArray.from_arrays(pa.array(np.arange(rows + 1, dtype=np.int32) * tokens), pa.array(values))
     ragged = Ragged(pa.chunked_array([part] * 34))
     assert len(ragged) * tokens > 2**31
     assert ragged[len(ragged) - 1].tolist() == [0] * (tokens - 1) + [7]
