@@ -8,6 +8,7 @@ from typing import Any
 
 import ray
 
+from kdray.console import FORMAT
 from kdray.errors import ClusterError
 
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -23,6 +24,7 @@ def connect(niceness: int = 15) -> None:
     os.environ.setdefault("RAY_worker_niceness", str(niceness))
     join(address or "local", include_dashboard=None if address else False,
          runtime_env={"env_vars": {"HF_HUB_OFFLINE": os.environ.get("HF_HUB_OFFLINE", "0"),
+                                   FORMAT: os.environ.get(FORMAT, ""),
                                    "TOKENIZERS_PARALLELISM": "false"}})
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from kdray.cache.manifest import KIND as CACHES
 from kdray.config import Config, Optimisation, StudentConfig, TrainingConfig, changed
+from kdray.console import label
 from kdray.corpus.build import KIND as CORPUS
 from kdray.corpus.build import SPLITS, build_corpus, corpus_key
 from kdray.corpus.sources import read_splits
@@ -42,6 +43,7 @@ class Pipeline:
 
     def __init__(self, config: Config):
         self.config, self.task, self.store = config, TASKS[config.task], Store(config.storage)
+        label(run=config.name)
 
     @cached_property
     def base(self) -> Path:
@@ -51,6 +53,7 @@ class Pipeline:
     @cached_property
     def tables(self) -> dict[str, Any]:
         """Raw rows by split."""
+        label(stage="corpus")
         return read_splits(self.config.data, self.task)
 
     @cached_property
@@ -113,6 +116,7 @@ class Pipeline:
             return self._made("cache", CACHES, made["key"]) or made
         from kdray.teacher.fill import fill_cache
 
+        label(stage="cache")
         self._connect()
         facts = {"parents": {"corpus": self.corpus["key"], "teacher": teacher.fingerprint},
                  "teacher_model": self._teacher_name(), "teacher_key": teacher.key}
@@ -177,10 +181,11 @@ class Pipeline:
     @cached_property
     def students(self) -> dict[str, dict[str, Any]]:
         """Manifest of each student at the configured temperature and alpha."""
-        return {name: self._made("student", "students", job.key) or self._student(job)
+        return {name: self._made("student", "students", job.key) or self._student(name, job)
                 for name, job in self.jobs.items()}
 
-    def _student(self, job: Any) -> dict[str, Any]:
+    def _student(self, name: str, job: Any) -> dict[str, Any]:
+        label(student=name)
         if job.distils:
             self._check_targets(job)
         return self._fit(job, "training")
@@ -283,6 +288,7 @@ class Pipeline:
 
     def _made(self, stage: str, kind: str, key: str) -> dict[str, Any] | None:
         made = self.store.manifest(kind, key)
+        label(stage=stage, student="")
         logger.info("%s: %s %s", stage, "found" if made else "making", key[:12])
         return made
 

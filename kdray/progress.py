@@ -16,8 +16,8 @@ logger = logging.getLogger("kdray")
 class Progress(Protocol):
     """Something that is told how far work has come."""
 
-    def advance(self, count: int, note: str = "") -> None:
-        """`count` more units are done; `note` says how it goes."""
+    def advance(self, count: int, **facts: float) -> None:
+        """`count` more units are done; `facts` are numbers that say how it goes, by name."""
 
     def close(self) -> None:
         """Work has ended."""
@@ -28,13 +28,13 @@ class Lines:
 
     def __init__(self, label: str, total: int, unit: str, seconds: float = 10.0, done: int = 0):
         self.label, self.total, self.unit, self.seconds = label, total, unit, seconds
-        self.done, self.note, self._resumed = done, "", done
+        self.done, self.facts, self._resumed = done, dict[str, float](), done
         self._logged = -1
         self.started = self.last = time.monotonic()
 
-    def advance(self, count: int, note: str = "") -> None:
+    def advance(self, count: int, **facts: float) -> None:
         """Counts, and logs when the last line is old enough."""
-        self.done, self.note = self.done + count, note or self.note
+        self.done, self.facts = self.done + count, facts or self.facts
         if time.monotonic() - self.last >= self.seconds:
             self._log()
 
@@ -47,7 +47,7 @@ class Lines:
         self.last, self._logged = time.monotonic(), self.done
         rate = (self.done - self._resumed) / max(self.last - self.started, 1e-9)
         left = (self.total - self.done) / rate if rate > 0 else 0.0
-        note = f" | {self.note}" if self.note else ""
+        note = f" | {told(self.facts)}" if self.facts else ""
         logger.info("%s: %d/%d %s | %.0f %s/s | %s left%s", self.label, self.done, self.total, self.unit,
                     rate, self.unit, duration(left), note)
 
@@ -58,10 +58,10 @@ class Bar:
     def __init__(self, label: str, total: int, unit: str, done: int = 0):
         self._bar = tqdm(desc=label, total=total, initial=done, unit=f" {unit}", leave=True, dynamic_ncols=True)
 
-    def advance(self, count: int, note: str = "") -> None:
+    def advance(self, count: int, **facts: float) -> None:
         """Moves the bar."""
-        if note:
-            self._bar.set_postfix_str(note, refresh=False)
+        if facts:
+            self._bar.set_postfix_str(told(facts), refresh=False)
         self._bar.update(count)
 
     def close(self) -> None:
@@ -74,6 +74,12 @@ def progress(label: str, total: int, unit: str = "rows", done: int = 0) -> Progr
     if sys.stderr.isatty():
         return Bar(label, total, unit, done)
     return Lines(label, total, unit, done=done)
+
+
+def told(facts: dict[str, float]) -> str:
+    """`{"actors": 3, "loss": 0.25}` becomes `actors 3, loss 0.2500`."""
+    return ", ".join(f"{name} {value}" if isinstance(value, int) else f"{name} {value:.4f}"
+                     for name, value in facts.items())
 
 
 def duration(seconds: float) -> str:

@@ -30,6 +30,7 @@ def job(stage: str, arguments: list[str]) -> int:
 def run_stage(stage: str, config: Config) -> None:
     """Runs one stage, and those before it that are missing; prints where its artefact is."""
     pipeline = Pipeline(config)
+    logger.info("run %s: storage %s", config.name, pipeline.store.uri)
     if stage in ("run", "evaluate"):
         _tell_run(pipeline)
         return

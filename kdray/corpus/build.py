@@ -5,10 +5,13 @@ Knows nothing about models; the labels' order may be given, as a teacher knows i
 
 import hashlib
 import logging
+import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from kdray.config import DataConfig
@@ -24,6 +27,7 @@ KIND = "corpus"
 SPLITS = ("train", "validation", "test")
 _BATCH = 1000
 _SHOWN = 60
+_PARALLEL = "TOKENIZERS_PARALLELISM"
 
 
 def corpus_key(tables: dict[str, pa.Table], task: Task, data: DataConfig, tokenizer: str,
@@ -42,19 +46,18 @@ def build_corpus(store: Store, key: str, tables: dict[str, pa.Table], task: Task
 
     Raises DataError that names the split, the row and what is wrong with it.
     """
-    rows = {split: table.to_pylist() for split, table in tables.items()}
-    for split, found in rows.items():
-        _check(split, found, task)
-    rows = _cut_missing(rows, task, data)
-    _tell_leaks(rows, task)
-    labels = label_names(rows, task, label_order)
+    for split, table in tables.items():
+        _check(split, table, task)
+    tables = _cut_missing(tables, task, data)
+    _tell_leaks(tables, task)
+    labels = label_names(tables, task, label_order)
     tokenizer = load_tokenizer(tokenizer_folder)
     with store.staging(KIND) as folder:
         for split in SPLITS:
-            _write(folder / f"{split}.arrow", split, rows[split], labels, task, tokenizer, data.max_length)
+            _write(folder / f"{split}.arrow", split, tables[split], labels, task, tokenizer, data.max_length)
         return store.publish(KIND, key, folder, {
             "parents": {}, "task": task.name, "labels": labels, "max_length": data.max_length,
-            "pad_token_id": tokenizer.pad_token_id, "rows": {split: len(rows[split]) for split in SPLITS},
+            "pad_token_id": tokenizer.pad_token_id, "rows": {split: tables[split].num_rows for split in SPLITS},
             "data": {"source": data.source, "train": data.train, "validation": data.validation, "test": data.test},
         })
 
@@ -67,13 +70,13 @@ def table_digest(table: pa.Table) -> str:
     return hashlib.sha256(memoryview(sink.getvalue())).hexdigest()
 
 
-def label_names(rows: dict[str, list[Row]], task: Task, order: list[str] | None) -> list[str]:
+def label_names(tables: dict[str, pa.Table], task: Task, order: list[str] | None) -> list[str]:
     """Label names by id: in the `order` given, else sorted.
 
     Raises DataError where train has one class only, another split has a label that train lacks, or the
     labels are not those of `order`.
     """
-    seen = {split: {label for row in found for label in task.labels(row)} for split, found in rows.items()}
+    seen = {split: {label for row in _rows(table) for label in task.labels(row)} for split, table in tables.items()}
     if len(seen["train"]) < 2:
         raise DataError(f"the train split has one class only ({', '.join(seen['train'])}): nothing to learn")
     if order is None:
@@ -94,38 +97,45 @@ def _are_ids(names: set[str], order: list[str]) -> bool:
     return all(name.isdigit() and int(name) < len(order) for name in names)
 
 
-def _check(split: str, rows: list[Row], task: Task) -> None:
-    for index, row in enumerate(rows):
+def _rows(table: pa.Table) -> Iterator[Row]:
+    """One row after another: as Python objects, all of them would take as much memory again."""
+    for start in range(0, table.num_rows, _BATCH):
+        yield from table.slice(start, _BATCH).to_pylist()
+
+
+def _check(split: str, table: pa.Table, task: Task) -> None:
+    for index, row in enumerate(_rows(table)):
         complaint = task.complaint(row)
         if complaint:
             raise DataError(f"row {index} of the {split} split: {complaint} ({str(row)[:_SHOWN]}...)")
 
 
-def _cut_missing(rows: dict[str, list[Row]], task: Task, data: DataConfig) -> dict[str, list[Row]]:
-    whole = len(rows["train"])
+def _cut_missing(tables: dict[str, pa.Table], task: Task, data: DataConfig) -> dict[str, pa.Table]:
+    whole = tables["train"].num_rows
     for split, share in (("test", data.test_share), ("validation", data.validation_share)):
-        if split not in rows:
-            train = rows["train"]
-            kept, off = cut([task.stratum(row) for row in train], [str(task.item(row)) for row in train],
-                            min(0.5, share * whole / len(train)), data.seed)
-            rows = {**rows, "train": [train[i] for i in kept], split: [train[i] for i in off]}
-    return rows
+        if split not in tables:
+            train = tables["train"]
+            kept, off = cut([task.stratum(row) for row in _rows(train)], [str(task.item(row)) for row in _rows(train)],
+                            min(0.5, share * whole / train.num_rows), data.seed)
+            tables = {**tables, "train": train.take(kept), split: train.take(off)}
+    return tables
 
 
-def _tell_leaks(rows: dict[str, list[Row]], task: Task) -> None:
-    known = {str(task.item(row)) for row in rows["train"]}
+def _tell_leaks(tables: dict[str, pa.Table], task: Task) -> None:
+    texts = {split: np.fromiter((hash(str(task.item(row))) for row in _rows(table)), np.int64, table.num_rows)
+             for split, table in tables.items()}
     for split in ("validation", "test"):
-        leaks = sum(str(task.item(row)) in known for row in rows[split])
+        leaks = np.isin(texts[split], texts["train"]).sum()
         if leaks:
             logger.warning("%d of %d %s rows have a text that is in train too: the metrics flatter every model",
-                           leaks, len(rows[split]), split)
+                           leaks, tables[split].num_rows, split)
 
 
-def _write(path: Path, split: str, rows: list[Row], labels: list[str], task: Task, tokenizer: Any,
+def _write(path: Path, split: str, table: pa.Table, labels: list[str], task: Task, tokenizer: Any,
            max_length: int) -> None:
     writer = None
     try:
-        for batch in _batches(split, rows, labels, task, tokenizer, max_length):
+        for batch in _batches(split, table, labels, task, tokenizer, max_length):
             writer = writer or pa.ipc.new_file(path, batch.schema)
             writer.write_batch(batch)
     finally:
@@ -133,13 +143,28 @@ def _write(path: Path, split: str, rows: list[Row], labels: list[str], task: Tas
             writer.close()
 
 
-def _batches(split: str, rows: list[Row], labels: list[str], task: Task, tokenizer: Any,
+@contextmanager
+def _all_cores() -> Iterator[None]:
+    """Lets the tokenizer's threads share a batch; elsewhere they would compete with what else a process does."""
+    kept = os.environ.get(_PARALLEL)
+    os.environ[_PARALLEL] = "true"
+    try:
+        yield
+    finally:
+        if kept is None:
+            del os.environ[_PARALLEL]
+        else:
+            os.environ[_PARALLEL] = kept
+
+
+def _batches(split: str, table: pa.Table, labels: list[str], task: Task, tokenizer: Any,
              max_length: int) -> Iterator[pa.RecordBatch]:
     ids = {name: index for index, name in enumerate(labels)}
-    report = progress(f"tokenise {split}", len(rows))
-    for start in range(0, len(rows), _BATCH):
-        part = rows[start:start + _BATCH]
-        encoded = task.encode(tokenizer, part, max_length)
+    report = progress(f"tokenise {split}", table.num_rows)
+    for start in range(0, table.num_rows, _BATCH):
+        part = table.slice(start, _BATCH).to_pylist()
+        with _all_cores():
+            encoded = task.encode(tokenizer, part, max_length)
         columns = {name: [row[name] for row in part] for name in part[0]}
         columns |= {"input_ids": pa.array(encoded.input_ids, pa.list_(pa.int32()))}
         if encoded.token_type_ids is not None:

@@ -4,6 +4,10 @@ Knows nothing about where rows came from, nor about teachers.
 """
 
 import hashlib
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator
+from functools import cached_property
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -14,32 +18,51 @@ from kdray.tasks import Task
 
 
 class Ragged:
-    """A list column as values and offsets, so that a row is a view and nothing is copied."""
+    """A list column as the values and offsets of its chunks: a row is a view, nothing is copied, whatever the size."""
 
     def __init__(self, column: pa.ChunkedArray):
-        lists = column.combine_chunks()
-        self.offsets = lists.offsets.to_numpy()
-        self.values = lists.values.to_numpy()
+        self._chunks = column.chunks
+        self._starts = [0, *accumulate(map(len, self._chunks))]
+        self._open: dict[int, tuple[np.ndarray, np.ndarray]] = {}
         self.numbers: np.ndarray | None = None
         """What a row has instead, by value."""
 
     def __getitem__(self, row: int | np.integer) -> np.ndarray:
-        found = self.values[self.offsets[row]:self.offsets[row + 1]]
+        number = bisect_right(self._starts, row) - 1
+        offsets, values = self._open.get(number) or self._opened(number)
+        place = row - self._starts[number]
+        found = values[offsets[place]:offsets[place + 1]]
         return found if self.numbers is None else self.numbers[found]
 
     def __len__(self) -> int:
-        return len(self.offsets) - 1
+        return self._starts[-1]
 
-    @property
+    @cached_property
     def lengths(self) -> np.ndarray:
         """Length of each row's list."""
-        return np.diff(self.offsets)
+        return np.concatenate([np.empty(0, np.int32), *(np.diff(chunk.offsets.to_numpy()) for chunk in self._chunks)])
+
+    def parts(self) -> Iterator[np.ndarray]:
+        """The values of all rows, chunk by chunk, as they are in the file."""
+        return (chunk.values.to_numpy() for chunk in self._chunks)
 
     def digest(self, start: int, stop: int) -> bytes:
         """SHA-256 over the lists of rows `start` to `stop`."""
-        lengths = self.lengths[start:stop].astype("<i4")
-        values = self.values[self.offsets[start]:self.offsets[stop]].astype("<i4")
-        return hashlib.sha256(lengths.tobytes() + values.tobytes()).digest()
+        parts = [self._part(number, start, stop) for number in range(
+            bisect_right(self._starts, start) - 1, bisect_left(self._starts, stop))]
+        return hashlib.sha256(b"".join([lengths for lengths, _ in parts] + [values for _, values in parts])).digest()
+
+    def _part(self, number: int, start: int, stop: int) -> tuple[bytes, bytes]:
+        """Lengths and values of those of the rows that are in a chunk."""
+        offsets, values = self._open.get(number) or self._opened(number)
+        first = self._starts[number]
+        within = offsets[max(0, start - first):stop - first + 1]
+        return np.diff(within).astype("<i4").tobytes(), values[within[0]:within[-1]].astype("<i4").tobytes()
+
+    def _opened(self, number: int) -> tuple[np.ndarray, np.ndarray]:
+        lists = self._chunks[number]
+        self._open[number] = found = lists.offsets.to_numpy(), lists.values.to_numpy()
+        return found
 
 
 class Rows:

@@ -6,6 +6,7 @@ Knows nothing about how trials are proposed or trained.
 import logging
 import sys
 import time
+from collections import Counter
 from typing import Any, Self
 
 from ray import tune
@@ -15,9 +16,10 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from kdray.metrics import BEST, EPOCHS, TRIALS, TRIALS_ASKED
 from kdray.progress import duration
 from kdray.search.describe import NAME, NUMBER, describe, point_of
-from kdray.search.standings import ENDED, Row, State, Trials, chosen, rank
+from kdray.search.standings import ENDED, STATES, Row, State, Trials, chosen, rank
 from kdray.training.health import warning_of
 
 logger = logging.getLogger("kdray")
@@ -110,6 +112,21 @@ def _stream_handlers() -> list[logging.StreamHandler]:
             if isinstance(handler, logging.StreamHandler)]
 
 
+def tell(trials: Trials) -> None:
+    """The sweep's metrics."""
+    states = Counter(row.state for row in trials.rows.values())
+    for state in STATES:
+        TRIALS.set(states[state], state=state)
+    TRIALS_ASKED.set(trials.total)
+    best: dict[tuple[str, str], float] = {}
+    for row in trials.rows.values():
+        whose = str(row.config.get(NAME, "")), "distilled" if row.config.get(NUMBER, row.number) else "baseline"
+        if row.best is not None and row.state != "failed":
+            best[whose] = max(row.best, best.get(whose, row.best))
+    for (student, role), value in best.items():
+        BEST.set(value, student=student, role=role)
+
+
 class SweepProgress(tune.Callback):
     """Shows a sweep of `total` trials, `epochs` each at most, of the students `names`.
 
@@ -139,9 +156,11 @@ class SweepProgress(tune.Callback):
 
     def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
         """Takes in trials that are new here: proposed ones, and those of before the sweep was resumed."""
-        for trial in trials:
-            if trial.trial_id not in self._trials.rows:
-                self._take_in(trial)
+        new = [trial for trial in trials if trial.trial_id not in self._trials.rows]
+        for trial in new:
+            self._take_in(trial)
+        if new:
+            tell(self._trials)
 
     def _take_in(self, trial: Any) -> None:
         self._trials.proposed(trial.trial_id, trial.config)
@@ -158,6 +177,7 @@ class SweepProgress(tune.Callback):
         """A trial begins, or begins again."""
         self._trials.proposed(trial.trial_id, trial.config)
         self._trials.began(trial.trial_id, time.monotonic())
+        tell(self._trials)
         self._say("%s begins", self._describe(trial))
 
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any],
@@ -167,6 +187,8 @@ class SweepProgress(tune.Callback):
             self._stopped.add(trial.trial_id)
         if "epoch" in result:
             self._trials.epoch_ended(trial.trial_id, result["epoch"], result["best"], time.monotonic())
+            EPOCHS.add()
+            tell(self._trials)
             self._say("%s | epoch %d | loss %.4f | best %.4f", self._describe(trial), result["epoch"], result["loss"],
                       result["best"])
             if warning := warning_of(result):
@@ -179,17 +201,20 @@ class SweepProgress(tune.Callback):
             return
         state: State = "stopped" if trial.trial_id in self._stopped else "finished"
         self._trials.ended(trial.trial_id, state, time.monotonic())
+        tell(self._trials)
         self._say("%s ends | %d/%d trials", self._describe(trial), len(self._trials.inside(*ENDED)),
                   self._trials.total)
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial failed for now."""
         self._trials.waits(trial.trial_id)
+        tell(self._trials)
         self._say("%s failed and will begin again", self._describe(trial))
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial failed for good."""
         self._trials.ended(trial.trial_id, "failed", time.monotonic())
+        tell(self._trials)
         self._say("%s failed", self._describe(trial), level=logging.WARNING)
 
     def on_experiment_end(self, trials: list[Any], **info: Any) -> None:

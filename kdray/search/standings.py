@@ -4,9 +4,10 @@ Plain state: events and a clock's seconds in, rows out. Knows nothing about Ray,
 """
 
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 State = Literal["waiting", "running", "finished", "found", "stopped", "failed"]
+STATES: tuple[State, ...] = get_args(State)
 """found: the student was there before."""
 ENDED: tuple[State, ...] = ("finished", "found", "stopped", "failed")
 

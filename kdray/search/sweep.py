@@ -16,6 +16,7 @@ from ray.tune.execution.class_cache import ENV_VARS_TO_PROPAGATE
 
 from kdray.cluster import check_resources
 from kdray.config import SearchConfig, TrainingConfig
+from kdray.console import labels
 from kdray.errors import TrainingError
 from kdray.search import trackers
 from kdray.search.describe import NAME, NUMBER, describe, point_of
@@ -115,7 +116,7 @@ def _tuner(sweep: Sweep, store: Store, callbacks: list[tune.Callback]) -> tune.T
     own, whole = trial_resources(settings)
     check_resources(settings["workers"], {"CPU": settings["num_cpus"] or 1.0, "GPU": settings["num_gpus"]},
                     "training.workers")
-    trainable = tune.with_resources(tune.with_parameters(run_trial, jobs=sweep.jobs), own)
+    trainable = tune.with_resources(tune.with_parameters(run_trial, jobs=sweep.jobs, whose=labels()), own)
     path = store.uri_of(_EXPERIMENTS, sweep.key)
     if tune.Tuner.can_restore(path):
         logger.info("sweep: going on with the trials that were there")

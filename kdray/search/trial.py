@@ -11,11 +11,12 @@ from typing import Any
 from ray import tune
 
 from kdray.config import TrainingConfig, changed
+from kdray.console import work_for
 from kdray.errors import ConfigError, ModelError, TrainingError
+from kdray.metrics import Steps, Trained, tell_epoch
 from kdray.progress import Progress
 from kdray.search.describe import NAME, point_of
 from kdray.storage import Store
-from kdray.training.board import Silent
 from kdray.training.job import TrainingJob
 from kdray.training.loop import run_in_process
 from kdray.training.trainer import fit
@@ -37,11 +38,12 @@ class TrialSurroundings:
     def report(self, metrics: dict[str, Any], checkpoint: Path | None) -> None:
         """To Tune, which may end the trial here."""
         kept = tune.Checkpoint.from_directory(str(checkpoint)) if checkpoint else None
+        tell_epoch(metrics)
         tune.report({**metrics, "student": self.student}, checkpoint=kept)
 
     def progress(self, label: str, total: int, done: int) -> Progress:
         """The sweep shows trials, not their rows."""
-        return Silent()
+        return Steps(Trained())
 
 
 def point_job(job: TrainingJob, point: dict[str, Any]) -> TrainingJob:
@@ -50,12 +52,13 @@ def point_job(job: TrainingJob, point: dict[str, Any]) -> TrainingJob:
     return replace(job, settings=settings.model_dump())
 
 
-def run_trial(config: dict[str, Any], jobs: dict[str, TrainingJob]) -> None:
+def run_trial(config: dict[str, Any], jobs: dict[str, TrainingJob], whose: dict[str, str]) -> None:
     """Trains the point's student, or finds it, and reports its last epoch.
 
     What would fail again in the same way, such as a loss that is not a number, is reported and not raised: Tune would
     start the trial again.
     """
+    work_for({**whose, "student": config[NAME]})
     try:
         _train(point_job(jobs[config[NAME]], point_of(config)))
     except (ConfigError, ModelError, TrainingError) as error:

@@ -5,13 +5,15 @@ from typing import Any
 import ray
 
 from kdray.cache.plan import Slot
+from kdray.console import labels, work_for
 from kdray.teacher.runner import Done, TeacherJob, TeacherRunner
 
 
 class TeacherActor:
     """One process with the teacher in it."""
 
-    def __init__(self, job: TeacherJob):
+    def __init__(self, job: TeacherJob, whose: dict[str, str]):
+        work_for(whose)
         self._runner = TeacherRunner(job)
 
     def fill(self, slot: Slot) -> Done:
@@ -24,4 +26,4 @@ class TeacherActor:
 
 def start_actor(job: TeacherJob, num_cpus: float, num_gpus: float) -> Any:
     """A handle of a new actor, which starts as soon as a node has room."""
-    return ray.remote(num_cpus=num_cpus, num_gpus=num_gpus, max_restarts=0)(TeacherActor).remote(job)
+    return ray.remote(num_cpus=num_cpus, num_gpus=num_gpus, max_restarts=0)(TeacherActor).remote(job, labels())

@@ -17,6 +17,7 @@ from kdray.cache.shard import find_shard
 from kdray.cluster import check_resources, cpus_each
 from kdray.config import TeacherConfig
 from kdray.errors import CacheError
+from kdray.metrics import Fill
 from kdray.storage import Store
 from kdray.teacher.actor import start_actor
 from kdray.teacher.labelmap import check_label_map
@@ -101,8 +102,11 @@ def _compute(missing: list[Slot], store: Store, wanted: TeacherConfig, plan: Pla
         compile=wanted.compile)
     labels = _Labels(plan.schema.labels) if wanted.finetune is None else None
 
+    told = Fill(sum(plan.rows.values()), sum(slot.rows for slot in missing), len(missing))
+
     def record(done: Done) -> None:
         journal.add(done.receipt, done.seconds)
+        told.computed(done.receipt.rows, done.seconds)
         if labels:
             labels.see(done)
 

@@ -14,6 +14,7 @@ import ray
 
 from kdray.cache.plan import Slot
 from kdray.errors import ClusterError, KdrayError
+from kdray.metrics import LEASED_AGAIN, tell_actors
 from kdray.progress import Progress, progress
 from kdray.teacher.leases import Leases
 
@@ -48,6 +49,7 @@ class Pool:
                     self._start()
                 for reference in self._ready():
                     self._settle(reference)
+                tell_actors(len(self.up), len(self.actors) - len(self.up))
         finally:
             self.report.close()
             for actor in self.actors.values():
@@ -83,6 +85,7 @@ class Pool:
             if isinstance(error.cause, KdrayError):
                 raise error.cause from None
             self.leases.failed(name, str(error.cause))
+            LEASED_AGAIN.add()
             logger.warning("teacher %s failed, its shard is leased again: %s", name, error.cause)
             self._lease(name)
         except ray.exceptions.RayActorError as error:
@@ -99,7 +102,7 @@ class Pool:
         self.up.add(name)
         self.stillborn = 0
         self._lease(name)
-        self.report.advance(rows, f"actors {len(self.up)}, leases {self.leases.leased}" if self.up else "")
+        self.report.advance(rows, **({"actors": len(self.up), "leases": self.leases.leased} if self.up else {}))
 
     def _lost(self, name: str, error: ray.exceptions.RayActorError) -> None:
         del self.actors[name]
@@ -108,6 +111,7 @@ class Pool:
             return
         self.up.discard(name)
         self.leases.failed(name, f"its actor died ({type(error).__name__})")
+        LEASED_AGAIN.add()
         logger.warning("teacher %s died, its shard is leased again", name)
 
     def _not_loaded(self, name: str, error: ray.exceptions.RayActorError) -> None:

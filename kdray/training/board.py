@@ -8,11 +8,12 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import ray
 
+from kdray.metrics import TRAINED_ROWS
 from kdray.progress import Progress, progress
 
 T = TypeVar("T")
@@ -28,7 +29,7 @@ class Count:
     total: int
     done: int
     start: int
-    note: str = ""
+    facts: dict[str, float] = field(default_factory=dict)
     closed: bool = False
 
 
@@ -43,10 +44,10 @@ class Board:
         self._counts.append(Count(label, total, done, done))
         return len(self._counts) - 1
 
-    def tell(self, place: int, done: int, note: str, closed: bool) -> None:
+    def tell(self, place: int, done: int, facts: dict[str, float], closed: bool) -> None:
         """Where a count is."""
         count = self._counts[place]
-        count.done, count.note, count.closed = done, note, closed
+        count.done, count.facts, count.closed = done, facts, closed
 
     def read(self) -> list[Count]:
         """All counts."""
@@ -57,25 +58,25 @@ class Told:
     """A worker's progress, told to the board twice a second at most."""
 
     def __init__(self, board: Any, label: str, total: int, done: int):
-        self._board, self._done, self._note, self._last = board, done, "", time.monotonic()
+        self._board, self._done, self._facts, self._last = board, done, dict[str, float](), time.monotonic()
         self._place = ray.get(board.open.remote(label, total, done))
 
-    def advance(self, count: int, note: str = "") -> None:
+    def advance(self, count: int, **facts: float) -> None:
         """Counts, and tells the board where the last time is old enough."""
-        self._done, self._note = self._done + count, note or self._note
+        self._done, self._facts = self._done + count, facts or self._facts
         if time.monotonic() - self._last >= _TELL:
             self._last = time.monotonic()
-            self._board.tell.remote(self._place, self._done, self._note, False)
+            self._board.tell.remote(self._place, self._done, self._facts, False)
 
     def close(self) -> None:
         """Tells the board the end, and waits until it knows."""
-        ray.get(self._board.tell.remote(self._place, self._done, self._note, True))
+        ray.get(self._board.tell.remote(self._place, self._done, self._facts, True))
 
 
 class Silent:
     """Shows nothing."""
 
-    def advance(self, count: int, note: str = "") -> None:
+    def advance(self, count: int, **facts: float) -> None:
         """Nothing."""
 
     def close(self) -> None:
@@ -124,7 +125,8 @@ class Shown:
             shown = self._shown[place]
             if shown is None:
                 continue
-            shown.advance(count.done - self._seen[place], count.note)
+            shown.advance(count.done - self._seen[place], **count.facts)
+            TRAINED_ROWS.add(count.done - self._seen[place])
             self._seen[place] = count.done
             if count.closed:
                 shown.close()

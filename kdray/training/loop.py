@@ -11,6 +11,7 @@ import tempfile
 import time
 from dataclasses import asdict, dataclass, field
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -150,7 +151,7 @@ class Run:
 
     def _cut(self) -> None:
         splits = [self.train_rows.input_ids, self.validation.rows.input_ids]
-        self.ids = used_ids([split.values for split in splits], self.model)
+        self.ids = used_ids(chain(*(split.parts() for split in splits)), self.model)
         if self.ids is not None:
             cut_vocabulary(self.model, self.ids)
             for split in splits:
@@ -183,7 +184,7 @@ class Run:
             every = self.settings["checkpoint_steps"]
             kept = bool(every) and self.state.step % every == 0 and self.state.step < len(plan)
             loss = self._mean_loss(stage, step, first) if step % 10 == 9 or kept else None
-            show.advance(len(plan[step]), f"loss {loss:.4f}" if loss is not None else "")
+            show.advance(len(plan[step]), **({} if loss is None else {"loss": loss}))
             if kept:
                 self._checkpoint(engine, {"step": self.state.step})
         show.close()

@@ -16,7 +16,9 @@ import ray.train.torch
 from ray.train.v2.api.exceptions import TrainingFailedError, WorkerGroupError
 
 from kdray.cluster import check_resources, cpus_each
+from kdray.console import labels, work_for
 from kdray.errors import KdrayError, TrainingError
+from kdray.metrics import Steps, tell_epoch
 from kdray.progress import Progress
 from kdray.storage import Store
 from kdray.training.board import Silent, Told, watch
@@ -45,10 +47,12 @@ class WorkerSurroundings:
         """Uploads the checkpoint's parts of all workers as one."""
         kept = ray.train.Checkpoint.from_directory(checkpoint) if checkpoint else None
         ray.train.report(metrics, checkpoint=kept)
+        if self.rank == 0:
+            tell_epoch(metrics)
 
     def progress(self, label: str, total: int, done: int) -> Progress:
         """The first worker tells the board."""
-        return Silent() if self.rank > 0 else Told(self.board, label, total, done)
+        return Silent() if self.rank > 0 else Steps(Told(self.board, label, total, done))
 
 
 def fit(job: TrainingJob, origin: str, callbacks: list[Any] | None = None) -> dict[str, Any]:
@@ -80,7 +84,7 @@ def _trainer(job: TrainingJob, cpus: float, store: Store, board: Any,
     settings = job.settings
     return ray.train.torch.TorchTrainer(
         _worker,  # type: ignore[arg-type]
-        train_loop_config={"job": replace(job, threads=max(1, int(cpus))), "board": board},
+        train_loop_config={"job": replace(job, threads=max(1, int(cpus))), "board": board, "whose": labels()},
         torch_config=ray.train.torch.TorchConfig(backend=backend(settings["num_gpus"])),
         scaling_config=ray.train.ScalingConfig(
             num_workers=settings["workers"], use_gpu=settings["num_gpus"] > 0,
@@ -113,6 +117,7 @@ def _run(trainer: ray.train.torch.TorchTrainer) -> dict[str, Any] | str:
 def _worker(config: dict[str, Any]) -> str:
     """Runs on each worker. A fault of the user's in a lone worker is returned: to try again would not mend it."""
     here = WorkerSurroundings(config["board"])
+    work_for(config["whose"])
     try:
         return json.dumps(train(config["job"], here))
     except KdrayError as error:

@@ -33,11 +33,11 @@ def test_a_line_comes_when_the_last_is_old_enough_and_at_the_end(lines, clock):
     shown = Lines("teacher", 100, "rows", seconds=10)
     for second in range(1, 26):
         clock[0] = float(second)
-        shown.advance(2, "loss 0.5" if second == 3 else "")
+        shown.advance(2, **({"loss": 0.5} if second == 3 else {}))
     shown.close()
-    assert lines == ["teacher: 20/100 rows | 2 rows/s | 0:40 left | loss 0.5",
-                     "teacher: 40/100 rows | 2 rows/s | 0:30 left | loss 0.5",
-                     "teacher: 50/100 rows | 2 rows/s | 0:25 left | loss 0.5"]
+    assert lines == ["teacher: 20/100 rows | 2 rows/s | 0:40 left | loss 0.5000",
+                     "teacher: 40/100 rows | 2 rows/s | 0:30 left | loss 0.5000",
+                     "teacher: 50/100 rows | 2 rows/s | 0:25 left | loss 0.5000"]
 
 
 def test_work_done_before_does_not_count_in_the_rate(lines, clock):
@@ -70,17 +70,17 @@ def test_a_terminal_gets_a_bar_and_a_job_log_gets_lines(monkeypatch, stream, kin
     monkeypatch.setattr(module.sys, "stderr", stream())
     shown = progress("x", 10)
     assert isinstance(shown, kind)
-    shown.advance(10, "note")
+    shown.advance(10, actors=3)
     shown.close()
 
 
-def test_a_bar_shows_label_count_and_note(monkeypatch):
+def test_a_bar_shows_label_count_and_facts(monkeypatch):
     terminal = Terminal()
     monkeypatch.setattr(module.sys, "stderr", terminal)
     shown = progress("epoch 1/2", 10, done=4)
-    shown.advance(6, "loss 0.25")
+    shown.advance(6, loss=0.25, actors=3)
     shown.close()
-    assert "epoch 1/2" in terminal.getvalue() and "10/10" in terminal.getvalue() and "loss 0.25" in terminal.getvalue()
+    assert all(part in terminal.getvalue() for part in ("epoch 1/2", "10/10", "loss 0.2500, actors 3"))
 
 
 def test_lines_go_to_the_kdray_logger():

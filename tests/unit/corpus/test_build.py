@@ -109,7 +109,7 @@ def test_a_failure_while_writing_leaves_nothing(tmp_path, model_folder, monkeypa
 
 
 def names(*labels: str, test: tuple = (), order=None) -> list[str]:
-    splits = {"train": [{"label": label} for label in labels], "test": [{"label": label} for label in test]}
+    splits = {split: pa.table({"label": list(found)}) for split, found in (("train", labels), ("test", test))}
     return label_names(splits, SEQUENCE, order)
 
 

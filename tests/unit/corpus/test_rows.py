@@ -29,6 +29,24 @@ def test_a_digest_is_of_lists_and_not_of_where_they_are():
     assert one.digest(0, 3) != moved.digest(0, 3)
 
 
+def test_a_digest_is_the_same_however_a_file_was_cut_into_batches():
+    whole = Ragged(pa.chunked_array([LISTS], pa.list_(pa.int32())))
+    cut = Ragged(pa.chunked_array([LISTS[:1], [], LISTS[1:3], LISTS[3:]], pa.list_(pa.int32())))
+    for start in range(len(LISTS)):
+        for stop in range(start + 1, len(LISTS) + 1):
+            assert whole.digest(start, stop) == cut.digest(start, stop), (start, stop)
+
+
+def test_a_split_may_have_more_tokens_than_32_bits_count():
+    rows, tokens = 1 << 20, 64
+    values = np.zeros(rows * tokens, np.int8)
+    values[-1] = 7
+    part = pa.ListArray.from_arrays(pa.array(np.arange(rows + 1, dtype=np.int32) * tokens), pa.array(values))
+    ragged = Ragged(pa.chunked_array([part] * 34))
+    assert len(ragged) * tokens > 2**31
+    assert ragged[len(ragged) - 1].tolist() == [0] * (tokens - 1) + [7]
+
+
 def changed_rows(corpus, tmp_path, column: str, row: int) -> Rows:
     """The train split with one value of one row changed."""
     table = corpus.rows("train").table

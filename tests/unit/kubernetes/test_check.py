@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
+from kdray import metrics as run_metrics
 from kdray.errors import ConfigError
 from kdray.kubernetes.check import check, refuse
 from kdray.kubernetes.render import Values, render
@@ -352,11 +353,40 @@ def test_all_mistakes_are_told_at_once() -> None:
 
 def test_the_dashboard_shows_metrics_that_there_are() -> None:
     dashboard = json.loads(of_kind(rendered("monitoring"), "ConfigMap")["data"]["kdray.json"])
-    shown = {name for panel in dashboard["panels"] for target in panel["targets"]
-             for name in re.findall(r"kdray_\w+", target["expr"])}
+    shown = {name for panel in dashboard["panels"] for target in panel.get("targets", ())
+             for name in re.findall(r"(?<!ray_)\bkdray_\w+", target["expr"])}
     there = set(re.findall(r"# TYPE (kdray_\w+)", metrics.exposition().decode()))
     known = {name + end for name in there for end in ("", "_bucket", "_sum", "_count")}
     assert shown and shown <= known, shown - known
+    assert {re.sub("_(bucket|sum|count)$", "", name) for name in shown} == {
+        name for name in there if not name.endswith("_created")}
+
+
+def test_the_dashboard_shows_all_metrics_of_cache_training_and_sweep_by_run() -> None:
+    dashboard = json.loads(of_kind(rendered("monitoring"), "ConfigMap")["data"]["kdray.json"])
+    queries = [target["expr"] for panel in dashboard["panels"] for target in panel.get("targets", ())]
+    shown = {name for query in queries for name in re.findall(r"ray_kdray_\w+", query)}
+    assert shown == {metric.exported for metric in run_metrics.ALL}
+    assert all("by (run" in query for query in queries if "ray_kdray_" in query)
+
+
+@pytest.mark.parametrize("overlay", ["cpu", "gpu", "service"])
+def test_prometheus_reaches_rays_port_on_every_node(overlay: str) -> None:
+    """The operator names port 8080 `metrics` on every Ray container that does not, and on the head's service."""
+    manifests = rendered(overlay)
+    cluster = next(found["spec"] for found in manifests if found["kind"] in (JOB, "RayService"))
+    cluster = cluster.get("rayClusterSpec") or cluster["rayClusterConfig"]
+    groups = [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]
+    ports = [port for group in groups for port in group["template"]["spec"]["containers"][0].get("ports", ())]
+    assert {port["containerPort"] for port in ports if port["name"] == "metrics"} <= {8080}
+    assert not any("metrics-export-port" in group["rayStartParams"] for group in groups)
+    assert all(group["template"]["metadata"]["labels"]["app.kubernetes.io/name"] == "kdray" for group in groups)
+    policy = next(found["spec"] for found in manifests if found["kind"] == "NetworkPolicy")
+    assert {"protocol": "TCP", "port": 8080} in [port for rule in policy["ingress"] for port in rule.get("ports", ())]
+    monitors = [found["spec"] for found in rendered("monitoring") if found["metadata"]["name"] == "kdray-ray"]
+    watched = [end["port"] for monitor in monitors
+               for end in monitor.get("endpoints", []) + monitor.get("podMetricsEndpoints", [])]
+    assert watched == ["metrics", "metrics"]
 
 
 @pytest.mark.parametrize(("overlay", "gpus"), [("cpu", 0), ("gpu", 1)])
