@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from kdray import console
-from kdray.errors import ConfigError, DataError
+from kdray.errors import ConfigError
 from tests.small import make_model, sentences, write_jsonl
 
 ROOT = Path(__file__).resolve().parents[2]
