@@ -17,6 +17,13 @@ _OFFSET_POSITIONS = ("roberta", "xlm-roberta", "camembert", "mpnet", "longformer
 """Models that count positions from behind the padding token."""
 HUB_FILES = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.txt", "*.model"]
 
+_PATH_LIKE = ("/", ".", "~")
+
+
+def is_local(model: str) -> bool:
+    """Whether `model` is a folder of this machine, there or not, and neither a package nor an id of the hub."""
+    return not model.startswith("package:") and (model.startswith(_PATH_LIKE) or Path(model).expanduser().is_dir())
+
 
 def locate(model: str, revision: str | None = None) -> Path:
     """The local folder of `model`: a folder, `package:MODULE:FOLDER`, or a hub id (downloaded once).
@@ -25,10 +32,10 @@ def locate(model: str, revision: str | None = None) -> Path:
     """
     if model.startswith("package:"):
         folder = _in_package(model)
-    elif Path(model).expanduser().is_dir():
+    elif is_local(model):
         folder = Path(model).expanduser().resolve()
-    elif model.startswith(("/", ".", "~")):
-        raise ModelError(f"no model folder {model}")
+        if not folder.is_dir():
+            raise ModelError(f"no model folder {model}")
     else:
         folder = _from_hub(model, revision)
     _check(folder)
