@@ -37,7 +37,6 @@ class Facts:
     """GPUs that torch sees; None where nobody asked."""
     shared_memory: int = 0
     """Bytes of /dev/shm."""
-    niceness: int = 0
 
 
 @dataclass(frozen=True)

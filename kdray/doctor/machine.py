@@ -35,7 +35,7 @@ def look(storage: str | None, witness: str | None, folders: list[str], gpus: boo
     return {"versions": _versions(),
             "storage": _within(_PATIENCE, lambda: _try(storage, witness)) if storage else None,
             "folders": {folder: _fingerprint(folder) for folder in folders}, "gpus": _gpus() if gpus else None,
-            "shared_memory": shutil.disk_usage("/dev/shm").total, "niceness": os.nice(0)}
+            "shared_memory": shutil.disk_usage("/dev/shm").total}
 
 
 def _versions() -> dict[str, str | None]:
@@ -67,8 +67,9 @@ def _try(uri: str, witness: str | None) -> str | None:
     """None where the witness is there and a file can be written, read and deleted; ABSENT, or what went wrong."""
     from kdray.storage import Store
 
+    name = probe()
     try:
-        store, name = Store(uri), probe()
+        store = Store(uri)
         if witness and not store.exists(witness):
             return ABSENT
         store.write(b"kdray", name)
@@ -78,7 +79,7 @@ def _try(uri: str, witness: str | None) -> str | None:
             store.delete(name)
         return None if same else "what was written reads back as something else"
     except Exception as error:
-        return " ".join(str(error).split())
+        return " ".join(str(error).replace(name, "FILE").split())
 
 
 def probe() -> str:
