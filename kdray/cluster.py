@@ -13,7 +13,8 @@ from kdray.needs import Need, shortage
 
 logger = logging.getLogger("kdray")
 _PATIENCE = 10.0
-_TOKEN = ("Give the cluster's token in RAY_AUTH_TOKEN, a file named by RAY_AUTH_TOKEN_PATH, or ~/.ray/auth_token")
+"""Seconds in which a cluster must take a connection."""
+_TOKEN = "Give the cluster's token in RAY_AUTH_TOKEN, a file named by RAY_AUTH_TOKEN_PATH, or ~/.ray/auth_token"
 
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 os.environ.setdefault("RAY_OVERRIDE_JOB_RUNTIME_ENV", "1")  # a job may set the variables below too
@@ -39,8 +40,10 @@ def join(address: str, **options: Any) -> None:
     if ray.is_initialized():
         return
     warnings.filterwarnings("ignore", category=FutureWarning, module="ray")
-    if address != "local":
-        _check_address(address)
+    if address == "local":
+        ray.init(address, logging_level=logging.ERROR, log_to_driver=False, **options)
+        return
+    _check_address(address)
     try:
         ray.init(address, logging_level=logging.ERROR, log_to_driver=False, **options)
     except (ConnectionError, RuntimeError, ValueError, ray.exceptions.AuthenticationError) as error:
@@ -110,8 +113,8 @@ def living() -> list[dict[str, Any]]:
 
 
 def may_grow(nodes: list[dict[str, Any]]) -> bool:
-    """Whether an autoscaler may add to these of `ray.nodes()`: one that launches nodes gives them its name for them.
+    """Whether an autoscaler may add to these of `ray.nodes()`: KubeRay and `ray up` name the group of what they launch.
 
-    How far it may go is known to it alone.
+    Whether it is on, and how far it may go, is known to it alone.
     """
     return any("ray.io/node-group" in node["Labels"] for node in nodes)

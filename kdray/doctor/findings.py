@@ -50,16 +50,17 @@ class Node:
     """Why there are no facts."""
 
 
-def packages(required: Sequence[str], installed: Callable[[str], str | None], check: str = "packages") -> list[Finding]:
+def packages(required: Sequence[str], installed: Callable[[str], str | None]) -> list[Finding]:
     """The requirements of a distribution, extras aside, against what is installed."""
-    wanted = [found for found in map(Requirement, required) if not found.marker or found.marker.evaluate({"extra": ""})]
+    wanted = [one for one in map(Requirement, required) if not one.marker or one.marker.evaluate({"extra": ""})]
     wrong = []
     for one in wanted:
         there = installed(one.name)
         if there is None or not one.specifier.contains(there, prereleases=True):
-            wrong.append(Finding("wrong", check, f"{one.name} {there or 'is missing'}, kdray needs {one.specifier}",
-                                 PINNED))
-    return wrong or [Finding("ok", check, f"the {len(wanted)} that kdray needs are there, each in a version it takes")]
+            wrong.append(Finding("wrong", "packages", f"{one.name} {there or 'is missing'}, kdray needs "
+                                 f"{one.specifier}", PINNED))
+    return wrong or [Finding("ok", "packages", f"the {len(wanted)} that kdray needs are there, each in a version it "
+                             "takes")]
 
 
 def disk(place: str, path: str, free: int, setting: str) -> Finding:
@@ -102,8 +103,7 @@ def token(joining: bool, mode: str | None, origin: str | None, permissions: int 
                              "export RAY_AUTH_MODE=token; where it does not, whoever reaches its ports may run code on "
                              "it"))
     else:
-        found.append(Finding("ok", "token", said if joining else f"{said}; a Ray that starts here makes its own"
-                             if not origin else said))
+        found.append(Finding("ok", "token", said))
     if permissions is not None and permissions & 0o077:
         found.append(Finding("warning", "token", f"{origin} may be read by others (mode {permissions:o})",
                              f"chmod 600 {origin}"))
@@ -125,8 +125,8 @@ def answers(nodes: Sequence[Node]) -> list[Finding]:
     silent = list(_grouped("nodes", ((node.trouble, node.name) for node in nodes if node.facts is None),
                            "Look at raylet.out in Ray's logs there, or take the node out and start it again"))
     total = {name: sum(node.resources.get(name, 0.0) for node in nodes) for name in ("CPU", "GPU")}
-    return [*silent, *([] if silent else [Finding(
-        "ok", "nodes", f"all {len(nodes)} answer: {total['CPU']:g} CPU, {total['GPU']:g} GPU")])]
+    who = f"all {len(nodes)} nodes answer" if len(nodes) > 1 else "the one node answers"
+    return silent or [Finding("ok", "nodes", f"{who}: {total['CPU']:g} CPU, {total['GPU']:g} GPU")]
 
 
 def same_versions(here: Facts, nodes: Sequence[Node]) -> list[Finding]:

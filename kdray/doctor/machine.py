@@ -79,7 +79,7 @@ def _try(uri: str, witness: str | None) -> str | None:
             store.delete(name)
         return None if same else "what was written reads back as something else"
     except Exception as error:
-        return " ".join(str(error).replace(name, "FILE").split())
+        return " ".join(str(error).replace(name, "FILE").split()).rstrip(".")
 
 
 def probe() -> str:

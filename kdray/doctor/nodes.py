@@ -42,7 +42,7 @@ def _leave(storage: str, witness: str) -> str | None:
     try:
         Store(storage).write(b"kdray", witness)
     except Exception as error:
-        return " ".join(str(error).split())
+        return " ".join(str(error).split()).rstrip(".")
     return None
 
 

@@ -224,7 +224,7 @@ def test_a_run_goes_on_where_all_is_well_and_leaves_nothing_behind(
     rows = write_jsonl(tmp_path / "rows.jsonl", sentences(60))
     path = write_config(tmp_path / "c.yaml", small_config(tmp_path / "store", rows, base))
     done = here("cache", "fill", str(path))
-    assert done.returncode == 0 and "cluster: all 1 answer: 1 CPU, 0 GPU" in done.stderr, done.stderr
+    assert done.returncode == 0 and "cluster: the one node answers: 1 CPU, 0 GPU" in done.stderr, done.stderr
     assert list((tmp_path / "store").glob(".probe*")) == []
 
 

@@ -50,7 +50,7 @@ def test_a_port_that_is_taken() -> None:
     (True, "token", "RAY_AUTH_TOKEN", "ok", "a token is in RAY_AUTH_TOKEN"),
     (True, None, "/home/t", "warning", "RAY_AUTH_MODE is not set, a token is in /home/t: this process sends none"),
     (True, "disabled", None, "warning", "this process sends none"),
-    (False, None, None, "ok", "a Ray that starts here makes its own"),
+    (False, None, None, "ok", "RAY_AUTH_MODE is not set, there is no token"),
     (False, None, "/home/t", "ok", "a token is in /home/t"),
     (False, "disabled", None, "ok", "RAY_AUTH_MODE is disabled, there is no token"),
 ])
@@ -74,7 +74,7 @@ def test_nodes_that_do_not_answer_are_named() -> None:
     silent = Node("b", {"CPU": 1.0}, None, "no answer in 5 s")
     assert only(findings.answers([node("a"), silent])) == ("wrong", "b: no answer in 5 s")
     assert only(findings.answers([node("a"), node("c", {"CPU": 1.0, "GPU": 2.0})])) == (
-        "ok", "all 2 answer: 5 CPU, 2 GPU")
+        "ok", "all 2 nodes answer: 5 CPU, 2 GPU")
 
 
 def test_versions_that_differ_are_grouped_by_what_differs() -> None:
