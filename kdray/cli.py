@@ -47,6 +47,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_serve(verbs)
     _add_k8s(verbs)
     _add_bench(verbs)
+    _add_doctor(verbs)
     return parser
 
 
@@ -248,6 +249,28 @@ def _add_k8s(verbs: Any) -> None:
         verb.set_defaults(act=act)
 
 
+def _add_doctor(verbs: Any) -> None:
+    doctor = verbs.add_parser(
+        "doctor", help="check this machine or a cluster, and say what to do",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description=textwrap.dedent("""\
+            Check what kdray needs, and say what to do where something is not as it should be.
+
+              here          Python, packages, precision and GPUs, disk, shared memory, token, ports
+              RAY_ADDRESS   every node of that cluster instead of ports: versions that differ from those here, GPUs that
+                            Ray counts and torch does not see, shared memory, nodes that do not answer
+              CONFIG        also: its data and models, its storage written, read and deleted from here and from every
+                            node, its models the same on every node, room for what its stages ask for
+
+            What would make a run wrong, or stop it halfway, is also checked when a run joins a cluster."""),
+        epilog=textwrap.dedent("""\
+            Exit status: 0 nothing is wrong, warnings allowed; 1 something is.
+
+            As a job:  ray job submit --working-dir . -- kdray doctor jobs/configs/quickstart.yaml"""))
+    _add_config(doctor, nargs="?")
+    doctor.set_defaults(act=_doctor)
+
+
 def _render(options: argparse.Namespace) -> None:
     from kdray.kubernetes.render import Values
     from kdray.kubernetes.verbs import manifests
@@ -322,6 +345,13 @@ def _bench(options: argparse.Namespace) -> None:
     from kdray.stages import bench_run
 
     bench_run(options.run, options.overrides, options.texts, options.most, options.agreement)
+
+
+def _doctor(options: argparse.Namespace) -> None:
+    from kdray.config import load
+    from kdray.doctor.verbs import doctor
+
+    doctor(load(options.config, options.overrides) if options.config else None)
 
 
 if __name__ == "__main__":

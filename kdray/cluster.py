@@ -3,6 +3,7 @@
 import logging
 import os
 import signal
+import socket
 import warnings
 from typing import Any
 
@@ -10,6 +11,12 @@ import ray
 
 from kdray.console import FORMAT
 from kdray.errors import ClusterError
+from kdray.needs import Need, shortage
+
+logger = logging.getLogger("kdray")
+_PATIENCE = 10.0
+"""Seconds in which a cluster must take a connection."""
+_TOKEN = "Give the cluster's token in RAY_AUTH_TOKEN, a file named by RAY_AUTH_TOKEN_PATH, or ~/.ray/auth_token"
 
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 os.environ.setdefault("RAY_OVERRIDE_JOB_RUNTIME_ENV", "1")  # a job may set the variables below too
@@ -29,36 +36,95 @@ def connect(niceness: int = 15) -> None:
 
 
 def join(address: str, **options: Any) -> None:
-    """Joins the cluster at `address` with options of ray.init. Raises ClusterError where none answers."""
+    """Joins the cluster at `address` with options of ray.init.
+
+    Raises ClusterError where none answers, it does not take this process's token, or it has another Ray or Python.
+    """
     if ray.is_initialized():
         return
     warnings.filterwarnings("ignore", category=FutureWarning, module="ray")
     on_sigterm = signal.getsignal(signal.SIGTERM)
-    try:
+    if address == "local":
         ray.init(address, logging_level=logging.ERROR, log_to_driver=False, **options)
-    except ConnectionError as error:
-        raise ClusterError(f"no Ray cluster answers at RAY_ADDRESS={address}: {error}") from error
+    else:
+        _join_existing(address, **options)
     if callable(on_sigterm) and signal.getsignal(signal.SIGTERM) is not on_sigterm:
         signal.signal(signal.SIGTERM, on_sigterm)  # Ray has put its own in the place
 
 
+def _join_existing(address: str, **options: Any) -> None:
+    _check_address(address)
+    try:
+        ray.init(address, logging_level=logging.ERROR, log_to_driver=False, **options)
+    except (ConnectionError, RuntimeError, ValueError, ray.exceptions.AuthenticationError) as error:
+        raise ClusterError(_refusal(address, error)) from error
+
+
+def _check_address(address: str) -> None:
+    """Ray itself would wait for minutes for a cluster that is not there."""
+    if address.startswith(("http://", "https://")):
+        raise ClusterError(f"RAY_ADDRESS={address} takes jobs (ray job submit). To join the cluster as a driver, give "
+                           "the address of its GCS, such as HOST:6379, from one of its nodes")
+    host, _, port = address.rpartition(":")
+    if "://" in address or not host or not port.isdecimal():
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_PATIENCE).close()
+    except OSError as error:
+        raise ClusterError(f"no Ray cluster answers at RAY_ADDRESS={address}: {error.strerror or error}. Start one "
+                           "(ray start --head), correct the address, or unset it: kdray then starts Ray itself"
+                           ) from error
+
+
+def _refusal(address: str, error: Exception) -> str:
+    """What Ray said when it was not let in, and what to do."""
+    said = " ".join(f"{error} {error.__cause__ or ''}".split())
+    if isinstance(error, ray.exceptions.AuthenticationError):
+        return (f"RAY_AUTH_MODE=token, and there is no token for the cluster at {address}: "
+                f"{said.partition('. ')[0]}. {_TOKEN}")
+    if "InvalidAuthToken" in said:
+        mode = os.environ.get("RAY_AUTH_MODE")
+        if mode == "token":
+            return f"the cluster at {address} has another token than this process. {_TOKEN}"
+        return (f"the cluster at {address} wants a token, and RAY_AUTH_MODE is {mode or 'not set'}. Export "
+                f"RAY_AUTH_MODE=token. {_TOKEN}")
+    if "Version mismatch" in said:
+        return f"{said} Install what cluster/constraints.txt pins here, or use the image of the cluster"
+    return f"no Ray cluster answers at RAY_ADDRESS={address}: {error}"
+
+
 def cpus_each(count: int) -> int:
     """Whole CPUs for each of `count` processes, at least 1, if all were to share the largest node."""
-    largest = max(node["Resources"].get("CPU", 0.0) for node in ray.nodes() if node["Alive"])
+    largest = max(node["Resources"].get("CPU", 0.0) for node in living())
     return max(1, int(largest // count))
 
 
 def check_resources(count: int, each: dict[str, float], origin: str) -> None:
     """Raises ClusterError where `count` processes that need `each` can never run side by side.
 
-    Counts what the nodes have, used or not: a full cluster is waited for, a small one is not.
+    Counts what the nodes have, used or not: a full cluster is waited for, a small one is not, unless it may grow.
     """
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    fit = sum(min((int(node.get(name, 0.0) // need) for name, need in each.items() if need > 0), default=count)
-              for node in nodes)
-    if fit < count:
-        wanted = " and ".join(f"{need:g} {name}" for name, need in each.items() if need > 0)
-        total = {name: sum(node.get(name, 0.0) for node in nodes) for name in each}
-        has = ", ".join(f"{value:g} {name}" for name, value in total.items())
-        raise ClusterError(f"{origin} = {count} with {wanted} each does not fit: the cluster has {has} on "
-                           f"{len(nodes)} nodes, room for {fit}. Lower {origin}, or add nodes")
+    check_need(Need(origin, count, each))
+
+
+def check_need(need: Need) -> None:
+    """Raises ClusterError as `check_resources`; warns where nodes may be added that hold the need."""
+    nodes = living()
+    short = shortage(need, [node["Resources"] for node in nodes])
+    if short and may_grow(nodes):
+        logger.warning("%s. More nodes are waited for: those that are there came from KubeRay or `ray up`", short)
+    elif short:
+        raise ClusterError(f"{short}. Lower {need.origin}, or add nodes")
+
+
+def living() -> list[dict[str, Any]]:
+    """Those of `ray.nodes()` that are alive."""
+    return [node for node in ray.nodes() if node["Alive"]]
+
+
+def may_grow(nodes: list[dict[str, Any]]) -> bool:
+    """Whether an autoscaler may add to these of `ray.nodes()`: KubeRay and `ray up` name the group of what they launch.
+
+    Whether it is on, and how far it may go, is known to it alone.
+    """
+    return any("ray.io/node-group" in node["Labels"] for node in nodes)

@@ -21,6 +21,7 @@ from kdray.corpus.sources import read_splits
 from kdray.corpus.tokenizer import tokenizer_fingerprint
 from kdray.errors import ConfigError, ModelError
 from kdray.models.folder import fingerprint, label_order, locate, positions, read_config
+from kdray.needs import needs
 from kdray.storage import Store, content_key
 from kdray.tasks import TASKS
 
@@ -41,8 +42,10 @@ class Teacher:
 class Pipeline:
     """The stages of one config, in the order of the flow."""
 
-    def __init__(self, config: Config):
+    def __init__(self, config: Config, last: str = "students"):
+        """`last`: the last of `needs.STAGES` that will be asked for."""
         self.config, self.task, self.store = config, TASKS[config.task], Store(config.storage)
+        self._last, self._checked = last, False
         label(run=config.name)
 
     @cached_property
@@ -68,8 +71,12 @@ class Pipeline:
                              "teacher (teacher.finetune)")
         self._check_length(folder)
         key = corpus_key(self.tables, self.task, self.config.data, tokenizer_fingerprint(folder), order)
-        return self._made("corpus", CORPUS, key) or build_corpus(
-            self.store, key, self.tables, self.task, self.config.data, folder, order)
+        made = self._made("corpus", CORPUS, key)
+        if made is not None:
+            return made
+        if os.environ.get("RAY_ADDRESS"):
+            self._connect("corpus")  # a cluster that cannot do the rest is found out before rows are tokenised
+        return build_corpus(self.store, key, self.tables, self.task, self.config.data, folder, order)
 
     def _check_length(self, folder: Path) -> None:
         longest = positions(read_config(folder))
@@ -85,7 +92,7 @@ class Pipeline:
             return Teacher(self.base, fingerprint(self.base), None, None)
         job = self._job("teachers", TrainingConfig(**{**tuning.model_dump(), "alpha": 1.0}), self.base, {},
                         self.corpus, None)
-        made = self._made("teacher", "teachers", job.key) or self._fit(job, "teacher.finetune")
+        made = self._made("teacher", "teachers", job.key) or self._fit(job, "teacher", "teacher.finetune")
         folder = self.store.fetch("teachers", job.key)
         return Teacher(folder, fingerprint(folder), job.key, made["parameters"])
 
@@ -117,7 +124,7 @@ class Pipeline:
         from kdray.teacher.fill import fill_cache
 
         label(stage="cache")
-        self._connect()
+        self._connect("cache")
         facts = {"parents": {"corpus": self.corpus["key"], "teacher": teacher.fingerprint},
                  "teacher_model": self._teacher_name(), "teacher_key": teacher.key}
         return fill_cache(self.store, self.config.teacher, plan, plan_key, self.corpus, teacher.folder, facts)
@@ -188,7 +195,7 @@ class Pipeline:
         label(student=name)
         if job.distils:
             self._check_targets(job)
-        return self._fit(job, "training")
+        return self._fit(job, "students", "training")
 
     @cached_property
     def sweep(self) -> dict[str, Any]:
@@ -208,7 +215,7 @@ class Pipeline:
         from kdray.search.sweep import KIND, discard, run_sweep
 
         self._check_targets(self._plan.base)
-        self._connect()
+        self._connect("students")
         rows = run_sweep(self._plan)
         parents = {"corpus": self._plan.base.corpus, "cache": self._plan.base.cache}
         with self.store.staging(KIND) as folder:
@@ -228,7 +235,7 @@ class Pipeline:
         made = self._made("selection", KIND, key)
         if made is None:
             if search.seeds > 1:
-                self._connect()
+                self._connect("students")
             made = select(self.store, key, self._plan, self.sweep, search, threads)
         return made
 
@@ -298,15 +305,29 @@ class Pipeline:
             raise ConfigError(f"{kind} {key} is gone from {self.store.uri}: run the stage before again")
         return made
 
-    def _connect(self) -> None:
-        from kdray.cluster import connect
+    def _connect(self, stage: str) -> None:
+        """Has Ray for `stage`, which sees itself whether it fits, and checks once that what comes after it will work.
+
+        Raises ClusterError where the cluster is too small for a later stage, or has nodes that would do the work
+        otherwise than this process.
+        """
+        from kdray.cluster import check_need, connect
 
         connect()
+        if self._checked:
+            return
+        for need in needs(self.config, stage, self._last, sum(len(table) for table in self.tables.values())):
+            check_need(need)
+        if os.environ.get("RAY_ADDRESS"):
+            from kdray.doctor.preflight import preflight
 
-    def _fit(self, job: Any, origin: str) -> dict[str, Any]:
+            preflight(self.config)
+        self._checked = True
+
+    def _fit(self, job: Any, stage: str, origin: str) -> dict[str, Any]:
         from kdray.training.trainer import fit
 
-        self._connect()
+        self._connect(stage)
         return fit(job, origin)
 
     def _job(self, kind: str, settings: Optimisation, folder: Path, origin: dict[str, Any], corpus: dict[str, Any],

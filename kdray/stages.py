@@ -29,7 +29,7 @@ def job(stage: str, arguments: list[str]) -> int:
 
 def run_stage(stage: str, config: Config) -> None:
     """Runs one stage, and those before it that are missing; prints where its artefact is."""
-    pipeline = Pipeline(config)
+    pipeline = Pipeline(config, {"teacher": "teacher", "cache": "cache"}.get(stage, "students"))
     logger.info("run %s: storage %s", config.name, pipeline.store.uri)
     if stage in ("run", "evaluate"):
         _tell_run(pipeline)

@@ -76,16 +76,27 @@ def _read(source: str, data: DataConfig, task: Task) -> dict[str, pa.Table]:
     raise DataError(f"{source} is neither a folder nor a file of a known kind ({', '.join(FORMATS)})")
 
 
+def is_file(source: str) -> bool:
+    """Whether a source is a path, glob or URI of files."""
+    return not source.startswith("package:") and _suffix(source) in FORMATS
+
+
+def find_files(source: str) -> tuple[pafs.FileSystem, list[str]]:
+    """The files that a path, glob or URI matches. Raises DataError where there are none."""
+    file_system, path = pafs.FileSystem.from_uri(absolute_uri(source))
+    paths = _matches(file_system, path)
+    if not paths:
+        raise DataError(f"no file matches {source}")
+    return file_system, paths
+
+
 def _suffix(source: str) -> str:
     name = source.removesuffix(".gz")
     return "." + name.rpartition(".")[2].lower() if "." in name else ""
 
 
 def _from_files(source: str, data: DataConfig, task: Task) -> pa.Table:
-    file_system, path = pafs.FileSystem.from_uri(absolute_uri(source))
-    paths = _matches(file_system, path)
-    if not paths:
-        raise DataError(f"no file matches {source}")
+    file_system, paths = find_files(source)
     tables = [_read_file(file_system, name, FORMATS[_suffix(name)], data, task) for name in paths]
     try:
         return pa.concat_tables(tables, promote_options="permissive")

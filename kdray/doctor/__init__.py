@@ -1,0 +1,1 @@
+"""What a machine and a cluster are becomes what is wrong with them, and what to do."""
