@@ -36,18 +36,26 @@ def join(address: str, **options: Any) -> None:
         raise ClusterError(f"no Ray cluster answers at RAY_ADDRESS={address}: {error}") from error
 
 
-def cpus_each(count: int) -> int:
-    """Whole CPUs for each of `count` processes, at least 1, if all were to share the largest node."""
-    largest = max(node["Resources"].get("CPU", 0.0) for node in ray.nodes() if node["Alive"])
+def nodes_with(labels: dict[str, str]) -> list[dict[str, float]]:
+    """What each node has, used or not, that is alive and has all `labels`."""
+    return [node["Resources"] for node in ray.nodes() if node["Alive"] and labels.items() <= node["Labels"].items()]
+
+
+def cpus_each(count: int, labels: dict[str, str]) -> int:
+    """Whole CPUs for each of `count` processes, at least 1, if all were to share the largest node with `labels`."""
+    largest = max((node.get("CPU", 0.0) for node in nodes_with(labels)), default=0.0)
     return max(1, int(largest // count))
 
 
-def check_resources(count: int, each: dict[str, float], origin: str) -> None:
-    """Raises ClusterError where `count` processes that need `each` can never run side by side.
+def check_resources(count: int, each: dict[str, float], origin: str,
+                    labels: dict[str, str] | None = None) -> None:
+    """Raises ClusterError where `count` processes that need `each` can never run side by side on nodes with `labels`.
 
     Counts what the nodes have, used or not: a full cluster is waited for, a small one is not.
     """
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    labels = labels or {}
+    nodes = nodes_with(labels)
+    where = " that have " + " and ".join(f"{name}={value}" for name, value in labels.items()) if labels else ""
     fit = sum(min((int(node.get(name, 0.0) // need) for name, need in each.items() if need > 0), default=count)
               for node in nodes)
     if fit < count:
@@ -55,4 +63,4 @@ def check_resources(count: int, each: dict[str, float], origin: str) -> None:
         total = {name: sum(node.get(name, 0.0) for node in nodes) for name in each}
         has = ", ".join(f"{value:g} {name}" for name, value in total.items())
         raise ClusterError(f"{origin} = {count} with {wanted} each does not fit: the cluster has {has} on "
-                           f"{len(nodes)} nodes, room for {fit}. Lower {origin}, or add nodes")
+                           f"{len(nodes)} nodes{where}, room for {fit}. Lower {origin}, or add nodes{where}")

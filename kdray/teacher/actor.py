@@ -22,6 +22,7 @@ class TeacherActor:
         """Returns when the teacher is loaded."""
 
 
-def start_actor(job: TeacherJob, num_cpus: float, num_gpus: float) -> Any:
-    """A handle of a new actor, which starts as soon as a node has room."""
-    return ray.remote(num_cpus=num_cpus, num_gpus=num_gpus, max_restarts=0)(TeacherActor).remote(job)
+def start_actor(job: TeacherJob, num_cpus: float, num_gpus: float, labels: dict[str, str]) -> Any:
+    """A handle of a new actor, which starts as soon as a node with `labels` has room."""
+    actor = ray.remote(num_cpus=num_cpus, num_gpus=num_gpus, max_restarts=0)(TeacherActor)
+    return actor.options(label_selector=labels).remote(job)
