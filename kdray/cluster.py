@@ -13,14 +13,15 @@ os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 os.environ.setdefault("RAY_OVERRIDE_JOB_RUNTIME_ENV", "1")  # a job may set the variables below too
 
 
-def connect(niceness: int = 15) -> None:
+def connect(niceness: int = 15, dashboard: bool = False) -> None:
     """Joins the cluster of RAY_ADDRESS, as a submitted job finds it, or starts Ray on this machine.
 
     `niceness` of the processes of a Ray that starts here: 15 leaves a laptop usable, 0 answers requests in time.
+    `dashboard`: whether it has one; Ray Train asks it whether a trial is gone, before it frees its workers' CPUs.
     """
     address = os.environ.get("RAY_ADDRESS")
     os.environ.setdefault("RAY_worker_niceness", str(niceness))
-    join(address or "local", include_dashboard=None if address else False,
+    join(address or "local", include_dashboard=None if address else dashboard,
          runtime_env={"env_vars": {"HF_HUB_OFFLINE": os.environ.get("HF_HUB_OFFLINE", "0"),
                                    "TOKENIZERS_PARALLELISM": "false"}})
 

@@ -309,7 +309,7 @@ class Pipeline:
     def _connect(self) -> None:
         from kdray.cluster import connect
 
-        connect()
+        connect(dashboard=self.config.training.workers > 1)
 
     def _fit(self, job: Any, origin: str) -> dict[str, Any]:
         from kdray.training.trainer import check_workers, fit
