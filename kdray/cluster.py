@@ -22,14 +22,15 @@ os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 os.environ.setdefault("RAY_OVERRIDE_JOB_RUNTIME_ENV", "1")  # a job may set the variables below too
 
 
-def connect(niceness: int = 15) -> None:
+def connect(niceness: int = 15, dashboard: bool = False) -> None:
     """Joins the cluster of RAY_ADDRESS, as a submitted job finds it, or starts Ray on this machine.
 
     `niceness` of the processes of a Ray that starts here: 15 leaves a laptop usable, 0 answers requests in time.
+    `dashboard`: whether it has one; Ray Train asks it whether a trial is gone, before it frees its workers' CPUs.
     """
     address = os.environ.get("RAY_ADDRESS")
     os.environ.setdefault("RAY_worker_niceness", str(niceness))
-    join(address or "local", include_dashboard=None if address else False,
+    join(address or "local", include_dashboard=None if address else dashboard,
          runtime_env={"env_vars": {"HF_HUB_OFFLINE": os.environ.get("HF_HUB_OFFLINE", "0"),
                                    FORMAT: os.environ.get(FORMAT, ""),
                                    "TOKENIZERS_PARALLELISM": "false"}})
@@ -93,28 +94,33 @@ def _refusal(address: str, error: Exception) -> str:
     return f"no Ray cluster answers at RAY_ADDRESS={address}: {error}"
 
 
-def cpus_each(count: int) -> int:
-    """Whole CPUs for each of `count` processes, at least 1, if all were to share the largest node."""
-    largest = max(node["Resources"].get("CPU", 0.0) for node in living())
+def nodes_with(labels: dict[str, str]) -> list[dict[str, float]]:
+    """What each node has, used or not, that is alive and has all `labels`."""
+    return [node["Resources"] for node in living() if labels.items() <= node["Labels"].items()]
+
+
+def cpus_each(count: int, labels: dict[str, str]) -> int:
+    """Whole CPUs for each of `count` processes, at least 1, if all were to share the largest node with `labels`."""
+    largest = max((node.get("CPU", 0.0) for node in nodes_with(labels)), default=0.0)
     return max(1, int(largest // count))
 
 
-def check_resources(count: int, each: dict[str, float], origin: str) -> None:
-    """Raises ClusterError where `count` processes that need `each` can never run side by side.
+def check_resources(count: int, each: dict[str, float], origin: str,
+                    labels: dict[str, str] | None = None) -> None:
+    """Raises ClusterError where `count` processes that need `each` can never run side by side on nodes with `labels`.
 
     Counts what the nodes have, used or not: a full cluster is waited for, a small one is not, unless it may grow.
     """
-    check_need(Need(origin, count, each))
+    check_need(Need(origin, count, each, labels or {}))
 
 
 def check_need(need: Need) -> None:
     """Raises ClusterError as `check_resources`; warns where nodes may be added that hold the need."""
-    nodes = living()
-    short = shortage(need, [node["Resources"] for node in nodes])
-    if short and may_grow(nodes):
+    short = shortage(need, nodes_with(need.labels))
+    if short and may_grow(living()):
         logger.warning("%s. More nodes are waited for: those that are there came from KubeRay or `ray up`", short)
     elif short:
-        raise ClusterError(f"{short}. Lower {need.origin}, or add nodes")
+        raise ClusterError(f"{short}. Lower {need.origin}, or add nodes{need.where}")
 
 
 def living() -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ import types
 import typing
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -26,6 +26,9 @@ class Settings(BaseModel):
 
 
 T = typing.TypeVar("T", bound=Settings)
+Labels = dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9]([A-Za-z0-9._/-]*[A-Za-z0-9])?$")],
+              Annotated[str, Field(pattern=r"^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$")]]
+"""Labels of Ray nodes, as `ray start --labels` takes them."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -80,6 +83,7 @@ class Optimisation(Settings):
     workers: int = Field(1, ge=1, description="Ray Train workers that share each step")
     num_cpus: float | None = Field(None, gt=0, description="CPUs a worker; null takes all for one run, 1 in a sweep")
     num_gpus: float = Field(0, ge=0, description="GPUs a worker")
+    labels: Labels = Field({}, description="Labels that a worker's node must have, as ray start --labels set them")
     deepspeed: dict[str, Any] = Field({}, description="DeepSpeed options, passed through as they are")
     checkpoint_steps: int | None = Field(None, ge=1, description="Steps between checkpoints within an epoch")
     max_failures: int = Field(2, ge=0, description="Restarts from the last checkpoint before a run is given up")
@@ -106,6 +110,7 @@ class TeacherConfig(Settings):
                                    "rest start when nodes join. null: all of them")
     num_cpus: float | None = Field(None, gt=0, description="CPUs an actor; null shares the cluster's among the actors")
     num_gpus: float = Field(0, ge=0, description="GPUs an actor")
+    labels: Labels = Field({}, description="Labels that an actor's node must have, such as {kdray/group: teacher}")
     precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="Arithmetic of the teacher; auto is bfloat16 where the device has it")
     batch_tokens: int = Field(2048, ge=16, description="Padded tokens a batch at most")

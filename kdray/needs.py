@@ -5,7 +5,7 @@ Knows nothing about Ray.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from kdray.config import Config, Optimisation, changed
 
@@ -21,6 +21,14 @@ class Need:
     count: int
     each: dict[str, float]
     """Resources of one, as Ray names them."""
+    labels: dict[str, str] = field(default_factory=dict)
+    """What a node must be labelled with."""
+
+    @property
+    def where(self) -> str:
+        """Which nodes, in words; empty where any will do."""
+        return " that have " + " and ".join(f"{name}={value}" for name, value in self.labels.items()) \
+            if self.labels else ""
 
 
 def needs(config: Config, after: str = "corpus", last: str = "students", rows: int | None = None) -> list[Need]:
@@ -37,7 +45,7 @@ def needs(config: Config, after: str = "corpus", last: str = "students", rows: i
     if "students" in stages:
         found += [_workers(changed(config.training, student.training), "training.workers")
                   for student in config.family.values()]
-    return list({(need.origin, need.count, *need.each.values()): need for need in found}.values())
+    return list({(need.origin, need.count, *need.each.values(), *need.labels.items()): need for need in found}.values())
 
 
 def _actors(config: Config, rows: int | None) -> Need:
@@ -46,15 +54,16 @@ def _actors(config: Config, rows: int | None) -> Need:
     if rows is not None:
         count = min(count, math.ceil(rows / config.cache.rows_per_shard))
     return Need("teacher.min_actors" if least else "teacher.actors", count,
-                {"CPU": wanted.num_cpus or 1.0, "GPU": wanted.num_gpus})
+                {"CPU": wanted.num_cpus or 1.0, "GPU": wanted.num_gpus}, wanted.labels)
 
 
 def _workers(settings: Optimisation, origin: str) -> Need:
-    return Need(origin, settings.workers, {"CPU": settings.num_cpus or 1.0, "GPU": settings.num_gpus})
+    return Need(origin, settings.workers, {"CPU": settings.num_cpus or 1.0, "GPU": settings.num_gpus},
+                settings.labels)
 
 
 def shortage(need: Need, nodes: Sequence[dict[str, float]]) -> str | None:
-    """What is wrong where `nodes`, each the resources that it has, used or not, can never hold the need at once."""
+    """What is wrong where `nodes` with its labels, each the resources that it has, can never hold the need at once."""
     asked = {name: amount for name, amount in need.each.items() if amount > 0}
     room = sum(min((int(node.get(name, 0.0) // amount) for name, amount in asked.items()), default=need.count)
                for node in nodes)
@@ -63,4 +72,4 @@ def shortage(need: Need, nodes: Sequence[dict[str, float]]) -> str | None:
     wanted = " and ".join(f"{amount:g} {name}" for name, amount in asked.items())
     has = ", ".join(f"{sum(node.get(name, 0.0) for node in nodes):g} {name}" for name in need.each)
     return (f"{need.origin} = {need.count} with {wanted} each does not fit: the cluster has {has} on {len(nodes)} "
-            f"nodes, room for {room}")
+            f"nodes{need.where}, room for {room}")

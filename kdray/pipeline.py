@@ -20,7 +20,7 @@ from kdray.corpus.build import SPLITS, build_corpus, corpus_key
 from kdray.corpus.sources import read_splits
 from kdray.corpus.tokenizer import tokenizer_fingerprint
 from kdray.errors import ConfigError, ModelError
-from kdray.models.folder import fingerprint, label_order, locate, positions, read_config
+from kdray.models.folder import fingerprint, label_order, locate, positions, read_config, share
 from kdray.needs import needs
 from kdray.storage import Store, content_key
 from kdray.tasks import TASKS
@@ -29,11 +29,19 @@ logger = logging.getLogger("kdray")
 
 
 @dataclass(frozen=True)
-class Teacher:
-    """A teacher that is ready: its folder and what identifies it."""
+class Model:
+    """A model that this process has in a folder."""
 
     folder: Path
     fingerprint: str
+    place: str
+    """Where every machine finds it."""
+
+
+@dataclass(frozen=True)
+class Teacher(Model):
+    """A teacher that is ready."""
+
     key: str | None
     """Key of the fine-tuned artefact; None where the folder was taken as it is."""
     parameters: int | None
@@ -88,13 +96,19 @@ class Pipeline:
     def teacher(self) -> Teacher:
         """The teacher, fine-tuned where the config asks for it."""
         tuning = self.config.teacher.finetune
+        base = self._model(self.base)
         if tuning is None:
-            return Teacher(self.base, fingerprint(self.base), None, None)
-        job = self._job("teachers", TrainingConfig(**{**tuning.model_dump(), "alpha": 1.0}), self.base, {},
-                        self.corpus, None)
+            return Teacher(**vars(base), key=None, parameters=None)
+        job = self._job("teachers", TrainingConfig(**{**tuning.model_dump(), "alpha": 1.0}), base, {}, self.corpus,
+                        None)
         made = self._made("teacher", "teachers", job.key) or self._fit(job, "teacher", "teacher.finetune")
         folder = self.store.fetch("teachers", job.key)
-        return Teacher(folder, fingerprint(folder), job.key, made["parameters"])
+        return Teacher(folder, fingerprint(folder), self.store.uri_of("teachers", job.key), job.key,
+                       made["parameters"])
+
+    def _model(self, folder: Path) -> Model:
+        key = fingerprint(folder)
+        return Model(folder, key, share(self.store, folder, key))
 
     @cached_property
     def cache(self) -> Any:
@@ -127,7 +141,7 @@ class Pipeline:
         self._connect("cache")
         facts = {"parents": {"corpus": self.corpus["key"], "teacher": teacher.fingerprint},
                  "teacher_model": self._teacher_name(), "teacher_key": teacher.key}
-        return fill_cache(self.store, self.config.teacher, plan, plan_key, self.corpus, teacher.folder, facts)
+        return fill_cache(self.store, self.config.teacher, plan, plan_key, self.corpus, teacher.place, facts)
 
     def _teacher_name(self) -> str:
         name = self.config.teacher.model
@@ -150,12 +164,12 @@ class Pipeline:
         return {name: self._student_job(student) for name, student in self.config.family.items()}
 
     def _student_job(self, student: StudentConfig) -> Any:
-        folder = locate(student.model) if student.model else self.teacher.folder
-        own = student.model and tokenizer_fingerprint(folder) != tokenizer_fingerprint(self.teacher.folder)
-        corpus = self._corpus(folder) if own else self.corpus
-        origin = {"fresh": student.fresh} if student.fresh is not None else {"layers": _layers(student, folder)}
+        model = self._model(locate(student.model)) if student.model else self.teacher
+        own = tokenizer_fingerprint(model.folder) != tokenizer_fingerprint(self.teacher.folder)
+        corpus = self._corpus(model.folder) if own else self.corpus
+        origin = {"fresh": student.fresh} if student.fresh is not None else {"layers": _layers(student, model.folder)}
         settings = changed(self.config.training, student.training)
-        return self._job("students", settings, folder, origin, corpus, self._cache_key, self._live)
+        return self._job("students", settings, model, origin, corpus, self._cache_key, self._live)
 
     @property
     def _cache_key(self) -> str | None:
@@ -169,7 +183,7 @@ class Pipeline:
         if not self.config.teacher.live:
             return None
         precision = resolve_precision(self.config.teacher.precision, self.config.training.num_gpus)
-        return Live(str(self.teacher.folder), self.teacher.fingerprint, self.corpus["key"],
+        return Live(self.teacher.place, self.teacher.fingerprint, self.corpus["key"],
                     self.corpus["pad_token_id"], precision)
 
     def _check_targets(self, job: Any) -> None:
@@ -313,7 +327,7 @@ class Pipeline:
         """
         from kdray.cluster import check_need, connect
 
-        connect()
+        connect(dashboard=self.config.training.workers > 1)
         if self._checked:
             return
         for need in needs(self.config, stage, self._last, sum(len(table) for table in self.tables.values())):
@@ -325,12 +339,13 @@ class Pipeline:
         self._checked = True
 
     def _fit(self, job: Any, stage: str, origin: str) -> dict[str, Any]:
-        from kdray.training.trainer import fit
+        from kdray.training.trainer import check_workers, fit
 
         self._connect(stage)
-        return fit(job, origin)
+        check_workers(job.settings, origin)
+        return fit(job)
 
-    def _job(self, kind: str, settings: Optimisation, folder: Path, origin: dict[str, Any], corpus: dict[str, Any],
+    def _job(self, kind: str, settings: Optimisation, model: Model, origin: dict[str, Any], corpus: dict[str, Any],
              cache: str | None, live: Any = None) -> Any:
         from kdray.models.load import Origin
         from kdray.models.precision import resolve_precision
@@ -341,8 +356,8 @@ class Pipeline:
             raise ConfigError("precision float16 needs a GPU (num_gpus); a processor trains in bfloat16 or float32")
         return TrainingJob(
             kind=kind, storage=self.store.uri, task=self.task.name, labels=tuple(corpus["labels"]),
-            corpus=corpus["key"], cache=cache, origin=Origin(str(folder), **origin),
-            origin_fingerprint=fingerprint(folder), tokenizer=str(folder), pad_token_id=corpus["pad_token_id"],
+            corpus=corpus["key"], cache=cache, origin=Origin(model.place, **origin),
+            origin_fingerprint=model.fingerprint, tokenizer=model.place, pad_token_id=corpus["pad_token_id"],
             metric=self.config.metric, settings=settings.model_dump(), precision=precision, live=live)
 
 

@@ -109,6 +109,13 @@ def artefact(uri: str, kind: str) -> tuple["Store", str] | None:
     return (Store(f"{root}{mark}{query}"), name) if root else None
 
 
+def fetch(uri: str) -> Path:
+    """A local folder with the files of the artefact `uri`, as `Store.uri_of` names it. Raises FileNotFoundError."""
+    where, mark, query = uri.partition("?")
+    root, kind, key = where.rsplit("/", 2)
+    return Store(f"{root}{mark}{query}").fetch(kind, key)
+
+
 class Store:
     """Artefacts below one URI: a local folder, or whatever `pyarrow.fs` opens (`s3://`, `gs://`)."""
 

@@ -89,13 +89,14 @@ def _alone(config: Config | None, here: Facts) -> Iterator[Finding]:
         if there.local:
             yield findings.disk("storage", there.root, shutil.disk_usage(_existing(there.root)).free, "`storage`")
         yield findings.port(config.serve.port, "kdray serve", _taken(config.serve.port), "Choose another serve.port")
-        nodes = [{"CPU": float(_cpus()), "GPU": float(len(here.gpus or []))}]
-        yield from findings.room([short for need in needs(config) if (short := shortage(need, nodes))], grows=False)
+        own = [{"CPU": float(_cpus()), "GPU": float(len(here.gpus or []))}]
+        yield from findings.room([short for need in needs(config)
+                                  if (short := shortage(need, [] if need.labels else own))], grows=False)
 
 
 def _cluster(config: Config | None) -> Iterator[Finding]:
     """What the cluster of RAY_ADDRESS is."""
-    from kdray.cluster import connect, living, may_grow
+    from kdray.cluster import connect, living, may_grow, nodes_with
     from kdray.doctor.nodes import ask_nodes
 
     try:
@@ -114,9 +115,8 @@ def _cluster(config: Config | None) -> Iterator[Finding]:
     if config:
         yield from findings.storage_everywhere(config.storage, here, nodes)
         yield from findings.folders_everywhere(here, nodes)
-        room = [node["Resources"] for node in living()]
-        yield from findings.room([short for need in needs(config) if (short := shortage(need, room))],
-                                 may_grow(living()))
+        yield from findings.room([short for need in needs(config)
+                                  if (short := shortage(need, nodes_with(need.labels)))], may_grow(living()))
 
 
 def _inputs(config: Config) -> Iterator[Finding]:

@@ -77,19 +77,31 @@ def _reachable(manifest: Manifest, config: Config, ray: RayManifest) -> Iterator
 
 
 def _enough(manifest: Manifest, config: Config, ray: RayManifest) -> Iterator[Problem]:
-    """More than the cluster can ever have is refused before anything starts."""
-    sizes = [(ray.at(f"{group}.maxReplicas" if ray.autoscales else f"{group}.replicas", 0),
-              ray.at(f"{group}.template.spec.containers.0.resources.limits", {})) for group in ray.workers()]
-    wanted = {"teacher.actors": (config.teacher.min_actors or config.teacher.actors, config.teacher.num_gpus),
-              "training.workers": (config.training.workers, config.training.num_gpus)}
-    for name, (count, each) in wanted.items():
-        if not each:
+    """More than the cluster can ever have, or on other nodes than it has, is refused before anything starts."""
+    teacher, students = config.teacher, config.training
+    wanted = {"teacher.actors": (teacher.min_actors or teacher.actors, teacher.num_gpus, teacher.labels),
+              "training.workers": (students.workers, students.num_gpus, students.labels)}
+    if teacher.finetune:
+        tuning = teacher.finetune
+        wanted["teacher.finetune.workers"] = (tuning.workers, tuning.num_gpus, tuning.labels)
+    for name, (count, each, labels) in wanted.items():
+        groups = [group for group in ray.workers() if labels.items() <= ray.at(f"{group}.labels", {}).items()]
+        if not groups:
+            yield Problem(str(manifest), f"data.config.yaml: {name.rpartition('.')[0]}.labels", labels,
+                          f"no worker group of {ray} has these labels: give them to one, or leave them out")
             continue
-        room = sum(size * int(float(limit.get("nvidia.com/gpu", 0)) // each) for size, limit in sizes)
+        room = sum(_places(ray, group, each) for group in groups) if each else count
         if room < count:
             yield Problem(str(manifest), f"data.config.yaml: {name}", count, f"each needs {each:g} GPU, "
                           f"and {ray} can grow to {room} such places: lower it, raise maxReplicas, or "
                           "render with the component gpu")
+
+
+def _places(ray: RayManifest, group: str, gpus: float) -> int:
+    """How many processes with `gpus` each a group has room for when it has grown."""
+    size = ray.at(f"{group}.maxReplicas" if ray.autoscales else f"{group}.replicas", 0)
+    limits = ray.at(f"{group}.template.spec.containers.0.resources.limits", {})
+    return size * int(float(limits.get("nvidia.com/gpu", 0)) // gpus)
 
 
 RULES: tuple[Callable[[list[Manifest]], Iterator[Problem]], ...] = (references, config_fits)

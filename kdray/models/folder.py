@@ -1,18 +1,22 @@
 """A hub id, folder or package name becomes a checked local model folder, and a folder its fingerprint.
 
+Other machines find the folder by its place: a path, or a copy in storage.
+
 Reads JSON and bytes only: nothing here imports torch or runs what a folder holds.
 """
 
 import hashlib
 import importlib.util
 import json
+import platform
 from pathlib import Path
 from typing import Any
 
 from kdray.corpus.tokenizer import tokenizer_files
 from kdray.errors import ModelError
-from kdray.storage import file_digest
+from kdray.storage import MANIFEST, Store, fetch, file_digest
 
+KIND = "models"
 _OFFSET_POSITIONS = ("roberta", "xlm-roberta", "camembert", "mpnet", "longformer")
 """Models that count positions from behind the padding token."""
 HUB_FILES = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.txt", "*.model"]
@@ -49,6 +53,35 @@ def fingerprint(folder: Path) -> str:
     for file in files:
         digest.update(f"{file.name}\0{file_digest(file)}\0".encode())
     return digest.hexdigest()[:32]
+
+
+def share(store: Store, folder: Path, key: str) -> str:
+    """The place at which every machine finds the model in `folder`, `key` being its fingerprint.
+
+    That is the folder itself where storage is a folder too, as all machines mount; else a copy in storage.
+    """
+    if store.local:
+        return str(folder)
+    if store.manifest(KIND, key) is None:
+        with store.staging(KIND) as staged:
+            for file in {file for pattern in HUB_FILES for file in folder.glob(pattern)}:
+                if file.name != MANIFEST:
+                    (staged / file.name).symlink_to(file.resolve())
+            store.publish(KIND, key, staged, {})
+    return store.uri_of(KIND, key)
+
+
+def at(place: str) -> Path:
+    """The local folder of the model at `place`; a copy in storage is downloaded once a machine.
+
+    Raises ModelError where this machine does not have it.
+    """
+    folder = fetch(place) if "://" in place else Path(place)
+    if not folder.is_dir():
+        raise ModelError(f"the machine {platform.node()} has no folder {place}, which the driver's has. Put it, or "
+                         "HF_HOME where the model is from the hub, on what all machines mount; or take object storage "
+                         "for `storage`: models then travel through it")
+    return folder
 
 
 def read_config(folder: Path) -> dict[str, Any]:

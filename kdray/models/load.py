@@ -26,7 +26,7 @@ class Origin:
     """Where a model's first weights come from."""
 
     folder: str
-    """A model folder: the teacher's for `layers` and `fresh`, else the model's own."""
+    """A model folder, or in a job its place: the teacher's for `layers` and `fresh`, else the model's own."""
     layers: tuple[int, ...] | None = None
     """Layers of the folder's model to keep; None keeps all."""
     fresh: dict[str, Any] | None = None

@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-import ray
 from ray import tune
 from ray.tune.execution.class_cache import ENV_VARS_TO_PROPAGATE
 
-from kdray.cluster import check_resources
+from kdray.cluster import check_resources, nodes_with
 from kdray.config import SearchConfig, TrainingConfig
 from kdray.console import labels
 from kdray.errors import TrainingError
@@ -114,9 +113,12 @@ def trial_resources(settings: dict[str, Any]) -> tuple[dict[str, float], dict[st
 def _tuner(sweep: Sweep, store: Store, callbacks: list[tune.Callback]) -> tune.Tuner:
     settings = sweep.base.settings
     own, whole = trial_resources(settings)
+    on = settings["labels"]
     check_resources(settings["workers"], {"CPU": settings["num_cpus"] or 1.0, "GPU": settings["num_gpus"]},
-                    "training.workers")
-    trainable = tune.with_resources(tune.with_parameters(run_trial, jobs=sweep.jobs, whose=labels()), own)
+                    "training.workers", on)
+    trainable = tune.with_resources(
+        tune.with_parameters(run_trial, jobs=sweep.jobs, whose=labels()),
+        tune.PlacementGroupFactory([own], bundle_label_selector=[on] if on else None))
     path = store.uri_of(_EXPERIMENTS, sweep.key)
     if tune.Tuner.can_restore(path):
         logger.info("sweep: going on with the trials that were there")
@@ -124,7 +126,8 @@ def _tuner(sweep: Sweep, store: Store, callbacks: list[tune.Callback]) -> tune.T
         assert tuner._local_tuner is not None
         tuner._local_tuner.get_run_config().callbacks = callbacks  # instead of those of the sweep that was killed
         return tuner
-    fits = int(min(ray.cluster_resources().get(name, 0.0) // need for name, need in whole.items() if need > 0))
+    nodes = nodes_with(on)
+    fits = int(min(sum(node.get(name, 0.0) for node in nodes) // need for name, need in whole.items() if need > 0))
     proposals = Proposals(sweep.plans)
     return tune.Tuner(
         trainable,

@@ -47,8 +47,11 @@ class TrialSurroundings:
 
 
 def point_job(job: TrainingJob, point: dict[str, Any]) -> TrainingJob:
-    """The job with a sampled point's changes to its settings. Raises ConfigError where one is not allowed."""
-    settings = changed(TrainingConfig(**job.settings), point)
+    """The job with a sampled point's changes to its settings, and a sweep's CPUs a worker.
+
+    Raises ConfigError where a change is not allowed.
+    """
+    settings = changed(TrainingConfig(**job.settings), {"num_cpus": job.settings["num_cpus"] or 1.0, **point})
     return replace(job, settings=settings.model_dump())
 
 
@@ -73,7 +76,7 @@ def _train(job: TrainingJob) -> None:
     if known is None:
         from ray.tune.integration.ray_train import TuneReportCallback
 
-        known = fit(job, "training", [TuneReportCallback()])
+        known = fit(job, [TuneReportCallback()])
     best = float("-inf")
     for entry in known["history"]:
         best = max(best, entry[known["metric"]])

@@ -24,6 +24,7 @@ class TeacherActor:
         """Returns when the teacher is loaded."""
 
 
-def start_actor(job: TeacherJob, num_cpus: float, num_gpus: float) -> Any:
-    """A handle of a new actor, which starts as soon as a node has room."""
-    return ray.remote(num_cpus=num_cpus, num_gpus=num_gpus, max_restarts=0)(TeacherActor).remote(job, labels())
+def start_actor(job: TeacherJob, num_cpus: float, num_gpus: float, on: dict[str, str]) -> Any:
+    """A handle of a new actor, which starts as soon as a node with the labels `on` has room."""
+    actor = ray.remote(num_cpus=num_cpus, num_gpus=num_gpus, max_restarts=0)(TeacherActor)
+    return actor.options(label_selector=on).remote(job, labels())

@@ -5,7 +5,6 @@ Invariant: the manifest is published when every row is in the cache, and never b
 
 import logging
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,9 +29,9 @@ _READERS = 16
 _ROUNDS = 3
 
 
-def fill_cache(store: Store, wanted: TeacherConfig, plan: Plan, plan_key: str, corpus: dict[str, Any], folder: Path,
+def fill_cache(store: Store, wanted: TeacherConfig, plan: Plan, plan_key: str, corpus: dict[str, Any], place: str,
                facts: dict[str, Any]) -> dict[str, Any]:
-    """Fills every slot of the plan with the teacher in `folder` and publishes the cache's manifest, with `facts` in it.
+    """Fills every slot of the plan with the teacher at `place` and publishes the cache's manifest, with `facts` in it.
 
     Needs a Ray cluster. Raises ClusterError where the actors do not fit, CacheError where a shard keeps failing,
     ModelError where the teacher's labels are not the data's; finished shards stay and are found by the next run.
@@ -45,7 +44,7 @@ def fill_cache(store: Store, wanted: TeacherConfig, plan: Plan, plan_key: str, c
     for _ in range(_ROUNDS):
         if not missing:
             break
-        _compute(missing, store, wanted, plan, corpus, folder, journal)
+        _compute(missing, store, wanted, plan, corpus, place, journal)
         missing = unfilled(store, plan, journal)
     if missing:
         raise CacheError(f"{missing[0]} were computed {_ROUNDS} times and are not in {store.uri}: something deletes "
@@ -92,12 +91,12 @@ def _vouched(receipts: np.ndarray, keys: np.ndarray, bytes_there: np.ndarray) ->
 
 
 def _compute(missing: list[Slot], store: Store, wanted: TeacherConfig, plan: Plan, corpus: dict[str, Any],
-             folder: Path, journal: Journal) -> None:
-    cpus = wanted.num_cpus or cpus_each(wanted.actors)
+             place: str, journal: Journal) -> None:
+    cpus = wanted.num_cpus or cpus_each(wanted.actors, wanted.labels)
     check_resources(min(wanted.min_actors or wanted.actors, len(missing)), {"CPU": cpus, "GPU": wanted.num_gpus},
-                    "teacher.min_actors" if wanted.min_actors else "teacher.actors")
+                    "teacher.min_actors" if wanted.min_actors else "teacher.actors", wanted.labels)
     job = TeacherJob(
-        folder=str(folder), schema=plan.schema, batch_tokens=wanted.batch_tokens, num_gpus=wanted.num_gpus,
+        place=place, schema=plan.schema, batch_tokens=wanted.batch_tokens, num_gpus=wanted.num_gpus,
         threads=max(1, int(cpus)), storage=store.uri, corpus=corpus["key"], pad_token_id=corpus["pad_token_id"],
         compile=wanted.compile)
     labels = _Labels(plan.schema.labels) if wanted.finetune is None else None
@@ -111,7 +110,8 @@ def _compute(missing: list[Slot], store: Store, wanted: TeacherConfig, plan: Pla
             labels.see(done)
 
     try:
-        Pool(missing, lambda: start_actor(job, cpus, wanted.num_gpus), wanted.actors, wanted.max_attempts, record).run()
+        Pool(missing, lambda: start_actor(job, cpus, wanted.num_gpus, wanted.labels), wanted.actors,
+             wanted.max_attempts, record).run()
     finally:
         journal.flush()
 

@@ -18,6 +18,7 @@ from kdray.cache.plan import Slot
 from kdray.cache.shard import Receipt, Schema, encode_shard, write_shard
 from kdray.corpus.rows import Rows
 from kdray.errors import CacheError, ModelError
+from kdray.models.folder import at
 from kdray.models.forward import predict
 from kdray.models.load import load_model
 from kdray.models.precision import DTYPES, attention, device
@@ -31,7 +32,8 @@ _SAMPLE = 256
 class TeacherJob:
     """All that an actor needs: names and numbers, no data."""
 
-    folder: str
+    place: str
+    """Where every machine finds the teacher."""
     schema: Schema
     batch_tokens: int
     num_gpus: float
@@ -65,7 +67,7 @@ class TeacherRunner:
     def __init__(self, job: TeacherJob):
         torch.set_num_threads(job.threads)
         self.job, self.task, self.store = job, TASKS[job.schema.task], Store(job.storage)
-        self.model = load_teacher(job.schema, job.folder, job.num_gpus)
+        self.model = load_teacher(job.schema, at(job.place), job.num_gpus)
         if job.compile:
             _check_compiler()
             self.model.compile(dynamic=True)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from kdray.metrics import TRAINED_ROWS
 from kdray.progress import Progress, progress
@@ -86,9 +87,11 @@ class Silent:
 def watch(prefix: str, work: Callable[[Any], T]) -> T:
     """`work(board)`, run in a thread of its own, while this thread shows what the board is told.
 
-    So Ctrl-C reaches this thread at once, whatever Ray does with signals in the thread that waits for workers.
+    So Ctrl-C reaches this thread at once, whatever Ray does with signals in the thread that waits for workers. The
+    board is on this machine, so that it is not lost with another.
     """
-    board: Any = ray.remote(num_cpus=0)(Board).remote()
+    beside = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    board: Any = ray.remote(num_cpus=0)(Board).options(scheduling_strategy=beside).remote()
     future: Future[T] = Future()
     threading.Thread(target=_fulfil, args=(future, work, board), daemon=True).start()
     shown = Shown(prefix)

@@ -6,7 +6,7 @@ from typing import Any
 from kdray.models.load import Origin
 from kdray.storage import content_key
 
-RESOURCES = ("workers", "num_cpus", "num_gpus", "max_failures", "checkpoint_steps")
+RESOURCES = ("workers", "num_cpus", "num_gpus", "labels", "max_failures", "checkpoint_steps")
 _OF_DISTILLATION = ("loss", "temperature", "huber_delta", "alpha_schedule", "alpha_end", "temperature_schedule",
                     "temperature_end", "confidence")
 
@@ -15,7 +15,8 @@ _OF_DISTILLATION = ("loss", "temperature", "huber_delta", "alpha_schedule", "alp
 class Live:
     """A teacher that runs inside the training step."""
 
-    folder: str
+    place: str
+    """Where every machine finds it."""
     fingerprint: str
     corpus: str
     """Key of the corpus, tokenised for the teacher."""
@@ -38,9 +39,9 @@ class TrainingJob:
     """Key of the soft-target cache; None where the teacher is live, or there are hard labels only."""
     origin: Origin
     origin_fingerprint: str
-    """Fingerprint of the folder that the first weights, or the config, come from."""
+    """Fingerprint of the model that the first weights, or the config, come from."""
     tokenizer: str
-    """Folder of the model's tokenizer."""
+    """Place of the model's tokenizer."""
     pad_token_id: int
     metric: str
     settings: dict[str, Any]

@@ -9,7 +9,7 @@ import json
 import os
 import tempfile
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -22,6 +22,7 @@ from safetensors.torch import load_file, save_file
 
 from kdray.corpus.rows import Rows
 from kdray.errors import TrainingError
+from kdray.models.folder import at
 from kdray.models.load import build, count_parameters, dropout_options, save_model
 from kdray.models.precision import attention, device
 from kdray.models.vocabulary import cut_vocabulary, numbers, used_ids, whole_vocabulary
@@ -105,7 +106,7 @@ class Run:
     def __init__(self, job: TrainingJob, here: Surroundings, store: Store):
         torch.set_num_threads(job.threads)
         self.job, self.here, self.store, self.task = job, here, store, TASKS[job.task]
-        self.settings = job.settings
+        self.settings, self.origin = job.settings, replace(job.origin, folder=str(at(job.origin.folder)))
         corpus = store.fetch("corpus", job.corpus)
         self.train_rows, validation = Rows(corpus, "train"), Rows(corpus, "validation")
         soft, watched = open_targets(store, job, self.settings["num_gpus"]) if job.distils else (None, None)
@@ -158,9 +159,9 @@ class Run:
                 split.numbers = numbers(self.ids)
 
     def _model(self, implementation: str) -> Any:
-        options = {**dropout_options(self.job.origin.folder, self.settings["dropout"]),
+        options = {**dropout_options(self.origin.folder, self.settings["dropout"]),
                    "attn_implementation": implementation}
-        return build(self.task, self.job.origin, list(self.job.labels), self.settings["seed"], **options)
+        return build(self.task, self.origin, list(self.job.labels), self.settings["seed"], **options)
 
     def _run_stage(self, engine: Any, stage: Stage) -> None:
         while self.state.epoch < stage.epochs:
@@ -269,7 +270,7 @@ class Run:
         if self.here.rank == 0:
             with self.store.staging(self.job.kind) as folder:
                 model = self._best_model()
-                save_model(model, Path(self.job.tokenizer), folder)
+                save_model(model, at(self.job.tokenizer), folder)
                 self.store.publish(self.job.kind, self.job.key, folder, self._manifest(model))
         if self.here.workers > 1:
             dist.barrier()

@@ -11,6 +11,7 @@ import numpy as np
 from kdray.cache.ensemble import Ensemble, open_cache
 from kdray.cache.reader import SoftTargets
 from kdray.corpus.rows import Rows
+from kdray.models.folder import at
 from kdray.models.forward import predict
 from kdray.models.load import load_model
 from kdray.models.precision import DTYPES, attention, device
@@ -29,7 +30,7 @@ class LiveTeacher:
         assert job.live is not None
         self._task, self._pad = TASKS[job.task], job.live.pad_token_id
         self._corpus = store.fetch("corpus", job.live.corpus)
-        self._model = load_model(self._task, job.live.folder, list(job.labels), dtype=DTYPES[job.live.precision],
+        self._model = load_model(self._task, at(job.live.place), list(job.labels), dtype=DTYPES[job.live.precision],
                                  attn_implementation=attention(num_gpus)).eval().to(device(num_gpus))
 
     def split(self, name: str) -> "LiveSplit":

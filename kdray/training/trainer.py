@@ -55,22 +55,28 @@ class WorkerSurroundings:
         return Silent() if self.rank > 0 else Steps(Told(self.board, label, total, done))
 
 
-def fit(job: TrainingJob, origin: str, callbacks: list[Any] | None = None) -> dict[str, Any]:
+def check_workers(settings: dict[str, Any], origin: str) -> None:
+    """Raises ClusterError where the workers that `origin`, a part of the config, asks for do not fit the cluster."""
+    check_resources(settings["workers"], {"CPU": _cpus(settings), "GPU": settings["num_gpus"]}, f"{origin}.workers",
+                    settings["labels"])
+
+
+def _cpus(settings: dict[str, Any]) -> float:
+    return settings["num_cpus"] or cpus_each(settings["workers"], settings["labels"])
+
+
+def fit(job: TrainingJob, callbacks: list[Any] | None = None) -> dict[str, Any]:
     """Trains `job` on Ray and returns the model's manifest; finds it where it was trained before.
 
-    `origin` names the part of the config that asks for the workers. Raises ClusterError where they do not
-    fit, and the worker's own error, or TrainingError, where restarts are used up. Warns of the first epoch in which
-    distillation did nothing.
+    Waits for room. Raises the worker's own error, or TrainingError, where restarts are used up. Warns of the first
+    epoch in which distillation did nothing.
     """
     store = Store(job.storage)
     made = store.manifest(job.kind, job.key)
     if made is not None:
         return made
-    settings = job.settings
-    cpus = settings["num_cpus"] or cpus_each(settings["workers"])
-    check_resources(settings["workers"], {"CPU": cpus, "GPU": settings["num_gpus"]}, f"{origin}.workers")
     result = watch(job.kind.removesuffix("s"),
-                   lambda board: _run(_trainer(job, cpus, store, board, callbacks or [])))
+                   lambda board: _run(_trainer(job, store, board, callbacks or [])))
     if isinstance(result, str):
         raise TrainingError(result)
     store.delete_folder(FOLDER, f"{job.kind}-{job.key}")
@@ -79,16 +85,15 @@ def fit(job: TrainingJob, origin: str, callbacks: list[Any] | None = None) -> di
     return result
 
 
-def _trainer(job: TrainingJob, cpus: float, store: Store, board: Any,
-             callbacks: list[Any]) -> ray.train.torch.TorchTrainer:
-    settings = job.settings
+def _trainer(job: TrainingJob, store: Store, board: Any, callbacks: list[Any]) -> ray.train.torch.TorchTrainer:
+    settings, cpus = job.settings, _cpus(job.settings)
     return ray.train.torch.TorchTrainer(
         _worker,  # type: ignore[arg-type]
         train_loop_config={"job": replace(job, threads=max(1, int(cpus))), "board": board, "whose": labels()},
         torch_config=ray.train.torch.TorchConfig(backend=backend(settings["num_gpus"])),
-        scaling_config=ray.train.ScalingConfig(
+        scaling_config=ray.train.ScalingConfig(  # type: ignore[call-arg]
             num_workers=settings["workers"], use_gpu=settings["num_gpus"] > 0,
-            resources_per_worker={"CPU": cpus, **_gpus(settings)}),
+            resources_per_worker={"CPU": cpus, **_gpus(settings)}, label_selector=settings["labels"] or None),
         run_config=ray.train.RunConfig(
             name=f"{job.kind}-{job.key}", storage_path=store.uri_of(FOLDER), callbacks=callbacks,
             failure_config=ray.train.FailureConfig(max_failures=settings["max_failures"]),

@@ -20,6 +20,8 @@ from urllib.parse import urlsplit
 import pytest
 from pyarrow import fs
 
+from kdray.corpus.tokenizer import load_tokenizer
+from kdray.models.folder import at, fingerprint, share
 from kdray.storage import Store
 from tests.integration.conftest import (
     ROOT,
@@ -405,6 +407,28 @@ def test_what_is_not_published_is_not_fetched_and_what_is_published_anew_is(
             (tmp_path / "file").write_text(text)
             store.publish("things", "later", tmp_path, {"text": text})
             assert (store.fetch("things", "later") / "file").read_text() == text
+
+
+def test_a_model_that_one_machine_has_is_on_all(
+        endpoint: str, bucket: fs.S3FileSystem, base: Path, new_machine: Callable[[], Path],
+        monkeypatch: pytest.MonkeyPatch, reachable: Callable[[Proxy], Store]) -> None:
+    key, hub = fingerprint(base), new_machine() / "snapshot"
+    hub.mkdir()
+    for file in base.iterdir():
+        (hub / file.name).symlink_to(file)  # as the hub's cache lays it out
+    (hub / "optimizer.pt").write_bytes(b"not of the model")
+    with Proxy(endpoint) as proxy:
+        store = reachable(proxy)
+        place = share(store, hub, key)
+        assert place == share(store, hub, key) == f"{URI}/models/{key}"
+        assert not any("optimizer" in path for _, path, _ in proxy.seen)
+        proxy.seen.clear()
+        for machine in (new_machine(), new_machine()):
+            monkeypatch.setattr(tempfile, "tempdir", str(machine))
+            folders = [at(place) for _ in range(2)]
+            assert folders[0] == folders[1] and folders[0].is_relative_to(machine)
+            assert fingerprint(folders[0]) == key and load_tokenizer(folders[0])
+    assert set(proxy.count("GET", f"/bucket/kdray/models/{key}/model.safetensors").values()) == {2}
 
 
 @pytest.mark.parametrize("arguments", [("config", "c.yaml"), ("run", "c.yaml"), ("cache", "ls", "--storage", "URI")])

@@ -45,6 +45,8 @@ def test_an_unknown_key_names_the_nearest_known_one(wrong, words):
     (tree(data={"source": "a.csv", "test": "b.csv"}), ["`source` holds all splits"]),
     (tree(data={"source": "a.csv", "columns": {"sentence": "s"}}), ["no column 'sentence'", "text, text_pair, label"]),
     (tree(task="translation"), ["unknown task 'translation'", "token-classification"]),
+    (tree(training={"labels": {"zone": "!a"}}), ["training.labels.zone = '!a'"]),
+    (tree(teacher={"model": "m", "labels": {"my zone": "a"}}), ["teacher.labels.my zone"]),
     (tree(training={"alpha": 1.5}), ["training.alpha = 1.5", "less than or equal to 1"]),
     (tree(training={"alpha": -0.1}), ["training.alpha"]),
     (tree(training={"alpha": float("nan")}), ["training.alpha"]),

@@ -223,7 +223,9 @@ def change_config(documents: list[dict[str, Any]], change: Callable[[dict[str, A
     ("cpu", lambda c: c["data"].update(source="../shared/rows.csv"), "data.source", "give a URI"),
     ("cpu", lambda c: c["teacher"].update(model="/home/me/teacher"), "teacher.model", "give a URI"),
     ("cpu", lambda c: c["teacher"].update(num_gpus=1), "teacher.actors", "can grow to 0 such places"),
-    ("gpu", lambda c: c["training"].update(workers=9), "training.workers", "can grow to 8 such places"),
+    ("gpu", lambda c: c["training"].update(workers=9), "training.workers", "can grow to 4 such places"),
+    ("gpu", lambda c: c["training"].update(workers=9, labels={}), "training.workers", "can grow to 8 such places"),
+    ("gpu", lambda c: c["teacher"]["labels"].update(zone="a"), "teacher.labels", "no worker group of RayJob/kdray has"),
     ("nightly", lambda c: c["training"].update(num_gpus=1), "training.workers", "kdray-nightly can grow to 0"),
 ])
 def test_a_config_that_the_cluster_cannot_run_is_caught(overlay: str, change: Any, path: str, says: str) -> None:

@@ -1,6 +1,7 @@
 """A model folder is checked before anything in it is trusted, and has a fingerprint."""
 
 import json
+import platform
 import shutil
 from pathlib import Path
 
@@ -8,7 +9,8 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from kdray.errors import ModelError
-from kdray.models.folder import fingerprint, label_order, locate, positions, read_config
+from kdray.models.folder import at, fingerprint, label_order, locate, positions, read_config, share
+from kdray.storage import Store
 
 
 @pytest.fixture
@@ -132,3 +134,13 @@ def test_a_label_map_with_gaps_or_doubles_is_refused(folder, names):
 ])
 def test_positions_leave_out_those_that_padding_takes(config, room):
     assert positions(config) == room
+
+
+def test_where_storage_is_a_folder_a_model_stays_where_it_is(folder, tmp_path):
+    place = share(Store(str(tmp_path / "store")), folder, "key")
+    assert at(place) == folder and not (tmp_path / "store").exists()
+
+
+def test_a_folder_that_this_machine_lacks_is_said_with_what_to_do(tmp_path):
+    with pytest.raises(ModelError, match=f"{platform.node()} has no folder {tmp_path}/gone.*HF_HOME.*object storage"):
+        at(str(tmp_path / "gone"))

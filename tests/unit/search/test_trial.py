@@ -22,12 +22,13 @@ def test_a_points_job_has_its_settings_and_a_key_of_its_own():
     made = point_job(JOB, {"alpha": 0.25, "temperature": 4.0, "finetune.epochs": 2})
     assert (made.settings["alpha"], made.settings["temperature"], made.settings["finetune"]["epochs"]) == (0.25, 4.0, 2)
     assert made.settings["lr"] == JOB.settings["lr"] and made.key != JOB.key
-    assert point_job(JOB, {}).key == JOB.key
+    same = point_job(JOB, {})
+    assert same.key == JOB.key and JOB.settings["num_cpus"] is None and same.settings["num_cpus"] == 1
 
 
 def test_the_baseline_is_the_configured_student_on_hard_labels():
     made = point_job(JOB, BASELINE)
-    assert made.settings == {**JOB.settings, "alpha": 1.0}
+    assert made.settings == {**JOB.settings, "alpha": 1.0, "num_cpus": 1.0}
 
 
 def test_a_point_outside_what_is_allowed_is_refused():

@@ -26,7 +26,7 @@ def live(**changes) -> TrainingJob:
 @pytest.mark.parametrize("other", [
     replace(job(), storage="/elsewhere"), replace(job(), threads=8), replace(job(), tokenizer="/elsewhere"),
     replace(job(), origin=Origin("/copy", layers=(0, 3))), job(workers=4), job(num_gpus=1), job(num_cpus=2),
-    job(max_failures=0), job(checkpoint_steps=5)])
+    job(max_failures=0), job(checkpoint_steps=5), job(labels={"zone": "a"})])
 def test_where_it_runs_does_not_change_the_key(other):
     assert other.key == job().key
 
@@ -67,7 +67,7 @@ def test_what_a_live_teacher_answers_from_changes_the_key(changes):
     assert live(**changes).key != live().key
 
 
-@pytest.mark.parametrize("changes", [{"folder": "/copy"}, {"pad_token_id": 7}])
+@pytest.mark.parametrize("changes", [{"place": "/copy"}, {"pad_token_id": 7}])
 def test_where_a_live_teacher_lies_does_not_change_the_key(changes):
     assert live(**changes).key == live().key
 

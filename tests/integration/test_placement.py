@@ -1,0 +1,76 @@
+"""Teachers on nodes with one label, students on nodes with another, what belongs to the driver beside it."""
+
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+from ray.cluster_utils import Cluster
+
+from kdray.cluster import check_resources
+from kdray.config import load
+from kdray.errors import ClusterError
+from kdray.pipeline import Pipeline
+from tests.integration.conftest import small_config, write_config
+
+SPOT, STEADY = {"ray.io/market-type": "spot"}, {"ray.io/market-type": "on-demand", "kdray/group": "student"}
+
+
+@pytest.fixture(scope="module")
+def nodes() -> Iterator[dict[str, str]]:
+    """Ids of the nodes of a cluster that this process has joined: driver (4 CPUs, no labels), spot and steady."""
+    made = Cluster()
+    try:
+        driver = made.add_node(num_cpus=4, include_dashboard=False)
+        spot, steady = (made.add_node(num_cpus=1, labels=labels) for labels in (SPOT, STEADY))
+        ray.init(made.address, log_to_driver=False, configure_logging=False)
+        yield {"driver": driver.node_id, "spot": spot.node_id, "steady": steady.node_id}
+    finally:
+        ray.shutdown()
+        made.shutdown()
+
+
+def pipeline(folder: Path, rows: Path, teacher: Path, teachers: dict[str, str],
+             **students: Any) -> Pipeline:
+    return Pipeline(load(write_config(folder / "c.yaml", small_config(folder / "store", rows, teacher, {
+        "teacher": {"model": str(teacher), "labels": teachers}, "search": {"trials": 1}, "training": students}))))
+
+
+def places() -> dict[str, set[str]]:
+    """Ids of the nodes of all actors there were, by the name of their class."""
+    found = defaultdict(set)
+    for actor in ray._private.state.actors().values():
+        found[actor["ActorClassName"]].add(actor["Address"]["NodeID"])
+    return found
+
+
+def test_each_runs_where_its_labels_are(nodes: dict[str, str], tmp_path: Path, rows: Path, teacher: Path) -> None:
+    run = pipeline(tmp_path, rows, teacher, SPOT, epochs=1, lr=3e-3, labels=STEADY)
+    assert run.cache and run.students and run.sweep
+    found = places()
+    assert found["TeacherActor"] == {nodes["spot"]}
+    assert found["RayTrainWorker"] == found["ImplicitFunc"] == {nodes["steady"]}
+    assert found["Board"] == {nodes["driver"]}
+
+
+def test_labels_that_no_node_has_are_refused_before_work_starts(nodes: dict[str, str], tmp_path: Path, rows: Path,
+                                                                teacher: Path) -> None:
+    with pytest.raises(ClusterError, match=r"teacher\.actors = 1 .* 0 nodes that have kdray/group=teacher and zone=a"):
+        assert pipeline(tmp_path, rows, teacher, {"zone": "a", "kdray/group": "teacher"}).cache
+    run = pipeline(tmp_path, rows, teacher, {}, labels={"kdray/group": "pupil"})
+    assert run.cache
+    for stage in ("students", "sweep"):
+        with pytest.raises(ClusterError, match=r"training\.workers = 1 .* nodes that have kdray/group=pupil"):
+            getattr(run, stage)
+
+
+@pytest.mark.parametrize(("count", "labels", "fits"), [(1, SPOT, True), (2, SPOT, False), (2, {}, True)])
+def test_room_is_counted_on_the_nodes_with_the_labels(nodes: dict[str, str], count: int, labels: dict[str, str],
+                                                      fits: bool) -> None:
+    if fits:
+        check_resources(count, {"CPU": 1}, "teacher.actors", labels)
+        return
+    with pytest.raises(ClusterError, match=r"1 CPU on 1 nodes that have ray\.io/market-type=spot, room for 1"):
+        check_resources(count, {"CPU": 1}, "teacher.actors", labels)
