@@ -22,6 +22,7 @@ from safetensors.torch import load_file, save_file
 
 from kdray.corpus.rows import Rows
 from kdray.errors import TrainingError
+from kdray.models.dropout import quicken_dropout
 from kdray.models.folder import at
 from kdray.models.load import build, count_parameters, dropout_options, save_model
 from kdray.models.precision import attention, device
@@ -145,6 +146,8 @@ class Run:
         on = device(self.settings["num_gpus"])
         self.model = self._model(attention(self.settings["num_gpus"]))
         self._cut()
+        if on.type == "cpu":
+            quicken_dropout(self.model)
         if self.best_weights is not None:
             self.model.load_state_dict(self.best_weights)
         steps = stage.epochs * -(-len(self.train_rows) // self.settings["batch_size"])
