@@ -8,13 +8,16 @@
     fresh  2 layers, 128 wide, random weights, 4 epochs, lr 5e-4
 
 Batches of 32, T = 4, alpha 0.1. TextBrewer runs the teacher in every step, in float32, on batches padded to their
-longest row, with linear warm-up and decay as kdray has them. kdray is `kdray cache fill`, then `kdray distill`, both
-with the start of Python and Ray. Prints seconds, test accuracy and the ratios, with the teacher's pass and without.
+longest row, with linear warm-up and decay as kdray has them. Both are commands, timed with the start of Python, and of
+Ray where that is used: a script that distils with TextBrewer (this one, with --into), and `kdray distill` after
+`kdray cache fill`. Prints seconds, test accuracy and the ratios, with the teacher's pass and without.
 """
 
 import argparse
 import csv
 import logging
+import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -43,7 +46,11 @@ def main() -> None:
     """Both, one student after the other."""
     parser = options_for(__doc__)
     parser.add_argument("--students", nargs="+", default=list(STUDENTS), choices=STUDENTS)
+    parser.add_argument("--into", nargs=2, metavar=("CONFIG", "FOLDER"), help="distil one with TextBrewer and end")
     options = parser.parse_args()
+    if options.into:
+        textbrewer(Pipeline(load(options.into[0])), Path(options.into[1]), options, STUDENTS[options.students[0]])
+        return
     with tempfile.TemporaryDirectory(prefix="kdray-textbrewer-") as scratch:
         for name in options.students:
             wanted, config = STUDENTS[name], Path(scratch) / "config.yaml"
@@ -55,7 +62,9 @@ def main() -> None:
             ours = timed(lambda config=config: kdray("distill", str(config)))
             pipeline = Pipeline(load(config))
             folder = Path(scratch) / f"{name}-textbrewer"
-            theirs = textbrewer(pipeline, folder, options, wanted)
+            theirs = timed(lambda name=name, config=config, folder=folder: subprocess.run(
+                [sys.executable, __file__, "--into", str(config), str(folder), "--students", name, "--data",
+                 options.data, "--teacher", options.teacher], check=True, stdout=subprocess.DEVNULL))
             tell(name, teacher_pass, ours, theirs, accuracy(pipeline, student_of(pipeline)),
                  accuracy(pipeline, folder))
 
@@ -79,8 +88,8 @@ def accuracy(pipeline: Pipeline, folder: Path) -> float:
     return pipeline.task.scores(rows.gold(), found.ids, labels)["accuracy"]
 
 
-def textbrewer(pipeline: Pipeline, folder: Path, options: argparse.Namespace, wanted: dict[str, Any]) -> float:
-    """Distils into `folder` and returns the seconds of tokenising and training; validation is left out."""
+def textbrewer(pipeline: Pipeline, folder: Path, options: argparse.Namespace, wanted: dict[str, Any]) -> None:
+    """Distils into `folder`; validation is left out."""
     from textbrewer import BasicDistiller, DistillationConfig, TrainingConfig
 
     logging.disable(logging.INFO)
@@ -88,7 +97,6 @@ def textbrewer(pipeline: Pipeline, folder: Path, options: argparse.Namespace, wa
     job = pipeline.jobs["student"]
     student = build(pipeline.task, job.origin, list(job.labels), 0)
     teacher = transformers.AutoModelForSequenceClassification.from_pretrained(options.teacher).eval()
-    started = time.perf_counter()
     loader = batches(options, tokenizer, list(job.labels))
     optimizer = torch.optim.AdamW(student.parameters(), lr=wanted["lr"], weight_decay=0.01)
     steps = wanted["epochs"] * len(loader)
@@ -102,10 +110,8 @@ def textbrewer(pipeline: Pipeline, folder: Path, options: argparse.Namespace, wa
             distiller.train(optimizer, loader, wanted["epochs"], callback=None, max_grad_norm=1.0,
                             scheduler_class=transformers.get_linear_schedule_with_warmup,
                             scheduler_args={"num_warmup_steps": int(0.1 * steps), "num_training_steps": steps})
-    seconds = time.perf_counter() - started
     logging.disable(logging.NOTSET)
     save_model(student, Path(options.teacher), folder)
-    return seconds
 
 
 def adaptor(batch: dict[str, torch.Tensor], outputs: Any) -> dict[str, Any]:
