@@ -16,8 +16,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 MARK = "mark "
@@ -70,7 +68,7 @@ def submit(head: Any, stage: str, *overrides: str) -> dict[str, float]:
 
 def drive(stage: str, arguments: list[str]) -> int:
     """What jobs/STAGE.py does, told where it is, and ended at the first rows."""
-    tell("process", psutil.Process().create_time())
+    tell("process")
     from kdray.pipeline import Pipeline
     from kdray.stages import job
 
@@ -102,9 +100,9 @@ def watch() -> None:
     Pool._arrived = told  # type: ignore[method-assign]
 
 
-def tell(name: str, now: float | None = None) -> None:
+def tell(name: str) -> None:
     """A line that `submit` reads."""
-    print(f"{MARK}{name} {time.time() if now is None else now:.3f}", flush=True)
+    print(f"{MARK}{name} {time.time():.3f}", flush=True)
 
 
 if __name__ == "__main__":
