@@ -62,8 +62,10 @@ def running(*options: str, cpus: int, workers: tuple[tuple[str, ...], ...] = (),
         nodes.callback(shutil.rmtree, session, ignore_errors=True)
         _start_node(nodes, (*first, *options), head.agent, session, cwd, environment, 0, head.dashboard)
         for place, worker in enumerate(workers, 1):
-            _start_node(nodes, (f"--address={head.gcs}", *worker), f"http://127.0.0.1:{free_port()}", session, cwd,
-                        environment, place)
+            own = session / str(place)  # where two nodes share a folder, one removes the other's working_dir
+            own.mkdir()
+            _start_node(nodes, (f"--address={head.gcs}", f"--temp-dir={own}", *worker),
+                        f"http://127.0.0.1:{free_port()}", session, cwd, environment, place)
         yield head
 
 
