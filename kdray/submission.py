@@ -177,12 +177,15 @@ def _follow(client: JobSubmissionClient, job: str) -> int:
     """Copies the job's log until it ends; returns the exit status."""
     _wait_for_start(client, job)
     try:
-        asyncio.run(_copy_log(client, job, sys.stdout.isatty()))
+        copied = asyncio.run(_copy_log(client, job))
     except (RuntimeError, aiohttp.ClientError) as error:
         raise ClusterError(f"lost the log of job {job}, which may go on: {error}. The same command follows it "
                            "again") from error
     while not (info := client.get_job_info(job)).status.is_terminal():
         time.sleep(_POLL)
+    whole = client.get_job_logs(job)
+    if whole.startswith(copied):  # Ray may end the tail before the log
+        _show(whole[len(copied):])
     if info.status == JobStatus.SUCCEEDED:
         return 0
     if info.status == JobStatus.STOPPED:
@@ -203,9 +206,16 @@ def _wait_for_start(client: JobSubmissionClient, job: str) -> None:
         time.sleep(_POLL)
 
 
-async def _copy_log(client: JobSubmissionClient, job: str, terminal: bool) -> None:
+async def _copy_log(client: JobSubmissionClient, job: str) -> str:
+    copied = ""
     async for text in client.tail_job_logs(job):
-        print(text if terminal else _ESCAPES.sub("", text), end="", flush=True)
+        copied += text
+        _show(text)
+    return copied
+
+
+def _show(text: str) -> None:
+    print(text if sys.stdout.isatty() else _ESCAPES.sub("", text), end="", flush=True)
 
 
 @contextmanager
