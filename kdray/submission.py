@@ -25,7 +25,7 @@ from ray.util.state import list_nodes
 from ray.util.state.common import NodeState
 
 from kdray.config import Config, dump
-from kdray.errors import ClusterError, ConfigError
+from kdray.errors import GIVE_TOKEN, ClusterError, ConfigError
 from kdray.portable import resolved
 from kdray.storage import content_key
 
@@ -177,15 +177,12 @@ def _follow(client: JobSubmissionClient, job: str) -> int:
     """Copies the job's log until it ends; returns the exit status."""
     _wait_for_start(client, job)
     try:
-        copied = asyncio.run(_copy_log(client, job))
+        asyncio.run(_copy_log(client, job, sys.stdout.isatty()))
     except (RuntimeError, aiohttp.ClientError) as error:
         raise ClusterError(f"lost the log of job {job}, which may go on: {error}. The same command follows it "
                            "again") from error
     while not (info := client.get_job_info(job)).status.is_terminal():
         time.sleep(_POLL)
-    whole = client.get_job_logs(job)
-    if whole.startswith(copied):  # Ray may end the tail before the log
-        _show(whole[len(copied):])
     if info.status == JobStatus.SUCCEEDED:
         return 0
     if info.status == JobStatus.STOPPED:
@@ -206,16 +203,9 @@ def _wait_for_start(client: JobSubmissionClient, job: str) -> None:
         time.sleep(_POLL)
 
 
-async def _copy_log(client: JobSubmissionClient, job: str) -> str:
-    copied = ""
+async def _copy_log(client: JobSubmissionClient, job: str, terminal: bool) -> None:
     async for text in client.tail_job_logs(job):
-        copied += text
-        _show(text)
-    return copied
-
-
-def _show(text: str) -> None:
-    print(text if sys.stdout.isatty() else _ESCAPES.sub("", text), end="", flush=True)
+        print(text if terminal else _ESCAPES.sub("", text), end="", flush=True)
 
 
 @contextmanager
@@ -226,8 +216,7 @@ def _understood(address: str) -> Iterator[None]:
     except AuthenticationError as error:
         raise ClusterError(
             f"the cluster at {address} takes jobs with its token only, and got none or another (RAY_AUTH_MODE is "
-            f"{os.environ.get('RAY_AUTH_MODE', 'not set')}). Set RAY_AUTH_MODE=token, and the token in RAY_AUTH_TOKEN, "
-            "in a file that RAY_AUTH_TOKEN_PATH names, or in ~/.ray/auth_token") from error
+            f"{os.environ.get('RAY_AUTH_MODE', 'not set')}). Set RAY_AUTH_MODE=token. {GIVE_TOKEN}") from error
     except OSError as error:
         raise ClusterError(f"no Ray dashboard answers at {address}: {error}. Start Ray there, or give --address "
                            "http://HOST:8265") from error

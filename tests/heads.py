@@ -50,7 +50,9 @@ def running(*options: str, cpus: int, workers: tuple[tuple[str, ...], ...] = (),
             token: str | None = None, **more: str) -> Iterator[Head]:
     """A head with `cpus` and `options` of `ray start`, and a node for each of `workers`' options.
 
-    They run in the foreground, as this process's children. `more` is added to their environment.
+    Each has a folder of its own, since each unpacks a job's files there, in place of what is there. They share an
+    address, by which Ray finds the head alone when it looks for a job's log: that of a driver off the head cannot be
+    followed. They run in the foreground, as this process's children. `more` is added to their environment.
     """
     port, dashboard = free_port(), free_port()
     session = Path(tempfile.mkdtemp(prefix="kdray-ray-"))
@@ -62,7 +64,7 @@ def running(*options: str, cpus: int, workers: tuple[tuple[str, ...], ...] = (),
         nodes.callback(shutil.rmtree, session, ignore_errors=True)
         _start_node(nodes, (*first, *options), head.agent, session, cwd, environment, 0, head.dashboard)
         for place, worker in enumerate(workers, 1):
-            own = session / str(place)  # where two nodes share a folder, one removes the other's working_dir
+            own = session / str(place)
             own.mkdir()
             _start_node(nodes, (f"--address={head.gcs}", f"--temp-dir={own}", *worker),
                         f"http://127.0.0.1:{free_port()}", session, cwd, environment, place)

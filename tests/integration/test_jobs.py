@@ -1,6 +1,4 @@
-"""Stages as Ray jobs on a cluster with a token, whose head has no CPU: `ray job submit`, `kdray submit`, and the
-endpoint that stays.
-"""
+"""Stages as Ray jobs on a cluster with a token: `ray job submit`, `kdray submit`, and the endpoint that stays."""
 
 import json
 import subprocess
@@ -17,13 +15,10 @@ from tests.heads import BIN, Head, running
 from tests.integration.conftest import ROOT, command, free_port, small_config, write_config
 from tests.integration.test_faults import make, same_weights, shards, student, wait_for
 
-LOG = pytest.mark.xfail(strict=False, reason="two nodes of one machine: where they share Ray's folder, one removes the "
-                        "other's working_dir; where they do not, Ray looks for the driver's log in the other's")
-
 
 @pytest.fixture(scope="module")
 def head() -> Iterator[Head]:
-    with running(cpus=0, workers=(("--num-cpus=2",),)) as head:
+    with running(cpus=2) as head:
         yield head
 
 
@@ -92,27 +87,37 @@ def test_a_job_that_cannot_run_fails_with_its_reason(head: Head, config: Path) -
     assert "did you mean 'data.source'?" in done.stdout + done.stderr
 
 
-@LOG
-def test_submit_carries_the_config_and_keeps_the_driver_off_the_head(head: Head, tmp_path: Path, rows: Path,
-                                                                    teacher: Path) -> None:
+@pytest.fixture
+def folder(tmp_path: Path, rows: Path, teacher: Path) -> Path:
+    """A folder with c.yaml, whose paths are relative to it."""
     (tmp_path / "rows.jsonl").symlink_to(rows)
     (tmp_path / "large").symlink_to(teacher)
     write_config(tmp_path / "c.yaml", small_config(Path("store"), Path("rows.jsonl"), Path("large"), {"name": "here"}))
-    status, out, err = ended(kdray_submit(head, "c.yaml", "--stage", "cache", cwd=tmp_path))
-    assert status == 0, out + err
-    assert "\x1b" not in out + err and f"cache: {tmp_path}/store/caches/" in out and "600/600 rows" in out
-    name, = (name for name in jobs(head) if name.startswith("here-cache-"))
-    job, nodes = jobs(head)[name], head.ask("/api/v0/nodes")["data"]["result"]["result"]
-    assert f"job {name} submitted to {head.dashboard}" in err
-    assert {node["node_id"]: node["is_head_node"] for node in nodes}[job["driver_node_id"]] is False
-    assert job["runtime_env"]["working_dir"].startswith("gcs://")
+    return tmp_path
 
-    status, out, err = ended(kdray_submit(head, "c.yaml", "--stage", "cache", "--no-wait", cwd=tmp_path))
+
+def test_submit_carries_the_config_and_shows_the_log(head: Head, folder: Path) -> None:
+    status, out, err = ended(kdray_submit(head, "c.yaml", "--stage", "cache", cwd=folder))
+    assert status == 0, out + err
+    assert "\x1b" not in out + err and f"cache: {folder}/store/caches/" in out and "600/600 rows" in out
+    name, = (name for name in jobs(head) if name.startswith("here-cache-"))
+    assert f"job {name} submitted to {head.dashboard}" in err
+    assert jobs(head)[name]["runtime_env"]["working_dir"].startswith("gcs://")
+
+    status, out, err = ended(kdray_submit(head, "c.yaml", "--stage", "cache", "--no-wait", cwd=folder))
     assert (status, out) == (0, f"{name}-2\n")
     wait_for(lambda: jobs(head)[f"{name}-2"]["status"] == "SUCCEEDED")
 
 
-@LOG
+def test_submit_keeps_the_driver_off_the_head(folder: Path) -> None:
+    with running(cpus=0, workers=(("--num-cpus=2",),)) as head:
+        status, out, err = ended(kdray_submit(head, "c.yaml", "--stage", "cache", cwd=folder))
+        assert status == 0, out + err
+        (job,), nodes = jobs(head).values(), head.ask("/api/v0/nodes")["data"]["result"]["result"]
+    assert {node["node_id"]: node["is_head_node"] for node in nodes}[job["driver_node_id"]] is False
+    assert len(list((folder / "store" / "caches").iterdir())) == 1
+
+
 def test_submit_ends_as_the_job_does(head: Head, config: Path) -> None:
     status, out, err = ended(kdray_submit(head, str(config), "cache.rows_per_shard=8", "teacher.num_cpus=64",
                                           "--stage", "cache"))
