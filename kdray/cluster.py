@@ -10,13 +10,12 @@ from typing import Any
 import ray
 
 from kdray.console import FORMAT
-from kdray.errors import ClusterError
+from kdray.errors import GIVE_TOKEN, ClusterError
 from kdray.needs import Need, shortage
 
 logger = logging.getLogger("kdray")
 _PATIENCE = 10.0
 """Seconds in which a cluster must take a connection."""
-_TOKEN = "Give the cluster's token in RAY_AUTH_TOKEN, a file named by RAY_AUTH_TOKEN_PATH, or ~/.ray/auth_token"
 
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 os.environ.setdefault("RAY_OVERRIDE_JOB_RUNTIME_ENV", "1")  # a job may set the variables below too
@@ -82,13 +81,13 @@ def _refusal(address: str, error: Exception) -> str:
     said = " ".join(f"{error} {error.__cause__ or ''}".split())
     if isinstance(error, ray.exceptions.AuthenticationError):
         return (f"RAY_AUTH_MODE=token, and there is no token for the cluster at {address}: "
-                f"{said.partition('. ')[0]}. {_TOKEN}")
+                f"{said.partition('. ')[0]}. {GIVE_TOKEN}")
     if "InvalidAuthToken" in said:
         mode = os.environ.get("RAY_AUTH_MODE")
         if mode == "token":
-            return f"the cluster at {address} has another token than this process. {_TOKEN}"
+            return f"the cluster at {address} has another token than this process. {GIVE_TOKEN}"
         return (f"the cluster at {address} wants a token, and RAY_AUTH_MODE is {mode or 'not set'}. Export "
-                f"RAY_AUTH_MODE=token. {_TOKEN}")
+                f"RAY_AUTH_MODE=token. {GIVE_TOKEN}")
     if "Version mismatch" in said:
         return f"{said} Install what cluster/constraints.txt pins here, or use the image of the cluster"
     return f"no Ray cluster answers at RAY_ADDRESS={address}: {error}"

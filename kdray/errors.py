@@ -3,6 +3,9 @@
 A message says what is wrong, the value, where it came from and the remedy.
 """
 
+GIVE_TOKEN = "Give the cluster's token in RAY_AUTH_TOKEN, a file named by RAY_AUTH_TOKEN_PATH, or ~/.ray/auth_token"
+"""Where Ray looks for its token, in its order."""
+
 
 class KdrayError(Exception):
     """Base of every error that a user can cause and mend. The command line prints it without a trace."""

@@ -165,7 +165,7 @@ class Pipeline:
 
     def _student_job(self, student: StudentConfig) -> Any:
         model = self._model(locate(student.model)) if student.model else self.teacher
-        own = tokenizer_fingerprint(model.folder) != tokenizer_fingerprint(self.teacher.folder)
+        own = student.model and tokenizer_fingerprint(model.folder) != tokenizer_fingerprint(self.teacher.folder)
         corpus = self._corpus(model.folder) if own else self.corpus
         origin = {"fresh": student.fresh} if student.fresh is not None else {"layers": _layers(student, model.folder)}
         settings = changed(self.config.training, student.training)

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 
-from tests.integration.conftest import ROOT, environment, wait_until_up
+from tests.integration.conftest import ROOT, environment, s3_server
 
 S3 = {"AWS_ACCESS_KEY_ID": "test-key-id", "AWS_SECRET_ACCESS_KEY": "test-secret", "AWS_DEFAULT_REGION": "us-east-1"}
 HEALTH = {"RAY_health_check_period_ms": "1000", "RAY_health_check_timeout_ms": "2000",
@@ -128,23 +128,19 @@ def hosts(count: int) -> Iterator[list[Host]]:
     tmp.mkdir()
     made = [Host(f"{mark}h{i}", address, discs / str(i), tmp, addresses[0], f"http://{gateway}:{_S3}")
             for i, address in enumerate(addresses)]
-    server = None
     try:
         _ip("link", "add", mark, "type", "bridge")
         _ip("address", "add", f"{gateway}/{net.prefixlen}", "dev", mark)
         _ip("link", "set", mark, "up")
         for host in made:
             _plug(host, mark, gateway, net.prefixlen)
-        server = _serve_s3(gateway, discs / "s3.log")
-        yield made
+        with s3_server(gateway, _S3):
+            yield made
     finally:
         for host in made:
             if host.name in _names():
                 host.leave()
                 _ip("netns", "delete", host.name)
-        if server is not None:
-            server.terminate()
-            server.wait(30)
         subprocess.run(["ip", "link", "delete", mark], capture_output=True)
         for folder in (tmp, discs):
             shutil.rmtree(folder, ignore_errors=True)
@@ -161,14 +157,6 @@ def _plug(host: Host, bridge: str, gateway: str, bits: int) -> None:
         _ip("-netns", host.name, *command.split())
     if host.start("ray.log", "true").wait(30):
         raise RefusedError((host.disc / "ray.log").read_text().strip())
-
-
-def _serve_s3(address: str, log: Path) -> subprocess.Popen:
-    with open(log, "w") as file:
-        server = subprocess.Popen([sys.executable, "-m", "moto.server", "-H", address, "-p", str(_S3)], stdout=file,
-                                  stderr=subprocess.STDOUT)
-    wait_until_up(f"http://{address}:{_S3}/moto-api/", server)
-    return server
 
 
 def _names() -> set[str]:

@@ -115,7 +115,8 @@ def _cut_missing(tables: dict[str, pa.Table], task: Task, data: DataConfig) -> d
     for split, share in (("test", data.test_share), ("validation", data.validation_share)):
         if split not in tables:
             train = tables["train"]
-            kept, off = cut([task.stratum(row) for row in _rows(train)], [str(task.item(row)) for row in _rows(train)],
+            known = [(task.stratum(row), str(task.item(row))) for row in _rows(train)]
+            kept, off = cut([stratum for stratum, _ in known], [text for _, text in known],
                             min(0.5, share * whole / train.num_rows), data.seed)
             tables = {**tables, "train": train.take(kept), split: train.take(off)}
     return tables

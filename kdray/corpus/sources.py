@@ -63,13 +63,13 @@ def is_local(source: str) -> bool:
     """Whether a source is a path or glob of this machine, and no URI, package or dataset of the hub."""
     if source.startswith("package:") or "://" in source:
         return source.startswith("file://")
-    return _suffix(source) in FORMATS or source.startswith(_PATH_LIKE) or Path(source).expanduser().is_dir()
+    return is_file(source) or source.startswith(_PATH_LIKE) or Path(source).expanduser().is_dir()
 
 
 def _read(source: str, data: DataConfig, task: Task) -> dict[str, pa.Table]:
     if source.startswith("package:"):
         return {"train": _from_function(source, data.arguments)}
-    if _suffix(source) in FORMATS:
+    if is_file(source):
         return {"train": _from_files(source, data, task)}
     if Path(source).expanduser().is_dir() or not source.startswith(_PATH_LIKE):
         return _from_hub(source, data.subset)

@@ -7,6 +7,7 @@ from typing import Literal
 from packaging.requirements import Requirement
 
 from kdray.doctor.machine import ABSENT
+from kdray.errors import GIVE_TOKEN
 
 Level = Literal["ok", "warning", "wrong"]
 GIB = 2**30
@@ -96,8 +97,7 @@ def token(joining: bool, mode: str | None, origin: str | None, permissions: int 
     said = f"RAY_AUTH_MODE is {mode or 'not set'}, " + (f"a token is in {origin}" if origin else "there is no token")
     found = []
     if joining and mode == "token" and not origin:
-        found.append(Finding("wrong", "token", said, "Give the cluster's: RAY_AUTH_TOKEN, a file named by "
-                             "RAY_AUTH_TOKEN_PATH, or ~/.ray/auth_token"))
+        found.append(Finding("wrong", "token", said, GIVE_TOKEN))
     elif joining and mode != "token":
         found.append(Finding("warning", "token", f"{said}: this process sends none", "Where the cluster wants one, "
                              "export RAY_AUTH_MODE=token; where it does not, whoever reaches its ports may run code on "

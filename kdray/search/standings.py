@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 State = Literal["waiting", "running", "finished", "found", "stopped", "failed"]
-STATES: tuple[State, ...] = get_args(State)
 """found: the student was there before."""
+STATES: tuple[State, ...] = get_args(State)
 ENDED: tuple[State, ...] = ("finished", "found", "stopped", "failed")
 
 

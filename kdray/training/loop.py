@@ -158,8 +158,9 @@ class Run:
         self.ids = used_ids(chain(*(split.parts() for split in splits)), self.model)
         if self.ids is not None:
             cut_vocabulary(self.model, self.ids)
+            places = numbers(self.ids)
             for split in splits:
-                split.numbers = numbers(self.ids)
+                split.numbers = places
 
     def _model(self, implementation: str) -> Any:
         options = {**dropout_options(self.origin.folder, self.settings["dropout"]),

@@ -7,8 +7,6 @@ Against an S3 server on this machine (the tests' extra: moto), through a proxy t
 
 import argparse
 import os
-import subprocess
-import sys
 import tempfile
 from collections import Counter
 
@@ -18,7 +16,7 @@ from kdray.cache.plan import KEY
 from kdray.cache.receipts import open_listed, stored_bytes, table_of
 from kdray.cache.shard import Schema, encode_shard, write_shard
 from kdray.storage import Store, content_key
-from tests.integration.conftest import free_port, wait_until_up
+from tests.integration.conftest import s3_server
 from tests.integration.test_object_storage import KEYS, Proxy, empty_bucket
 
 SCHEMA = Schema("stand-in", "sequence-classification", ("negative", "positive"), 128, "bfloat16")
@@ -29,19 +27,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shards", type=int, default=64)
     options = parser.parse_args()
-    port = free_port()
-    server = subprocess.Popen([sys.executable, "-m", "moto.server", "-p", str(port)], stdout=subprocess.DEVNULL,
-                              stderr=subprocess.DEVNULL)
-    try:
-        wait_until_up(f"http://127.0.0.1:{port}/moto-api/", server)
-        with Proxy(f"http://127.0.0.1:{port}") as proxy, tempfile.TemporaryDirectory() as machine:
-            empty_bucket(proxy.url)
-            os.environ.update(KEYS, AWS_ENDPOINT_URL=proxy.url)
-            tempfile.tempdir = machine
-            count(Store("s3://bucket/kdray"), proxy, options.shards)
-    finally:
-        server.terminate()
-        server.wait(30)
+    with s3_server() as url, Proxy(url) as proxy, tempfile.TemporaryDirectory() as machine:
+        empty_bucket(proxy.url)
+        os.environ.update(KEYS, AWS_ENDPOINT_URL=proxy.url)
+        tempfile.tempdir = machine
+        count(Store("s3://bucket/kdray"), proxy, options.shards)
 
 
 def count(store: Store, proxy: Proxy, shards: int) -> None:

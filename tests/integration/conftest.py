@@ -7,6 +7,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +106,21 @@ def wait_until_up(url: str, server: subprocess.Popen) -> None:
             assert server.poll() is None, f"the server at {url} ended with {server.returncode}"
             assert time.monotonic() < ends, f"nothing answers at {url}"
             time.sleep(0.5)
+
+
+@contextmanager
+def s3_server(address: str = "127.0.0.1", port: int | None = None) -> Iterator[str]:
+    """URL of moto's S3 server at an address of this machine, at a free port where none is given."""
+    port = port or free_port()
+    server = subprocess.Popen([sys.executable, "-m", "moto.server", "-H", address, "-p", str(port)],
+                              stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    url = f"http://{address}:{port}"
+    try:
+        wait_until_up(f"{url}/moto-api/", server)
+        yield url
+    finally:
+        server.terminate()
+        server.wait(30)
 
 
 def small_config(storage: Path, rows: Path, teacher: Path, changes: dict[str, Any] | None = None) -> dict[str, Any]:

@@ -18,14 +18,14 @@ import ray
 from ray.cluster_utils import Cluster
 
 from kdray.doctor.nodes import ask_nodes
+from tests.heads import running
 from tests.integration.conftest import (
     ROOT,
     Command,
     command,
     environment,
-    free_port,
+    s3_server,
     small_config,
-    wait_until_up,
     write_config,
 )
 from tests.small import sentences, write_jsonl
@@ -35,16 +35,11 @@ ELSEWHERE = {"AWS_ACCESS_KEY_ID": "others", "AWS_SECRET_ACCESS_KEY": "others", "
 
 
 @pytest.fixture(scope="module")
-def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+def s3() -> Iterator[dict[str, str]]:
     """The environment of somebody who may use s3://bucket, which nobody else may."""
     import boto3
 
-    port = free_port()
-    url = f"http://127.0.0.1:{port}"
-    with open(tmp_path_factory.mktemp("moto") / "log", "w") as log:
-        server = subprocess.Popen([sys.executable, "-m", "moto.server", "-p", str(port)], stdout=log, stderr=log)
-    try:
-        wait_until_up(f"{url}/moto-api/", server)
+    with s3_server() as url:
         admin = {"endpoint_url": url, "region_name": "us-east-1", "aws_access_key_id": "a",
                  "aws_secret_access_key": "a"}
         boto3.client("s3", **admin).create_bucket(Bucket="bucket")
@@ -57,9 +52,6 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
         urllib.request.urlopen(strict).read()
         yield {"AWS_ENDPOINT_URL": url, "AWS_DEFAULT_REGION": "us-east-1", "AWS_ACCESS_KEY_ID": key["AccessKeyId"],
                "AWS_SECRET_ACCESS_KEY": key["SecretAccessKey"]}
-    finally:
-        server.kill()
-        server.wait()
 
 
 @pytest.fixture(scope="module")
@@ -252,24 +244,9 @@ def test_a_token_that_is_wanted_and_not_there_says_where_it_may_be(
 @pytest.mark.parametrize("mode, words", [("token", "has another token than this process"),
                                          ("disabled", "wants a token, and RAY_AUTH_MODE is disabled")])
 def test_a_wrong_token_says_so(tmp_path: Path, rows: Path, base: Path, mode: str, words: str) -> None:
-    path, port = write_config(tmp_path / "c.yaml", small_config(tmp_path / "store", rows, base)), free_port()
-    head = subprocess.Popen(
-        [str(Path(sys.executable).parent / "ray"), "start", "--head", "--block", f"--port={port}", "--num-cpus=1",
-         "--include-dashboard=false", "--disable-usage-stats"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        env={**environment(), "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "a" * 40})
-    try:
-        while not _listens(port):
-            assert head.poll() is None
-            time.sleep(0.2)
-        done = run(f"127.0.0.1:{port}", "run", str(path), RAY_AUTH_MODE=mode, RAY_AUTH_TOKEN="b" * 40)
-    finally:
-        head.terminate()
-        head.wait(60)
+    path = write_config(tmp_path / "c.yaml", small_config(tmp_path / "store", rows, base))
+    with running(cpus=1) as head:
+        done = run(head.gcs, "run", str(path), RAY_AUTH_MODE=mode, RAY_AUTH_TOKEN="b" * 40)
     message = done.stderr.splitlines()[-1]
     assert done.returncode == 1 and message.startswith("kdray: ") and words in message
     assert "RAY_AUTH_TOKEN" in message
-
-
-def _listens(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0

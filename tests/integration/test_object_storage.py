@@ -28,9 +28,8 @@ from tests.integration.conftest import (
     Command,
     command,
     environment,
-    free_port,
+    s3_server,
     small_config,
-    wait_until_up,
     write_config,
 )
 
@@ -161,16 +160,8 @@ def some(seed: int) -> Fault:
 
 @pytest.fixture(scope="module")
 def endpoint() -> Iterator[str]:
-    port = free_port()
-    server = subprocess.Popen([sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
-                              stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    url = f"http://127.0.0.1:{port}"
-    try:
-        wait_until_up(f"{url}/moto-api/", server)
+    with s3_server() as url:
         yield url
-    finally:
-        server.terminate()
-        server.wait(30)
 
 
 @pytest.fixture(scope="module")
