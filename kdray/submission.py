@@ -218,7 +218,7 @@ def _understood(address: str) -> Iterator[None]:
             f"the cluster at {address} takes jobs with its token only, and got none or another (RAY_AUTH_MODE is "
             f"{os.environ.get('RAY_AUTH_MODE', 'not set')}). Set RAY_AUTH_MODE=token. {GIVE_TOKEN}") from error
     except OSError as error:
-        raise ClusterError(f"no Ray dashboard answers at {address}: {error}. Start Ray there, or give --address "
-                           "http://HOST:8265") from error
+        raise ClusterError(f"no Ray dashboard answers at {address}: {str(error).rstrip('.')}. Start Ray there, or give "
+                           "--address http://HOST:8265") from error
     except RuntimeError as error:
         raise ClusterError(f"the cluster at {address} refused: {error}") from error
