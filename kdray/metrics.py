@@ -68,14 +68,15 @@ class Gauge(_Metric):
         return f"ray_{self.name}"
 
     def set(self, value: float, **given: str) -> None:
-        """Sets the series with the `given` labels; it is told within a second, and again while this process lives."""
+        """Sets the series with the `given` labels, and keeps it set."""
         if ray.is_initialized():
             tags = self._tags(given)
             _keep()
             _kept[self, tuple(tags[name] for name in self._own)] = value
+            self._ray.set(value, tags)
 
-    def tell(self, value: float, tags: tuple[str, ...]) -> None:
-        """Tells Ray a value that was set."""
+    def again(self, value: float, tags: tuple[str, ...]) -> None:
+        """Tells a value that was set."""
         self._ray.set(value, dict(zip(self._own, tags, strict=True)))
 
 
@@ -89,7 +90,7 @@ def _tell_all() -> None:
         time.sleep(_EVERY)
         for (gauge, tags), value in list(_kept.items()):
             if ray.is_initialized():
-                gauge.tell(value, tags)
+                gauge.again(value, tags)
             else:
                 _kept.clear()
 

@@ -39,10 +39,13 @@ def pipeline(folder: Path, rows: Path, teacher: Path, teachers: dict[str, str],
 
 
 def places() -> dict[str, set[str]]:
-    """Ids of the nodes of all actors there were, by the name of their class."""
+    """Ids of the nodes of all actors there were, by the name of their class.
+
+    Ray qualifies the name where an earlier cluster of this process had the class too.
+    """
     found = defaultdict(set)
     for actor in ray._private.state.actors().values():
-        found[actor["ActorClassName"]].add(actor["Address"]["NodeID"])
+        found[actor["ActorClassName"].rpartition(".")[2]].add(actor["Address"]["NodeID"])
     return found
 
 
