@@ -3,6 +3,7 @@
 A student with one worker is trained in the trial's own process: nothing is started for it.
 """
 
+import logging
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -15,11 +16,14 @@ from kdray.console import work_for
 from kdray.errors import ConfigError, ModelError, TrainingError
 from kdray.metrics import Steps, Trained, tell_epoch
 from kdray.progress import Progress
+from kdray.search.checkpoints import seal, whole
 from kdray.search.describe import NAME, point_of
 from kdray.storage import Store
 from kdray.training.job import TrainingJob
 from kdray.training.loop import run_in_process
 from kdray.training.trainer import fit
+
+logger = logging.getLogger("kdray")
 
 
 class TrialSurroundings:
@@ -31,12 +35,17 @@ class TrialSurroundings:
         self.student = student
 
     def restore(self) -> Path | None:
-        """The trial's last checkpoint."""
-        checkpoint = tune.get_checkpoint()
+        """The trial's last checkpoint; None where it has none, or none that is whole."""
+        last = tune.get_checkpoint()
+        checkpoint = whole(last) if last else None
+        if last and checkpoint is None:
+            logger.warning("sweep: the trial begins anew: neither %s nor a later checkpoint is whole", last.path)
         return Path(checkpoint.to_directory(tempfile.mkdtemp(prefix="kdray-restored-"))) if checkpoint else None
 
     def report(self, metrics: dict[str, Any], checkpoint: Path | None) -> None:
         """To Tune, which may end the trial here."""
+        if checkpoint:
+            seal(checkpoint)
         kept = tune.Checkpoint.from_directory(str(checkpoint)) if checkpoint else None
         tell_epoch(metrics)
         tune.report({**metrics, "student": self.student}, checkpoint=kept)
