@@ -26,11 +26,12 @@ class Progress(Protocol):
 class Lines:
     """One log line at most every `seconds`, and one at the end."""
 
-    def __init__(self, label: str, total: int, unit: str, seconds: float = 10.0, done: int = 0):
+    def __init__(self, label: str, total: int, unit: str, seconds: float = 10.0, done: int = 0, ago: float = 0.0):
         self.label, self.total, self.unit, self.seconds = label, total, unit, seconds
         self.done, self.facts, self._resumed = done, dict[str, float](), done
         self._logged = -1
-        self.started = self.last = time.monotonic()
+        self.last = time.monotonic()
+        self.started = self.last - ago
 
     def advance(self, count: int, **facts: float) -> None:
         """Counts, and logs when the last line is old enough."""
@@ -55,8 +56,10 @@ class Lines:
 class Bar:
     """A tqdm bar on standard error."""
 
-    def __init__(self, label: str, total: int, unit: str, done: int = 0):
+    def __init__(self, label: str, total: int, unit: str, done: int = 0, ago: float = 0.0):
         self._bar = tqdm(desc=label, total=total, initial=done, unit=f" {unit}", leave=True, dynamic_ncols=True)
+        self._bar.start_t -= ago
+        self._bar.last_print_t -= ago
 
     def advance(self, count: int, **facts: float) -> None:
         """Moves the bar."""
@@ -69,11 +72,14 @@ class Bar:
         self._bar.close()
 
 
-def progress(label: str, total: int, unit: str = "rows", done: int = 0) -> Progress:
-    """A bar where standard error is a terminal, plain lines elsewhere. `done` units were there before."""
+def progress(label: str, total: int, unit: str = "rows", done: int = 0, ago: float = 0.0) -> Progress:
+    """A bar where standard error is a terminal, plain lines elsewhere.
+
+    `done` units were there before the work began, `ago` seconds before now.
+    """
     if sys.stderr.isatty():
-        return Bar(label, total, unit, done)
-    return Lines(label, total, unit, done=done)
+        return Bar(label, total, unit, done, ago)
+    return Lines(label, total, unit, done=done, ago=ago)
 
 
 def told(facts: dict[str, float]) -> str:

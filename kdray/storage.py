@@ -121,8 +121,8 @@ class Store:
 
     def __init__(self, uri: str):
         self.uri = absolute_uri(uri)
-        self._fs, self.root = _file_system(self.uri)
-        self.local = isinstance(self._fs, pafs.LocalFileSystem)
+        self.file_system, self.root = _file_system(self.uri)
+        self.local = isinstance(self.file_system, pafs.LocalFileSystem)
 
     def __reduce__(self) -> tuple[type["Store"], tuple[str]]:
         return Store, (self.uri,)
@@ -138,24 +138,25 @@ class Store:
 
     def exists(self, *parts: str) -> bool:
         """Whether a file or folder is there."""
-        return self._fs.get_file_info(self.path(*parts)).type != pafs.FileType.NotFound
+        return self.file_system.get_file_info(self.path(*parts)).type != pafs.FileType.NotFound
 
     def size(self, *parts: str) -> int | None:
         """Bytes of a file, None where there is none."""
-        info = self._fs.get_file_info(self.path(*parts))
+        info = self.file_system.get_file_info(self.path(*parts))
         return info.size if info.type == pafs.FileType.File else None
 
     def read(self, *parts: str) -> bytes:
         """All bytes of a file. Raises FileNotFoundError."""
         if self.local:
             return Path(self.path(*parts)).read_bytes()
-        with self._fs.open_input_file(self.path(*parts)) as file:  # one request; a stream asks for 256 KiB at a time
+        # One request; a stream asks for 256 KiB at a time.
+        with self.file_system.open_input_file(self.path(*parts)) as file:
             return file.read()
 
     def names(self, *parts: str) -> list[str]:
         """Sorted names in a folder, hidden ones left out; empty where there is no folder."""
         selector = pafs.FileSelector(self.path(*parts), allow_not_found=True)
-        names = (info.base_name for info in self._fs.get_file_info(selector))
+        names = (info.base_name for info in self.file_system.get_file_info(selector))
         return sorted(name for name in names if not name.startswith("."))
 
     def files(self, *parts: str, hidden: bool = False) -> tuple[list[str], list[int], list[float]]:
@@ -164,7 +165,7 @@ class Store:
         Hidden files, which a writer that died may leave, are listed on request, and then they alone.
         """
         selector = pafs.FileSelector(self.path(*parts), allow_not_found=True)
-        found = [info for info in self._fs.get_file_info(selector)
+        found = [info for info in self.file_system.get_file_info(selector)
                  if info.type == pafs.FileType.File and info.base_name.startswith(".") == hidden]
         return ([info.base_name for info in found], [info.size for info in found],
                 [info.mtime_ns / 1e9 for info in found])
@@ -176,7 +177,7 @@ class Store:
             if self.local:
                 _write_local(data, Path(target), os.replace)
             else:
-                with self._fs.open_output_stream(target) as stream:
+                with self.file_system.open_output_stream(target) as stream:
                     stream.write(data)
 
     def create(self, data: bytes | memoryview, *parts: str) -> bool:
@@ -194,12 +195,22 @@ class Store:
     def delete(self, *parts: str) -> None:
         """Removes one file; nothing happens where there is none."""
         if self.exists(*parts):
-            self._fs.delete_file(self.path(*parts))
+            self.file_system.delete_file(self.path(*parts))
 
     def delete_folder(self, *parts: str) -> None:
         """Removes a folder and what is in it; nothing happens where there is none."""
         if self.exists(*parts):
-            self._fs.delete_dir(self.path(*parts))
+            self.file_system.delete_dir(self.path(*parts))
+
+    def upload(self, folder: Path, *parts: str) -> None:
+        """Copies the local `folder` to a folder here; a reader may see a part of it."""
+        with storage_errors(self.uri):
+            self.file_system.create_dir(self.path(*parts))
+            pafs.copy_files(str(folder), self.path(*parts), destination_filesystem=self.file_system)
+
+    def download(self, folder: Path, *parts: str) -> None:
+        """Copies a folder that is here into the local `folder`."""
+        pafs.copy_files(self.path(*parts), str(folder), source_filesystem=self.file_system)
 
     def manifest(self, kind: str, key: str) -> dict[str, Any] | None:
         """An artefact's manifest, None where the artefact is not there.
@@ -235,7 +246,7 @@ class Store:
             if self.local:
                 self._publish_local(kind, key, folder, _json(whole))
             else:
-                pafs.copy_files(str(folder), self.path(kind, key), destination_filesystem=self._fs)
+                pafs.copy_files(str(folder), self.path(kind, key), destination_filesystem=self.file_system)
                 self.write(_json(whole), kind, key, MANIFEST)
         return whole
 
@@ -280,7 +291,7 @@ class Store:
             shutil.rmtree(folder, ignore_errors=True)
         try:
             partial.mkdir()
-            pafs.copy_files(self.path(kind, key), str(partial), source_filesystem=self._fs)
+            self.download(partial, kind, key)
             os.rename(partial, target)
         finally:
             shutil.rmtree(partial, ignore_errors=True)

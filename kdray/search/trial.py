@@ -16,9 +16,9 @@ from kdray.console import work_for
 from kdray.errors import ConfigError, ModelError, TrainingError
 from kdray.metrics import Steps, Trained, tell_epoch
 from kdray.progress import Progress
-from kdray.search.checkpoints import seal, whole
 from kdray.search.describe import NAME, point_of
 from kdray.storage import Store
+from kdray.training.checkpoints import seal, whole
 from kdray.training.job import TrainingJob
 from kdray.training.loop import run_in_process
 from kdray.training.trainer import fit
@@ -35,12 +35,21 @@ class TrialSurroundings:
         self.student = student
 
     def restore(self) -> Path | None:
-        """The trial's last checkpoint; None where it has none, or none that is whole."""
+        """The trial's last checkpoint that Tune remembers, or the one after it; None where neither is whole.
+
+        Tune deletes an older checkpoint before it writes down that there is a newer one. Where its driver is killed
+        in between, what it remembers is gone or in pieces, and the newer one is whole.
+        """
         last = tune.get_checkpoint()
-        checkpoint = whole(last) if last else None
-        if last and checkpoint is None:
-            logger.warning("sweep: the trial begins anew: neither %s nor a later checkpoint is whole", last.path)
-        return Path(checkpoint.to_directory(tempfile.mkdtemp(prefix="kdray-restored-"))) if checkpoint else None
+        if last is None:
+            return None
+        recorded = Path(last.path)
+        name = next((name for name in whole(last.filesystem, str(recorded.parent)) if name >= recorded.name), None)
+        if name is None:
+            logger.warning("sweep: the trial begins anew: neither %s nor a later checkpoint is whole", recorded)
+            return None
+        found = tune.Checkpoint(str(recorded.with_name(name)), last.filesystem)
+        return Path(found.to_directory(tempfile.mkdtemp(prefix="kdray-restored-")))
 
     def report(self, metrics: dict[str, Any], checkpoint: Path | None) -> None:
         """To Tune, which may end the trial here."""

@@ -30,6 +30,8 @@ class Count:
     total: int
     done: int
     start: int
+    seconds: float = 0.0
+    """For how long it had been counted when it was last told."""
     facts: dict[str, float] = field(default_factory=dict)
     closed: bool = False
 
@@ -45,10 +47,10 @@ class Board:
         self._counts.append(Count(label, total, done, done))
         return len(self._counts) - 1
 
-    def tell(self, place: int, done: int, facts: dict[str, float], closed: bool) -> None:
+    def tell(self, place: int, done: int, seconds: float, facts: dict[str, float], closed: bool) -> None:
         """Where a count is."""
         count = self._counts[place]
-        count.done, count.facts, count.closed = done, facts, closed
+        count.done, count.seconds, count.facts, count.closed = done, seconds, facts, closed
 
     def read(self) -> list[Count]:
         """All counts."""
@@ -59,7 +61,8 @@ class Told:
     """A worker's progress, told to the board twice a second at most."""
 
     def __init__(self, board: Any, label: str, total: int, done: int):
-        self._board, self._done, self._facts, self._last = board, done, dict[str, float](), time.monotonic()
+        self._board, self._done, self._facts = board, done, dict[str, float]()
+        self._begun = self._last = time.monotonic()
         self._place = ray.get(board.open.remote(label, total, done))
 
     def advance(self, count: int, **facts: float) -> None:
@@ -67,11 +70,14 @@ class Told:
         self._done, self._facts = self._done + count, facts or self._facts
         if time.monotonic() - self._last >= _TELL:
             self._last = time.monotonic()
-            self._board.tell.remote(self._place, self._done, self._facts, False)
+            self._tell(closed=False)
 
     def close(self) -> None:
         """Tells the board the end, and waits until it knows."""
-        ray.get(self._board.tell.remote(self._place, self._done, self._facts, True))
+        ray.get(self._tell(closed=True))
+
+    def _tell(self, closed: bool) -> ray.ObjectRef:
+        return self._board.tell.remote(self._place, self._done, time.monotonic() - self._begun, self._facts, closed)
 
 
 class Silent:
@@ -123,7 +129,8 @@ class Shown:
         """Shows what is new."""
         for place, count in enumerate(counts):
             if place == len(self._shown):
-                self._shown.append(progress(f"{self._prefix} {count.label}", count.total, done=count.start))
+                self._shown.append(progress(f"{self._prefix} {count.label}", count.total, done=count.start,
+                                            ago=count.seconds))
                 self._seen.append(count.start)
             shown = self._shown[place]
             if shown is None:

@@ -1,6 +1,6 @@
 """A training job becomes a Ray Train run: workers, process group, restarts from the last checkpoint.
 
-Knows nothing about what the loop does.
+One of a single worker needs none of that, and trains alone. Knows nothing about what the loop does.
 """
 
 import json
@@ -21,13 +21,13 @@ from kdray.errors import KdrayError, TrainingError
 from kdray.metrics import Steps, tell_epoch
 from kdray.progress import Progress
 from kdray.storage import Store
+from kdray.training.alone import train_alone
 from kdray.training.board import Silent, Told, watch
 from kdray.training.health import warning_of
 from kdray.training.job import TrainingJob
 from kdray.training.loop import backend, train
 
 logger = logging.getLogger("kdray")
-FOLDER = "train"
 os.environ.setdefault("RAY_TRAIN_ENABLE_STATE_TRACKING", "0")
 
 
@@ -76,17 +76,28 @@ def fit(job: TrainingJob, callbacks: list[Any] | None = None) -> dict[str, Any]:
     if made is not None:
         return made
     result = watch(job.kind.removesuffix("s"),
-                   lambda board: _run(_trainer(job, store, board, callbacks or [])))
+                   lambda board: _alone(job, board) if job.settings["workers"] == 1
+                   else _run(_trainer(job, store, board, callbacks or [])))
     if isinstance(result, str):
         raise TrainingError(result)
-    store.delete_folder(FOLDER, f"{job.kind}-{job.key}")
+    store.delete_folder(*_place(job))
     for warning in list(filter(None, map(warning_of, result["history"])))[:1]:
         logger.warning(warning)
     return result
 
 
+def _place(job: TrainingJob) -> tuple[str, str]:
+    """Folder of the run's checkpoints in the storage."""
+    return "train", f"{job.kind}-{job.key}"
+
+
+def _alone(job: TrainingJob, board: Any) -> dict[str, Any] | str:
+    cpus = _cpus(job.settings)
+    return train_alone(replace(job, threads=max(1, int(cpus))), cpus, _place(job), board, labels())
+
+
 def _trainer(job: TrainingJob, store: Store, board: Any, callbacks: list[Any]) -> ray.train.torch.TorchTrainer:
-    settings, cpus = job.settings, _cpus(job.settings)
+    settings, cpus, (folder, name) = job.settings, _cpus(job.settings), _place(job)
     return ray.train.torch.TorchTrainer(
         _worker,  # type: ignore[arg-type]
         train_loop_config={"job": replace(job, threads=max(1, int(cpus))), "board": board, "whose": labels()},
@@ -95,7 +106,7 @@ def _trainer(job: TrainingJob, store: Store, board: Any, callbacks: list[Any]) -
             num_workers=settings["workers"], use_gpu=settings["num_gpus"] > 0,
             resources_per_worker={"CPU": cpus, **_gpus(settings)}, label_selector=settings["labels"] or None),
         run_config=ray.train.RunConfig(
-            name=f"{job.kind}-{job.key}", storage_path=store.uri_of(FOLDER), callbacks=callbacks,
+            name=name, storage_path=store.uri_of(folder), callbacks=callbacks,
             failure_config=ray.train.FailureConfig(max_failures=settings["max_failures"]),
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=1)),
     )
@@ -105,7 +116,7 @@ def _gpus(settings: dict[str, Any]) -> dict[str, float]:
     return {"GPU": settings["num_gpus"]} if settings["num_gpus"] else {}
 
 
-def _run(trainer: ray.train.torch.TorchTrainer) -> dict[str, Any] | str:
+def _run(trainer: ray.train.torch.TorchTrainer) -> dict[str, Any]:
     try:
         result = trainer.fit()
     except WorkerGroupError as error:
@@ -120,12 +131,6 @@ def _run(trainer: ray.train.torch.TorchTrainer) -> dict[str, Any] | str:
 
 
 def _worker(config: dict[str, Any]) -> str:
-    """Runs on each worker. A fault of the user's in a lone worker is returned: to try again would not mend it."""
-    here = WorkerSurroundings(config["board"])
+    """Runs on each worker."""
     work_for(config["whose"])
-    try:
-        return json.dumps(train(config["job"], here))
-    except KdrayError as error:
-        if here.workers > 1:
-            raise
-        return json.dumps(str(error))
+    return json.dumps(train(config["job"], WorkerSurroundings(config["board"])))

@@ -89,7 +89,7 @@ def test_killed_worker_resumes_on_the_same_batches(tmp_path: Path, rows: Path, t
     pipeline = Pipeline(load(make(tmp_path, rows, teacher)))
     assert pipeline.cache
     saved = lambda: any((store / "train").rglob("checkpoint_*/state.json"))  # noqa: E731
-    killer = kill_when(saved, lambda: process("ray::RayTrainWorker"))
+    killer = kill_when(saved, lambda: process("ray::LoneWorker"))
     assert pipeline.students["student"]
     killer.join(1)
     assert not killer.is_alive(), "nothing was killed"

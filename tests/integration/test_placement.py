@@ -54,7 +54,7 @@ def test_each_runs_where_its_labels_are(nodes: dict[str, str], tmp_path: Path, r
     assert run.cache and run.students and run.sweep
     found = places()
     assert found["TeacherActor"] == {nodes["spot"]}
-    assert found["RayTrainWorker"] == found["ImplicitFunc"] == {nodes["steady"]}
+    assert found["LoneWorker"] == found["ImplicitFunc"] == {nodes["steady"]}
     assert found["Board"] == {nodes["driver"]}
 
 

@@ -177,7 +177,7 @@ def test_the_query_and_the_environment_of_s3_are_heeded(monkeypatch):
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "x")
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://host:1")
-    found = [Store(uri)._fs.__reduce__()[1][0] for uri in (
+    found = [Store(uri).file_system.__reduce__()[1][0] for uri in (
         "s3://bucket/x", "s3://bucket/x?region=eu-west-3&scheme=http&endpoint_override=host:2")]
     assert found[0]["endpoint_override"] == "http://host:1" and found[0]["access_key"] is None
     assert [found[1][name] for name in ("region", "scheme", "endpoint_override")] == ["eu-west-3", "http", "host:2"]

@@ -10,7 +10,7 @@ import torch
 
 from kdray.config import TrainingConfig
 from kdray.errors import TrainingError
-from kdray.training.engine import engine_options, make_optimizer, rate, take_step
+from kdray.training.engine import engine_options, make_engine, make_optimizer, rate, take_step
 from kdray.training.loop import lone_process_group
 
 
@@ -84,11 +84,10 @@ class Overflowing:
     """DeepSpeed's scaler of losses, in an engine whose every step overflows: a processor has no engine in float16."""
 
     def __init__(self) -> None:
-        import deepspeed
         from deepspeed.runtime.fp16.loss_scaler import DynamicLossScaler
 
         lone_process_group(0)
-        deepspeed.init_distributed("gloo")
+        make_engine(torch.nn.Linear(2, 2), TrainingConfig().model_dump(), "float32", 1, 1e-3, 1)  # starts its `comm`
         self.scaler = DynamicLossScaler(init_scale=4, scale_window=1000, min_scale=1, delayed_shift=1,
                                         consecutive_hysteresis=False)
 
