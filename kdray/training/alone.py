@@ -90,10 +90,11 @@ def train_alone(job: TrainingJob, cpus: float, place: tuple[str, ...], board: An
             return json.loads(ray.get(worker.train.remote(job, place, board, whose)))
         except RayError as error:
             cause = error.cause if isinstance(error, RayTaskError) else error
+            first, _, _ = str(cause).partition("\n")
+            told = f"{type(cause).__name__}: {first}"
             if not left:
-                raise TrainingError(
-                    f"training failed and its restarts are used up, first cause: {cause!r}") from error
-            logger.warning("training failed and begins again from its last checkpoint: %r", cause)
+                raise TrainingError(f"training failed and its restarts are used up, last cause: {told}") from error
+            logger.warning("training failed and begins again from its last checkpoint: %s", told)
         finally:
             ray.kill(worker)
     raise AssertionError("every attempt returns or raises")

@@ -12,6 +12,7 @@ import pytest
 from safetensors.torch import load_file
 
 from kdray.config import load
+from kdray.errors import TrainingError
 from kdray.pipeline import Pipeline
 from tests.integration.conftest import Command, command, environment, small_config, write_config
 
@@ -25,10 +26,11 @@ def quiet(tmp_path_factory: pytest.TempPathFactory, rows: Path, teacher: Path, c
     return folder / "store"
 
 
-def make(folder: Path, rows: Path, teacher: Path) -> Path:
+def make(folder: Path, rows: Path, teacher: Path, max_failures: int = 2) -> Path:
     return write_config(folder / "c.yaml", small_config(folder / "store", rows, teacher, {
         "cache": {"rows_per_shard": 1}, "teacher": {"model": str(teacher), "num_cpus": 1},
-        "training": {"epochs": 3, "lr": 3e-3, "checkpoint_steps": 4, "num_cpus": 1}}))
+        "training": {"epochs": 3, "lr": 3e-3, "checkpoint_steps": 4, "num_cpus": 1,
+                     "max_failures": max_failures}}))
 
 
 def shards(store: Path) -> dict[str, bytes]:
@@ -93,6 +95,21 @@ def test_killed_worker_resumes_on_the_same_batches(tmp_path: Path, rows: Path, t
     assert pipeline.students["student"]
     killer.join(1)
     assert not killer.is_alive(), "nothing was killed"
+    assert same_weights(student(store), student(quiet))
+
+
+def test_a_worker_that_may_not_begin_again_says_so_and_the_next_run_goes_on(
+        tmp_path: Path, rows: Path, teacher: Path, quiet: Path) -> None:
+    store = tmp_path / "store"
+    pipeline = Pipeline(load(make(tmp_path, rows, teacher, max_failures=0)))
+    assert pipeline.cache
+    saved = lambda: any((store / "train").rglob("checkpoint_*/state.json"))  # noqa: E731
+    kill_when(saved, lambda: process("ray::LoneWorker"))
+    with pytest.raises(TrainingError, match="its restarts are used up, last cause: ActorDiedError: The actor died"):
+        assert pipeline.students["student"]
+    assert list((store / "train").rglob("checkpoint_*/state.json"))
+    again = Pipeline(load(make(tmp_path, rows, teacher)))
+    assert again.students["student"] and not list((store / "train").iterdir())
     assert same_weights(student(store), student(quiet))
 
 
