@@ -2,7 +2,7 @@
 
     pip install --no-deps textbrewer && pip install tensorboard
     python tests/bench/against_textbrewer.py [--students kept fresh] [--data ../shared/data/sst2]
-                                             [--teacher ../shared/models/sst2-teacher]
+                                             [--teacher ../shared/models/sst2-teacher] [--seed 0]
 
     kept   3 of the teacher's 6 layers, 3 epochs, lr 1e-4
     fresh  2 layers, 128 wide, random weights, 4 epochs, lr 5e-4
@@ -46,6 +46,7 @@ def main() -> None:
     """Both, one student after the other."""
     parser = options_for(__doc__)
     parser.add_argument("--students", nargs="+", default=list(STUDENTS), choices=STUDENTS)
+    parser.add_argument("--seed", type=int, default=0, help="of first weights, order and dropout")
     parser.add_argument("--into", nargs=2, metavar=("CONFIG", "FOLDER"), help="distil one with TextBrewer and end")
     options = parser.parse_args()
     if options.into:
@@ -55,7 +56,7 @@ def main() -> None:
         for name in options.students:
             wanted, config = STUDENTS[name], Path(scratch) / "config.yaml"
             training = {"epochs": wanted["epochs"], "lr": wanted["lr"], "batch_size": BATCH,
-                        "temperature": TEMPERATURE, "alpha": ALPHA}
+                        "temperature": TEMPERATURE, "alpha": ALPHA, "seed": options.seed}
             config.write_text(yaml.safe_dump({**config_for(Path(scratch), options, training),
                                               "student": wanted["student"]}))
             teacher_pass = timed(lambda config=config: kdray("cache", "fill", str(config)))
@@ -64,7 +65,8 @@ def main() -> None:
             folder = Path(scratch) / f"{name}-textbrewer"
             theirs = timed(lambda name=name, config=config, folder=folder: subprocess.run(
                 [sys.executable, __file__, "--into", str(config), str(folder), "--students", name, "--data",
-                 options.data, "--teacher", options.teacher], check=True, stdout=subprocess.DEVNULL))
+                 options.data, "--teacher", options.teacher, "--seed", str(options.seed)],
+                check=True, stdout=subprocess.DEVNULL))
             tell(name, teacher_pass, ours, theirs, accuracy(pipeline, student_of(pipeline)),
                  accuracy(pipeline, folder))
 
@@ -95,7 +97,7 @@ def textbrewer(pipeline: Pipeline, folder: Path, options: argparse.Namespace, wa
     logging.disable(logging.INFO)
     tokenizer = transformers.AutoTokenizer.from_pretrained(options.teacher)
     job = pipeline.jobs["student"]
-    student = build(pipeline.task, job.origin, list(job.labels), 0)
+    student = build(pipeline.task, job.origin, list(job.labels), options.seed)
     teacher = transformers.AutoModelForSequenceClassification.from_pretrained(options.teacher).eval()
     loader = batches(options, tokenizer, list(job.labels))
     optimizer = torch.optim.AdamW(student.parameters(), lr=wanted["lr"], weight_decay=0.01)
@@ -127,7 +129,7 @@ def batches(options: argparse.Namespace, tokenizer: Any, labels: list[str]) -> A
     items = [{**{name: tokens[name][place] for name in tokens}, "labels": labels.index(row["label"])}
              for place, row in enumerate(rows)]
     pad = transformers.DataCollatorWithPadding(tokenizer)
-    torch.manual_seed(0)
+    torch.manual_seed(options.seed)
     return torch.utils.data.DataLoader(items, batch_size=BATCH, shuffle=True, collate_fn=lambda part: dict(pad(part)))
 
 
