@@ -75,9 +75,9 @@ def drive(stage: str, arguments: list[str]) -> int:
     if stage == "cache":
         connect = Pipeline._connect
 
-        def told(self: Pipeline) -> None:
+        def told(self: Pipeline, stage: str) -> None:
             tell("found")
-            connect(self)
+            connect(self, stage)
             tell("connected")
             watch()
 
