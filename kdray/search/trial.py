@@ -18,7 +18,7 @@ from kdray.metrics import Steps, Trained, tell_epoch
 from kdray.progress import Progress
 from kdray.search.describe import NAME, point_of
 from kdray.storage import Store
-from kdray.training.checkpoints import seal, whole
+from kdray.training.checkpoints import SEAL, seal, whole
 from kdray.training.job import TrainingJob
 from kdray.training.loop import run_in_process
 from kdray.training.trainer import fit
@@ -54,7 +54,7 @@ class TrialSurroundings:
     def report(self, metrics: dict[str, Any], checkpoint: Path | None) -> None:
         """To Tune, which may end the trial here."""
         if checkpoint:
-            seal(checkpoint)
+            (checkpoint / SEAL).write_bytes(seal(checkpoint))
         kept = tune.Checkpoint.from_directory(str(checkpoint)) if checkpoint else None
         tell_epoch(metrics)
         tune.report({**metrics, "student": self.student}, checkpoint=kept)

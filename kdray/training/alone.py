@@ -19,7 +19,7 @@ from kdray.metrics import Steps, tell_epoch
 from kdray.progress import Progress
 from kdray.storage import Store
 from kdray.training.board import Told
-from kdray.training.checkpoints import PREFIX, seal, whole
+from kdray.training.checkpoints import PREFIX, SEAL, seal, whole
 from kdray.training.job import TrainingJob
 from kdray.training.loop import run_in_process
 
@@ -33,33 +33,31 @@ class LoneSurroundings:
 
     def __init__(self, store: Store, place: tuple[str, ...], board: Any):
         self.store, self.place, self.board = store, place, board
+        self._kept = list(whole(store.file_system, store.path(*place)))
 
     def restore(self) -> Path | None:
         """The last checkpoint that is whole, downloaded."""
-        kept = self._kept()
-        if not kept:
+        if not self._kept:
             return None
         folder = Path(tempfile.mkdtemp(prefix="kdray-restored-"))
-        self.store.download(folder, *self.place, kept[-1])
+        self.store.download(folder, *self.place, self._kept[-1])
         return folder
 
     def report(self, metrics: dict[str, Any], checkpoint: Path | None) -> None:
-        """Uploads the checkpoint, then deletes the one before it."""
+        """Uploads the checkpoint, seals it, then deletes the one before it."""
         if checkpoint is not None:
-            kept = self._kept()
-            number = int(kept[-1].removeprefix(PREFIX)) + 1 if kept else 0
-            seal(checkpoint)
-            self.store.upload(checkpoint, *self.place, f"{PREFIX}{number:06d}")
-            for name in kept:
-                self.store.delete_folder(*self.place, name)
+            number = int(self._kept[-1].removeprefix(PREFIX)) + 1 if self._kept else 0
+            name = f"{PREFIX}{number:06d}"
+            self.store.upload(checkpoint, *self.place, name)
+            self.store.write(seal(checkpoint), *self.place, name, SEAL)
+            for older in self._kept:
+                self.store.delete_folder(*self.place, older)
+            self._kept = [name]
         tell_epoch(metrics)
 
     def progress(self, label: str, total: int, done: int) -> Progress:
         """Told to the board."""
         return Steps(Told(self.board, label, total, done))
-
-    def _kept(self) -> list[str]:
-        return list(whole(self.store.file_system, self.store.path(*self.place)))
 
 
 class LoneWorker:
@@ -75,19 +73,23 @@ class LoneWorker:
 
 
 def train_alone(job: TrainingJob, cpus: float, place: tuple[str, ...], board: Any,
-                whose: dict[str, str]) -> dict[str, Any] | str:
-    """Trains `job` in an actor with `cpus`; returns the manifest, or the user's fault.
+                whose: dict[str, str]) -> dict[str, Any]:
+    """Trains `job` in an actor with `cpus`; returns the manifest.
 
-    Waits for room, and begins again `max_failures` times at most where something else goes wrong, such as the loss of
-    the machine; then raises TrainingError.
+    Waits for room, and begins again `max_failures` times at most where something goes wrong, such as the loss of the
+    machine. Raises TrainingError after that, and at once where the fault is the user's.
     """
     settings = job.settings
     actor = ray.remote(num_cpus=cpus, num_gpus=settings["num_gpus"])(LoneWorker).options(
         label_selector=settings["labels"] or None)
-    for left in range(settings["max_failures"], -1, -1):
+    left = settings["max_failures"]
+    while True:
         worker: Any = actor.remote()
         try:
-            return json.loads(ray.get(worker.train.remote(job, place, board, whose)))
+            made = json.loads(ray.get(worker.train.remote(job, place, board, whose)))
+            if isinstance(made, str):
+                raise TrainingError(made)
+            return made
         except RayError as error:
             cause = error.cause if isinstance(error, RayTaskError) else error
             first, _, _ = str(cause).partition("\n")
@@ -95,6 +97,6 @@ def train_alone(job: TrainingJob, cpus: float, place: tuple[str, ...], board: An
             if not left:
                 raise TrainingError(f"training failed and its restarts are used up, last cause: {told}") from error
             logger.warning("training failed and begins again from its last checkpoint: %s", told)
+            left -= 1
         finally:
             ray.kill(worker)
-    raise AssertionError("every attempt returns or raises")

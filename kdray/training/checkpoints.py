@@ -1,6 +1,6 @@
 """A folder of checkpoints becomes those that are whole.
 
-What writes or deletes a checkpoint may be killed in between; a seal, written first, says what belongs to it. Knows
+What writes or deletes a checkpoint may be killed in between; a seal beside its files says what belongs to it. Knows
 nothing about what a checkpoint holds.
 """
 
@@ -11,13 +11,13 @@ from pathlib import Path
 from pyarrow.fs import FileSelector, FileSystem, FileType
 
 PREFIX = "checkpoint_"
-_SEAL = "files.json"
+SEAL = "files.json"
 
 
-def seal(folder: Path) -> None:
-    """Writes down the files of a checkpoint's folder and their bytes, so that a missing piece is seen."""
+def seal(folder: Path) -> bytes:
+    """What makes a checkpoint with the files of `folder` whole, where it lies beside them as `SEAL`: their bytes."""
     sizes = {path.relative_to(folder).as_posix(): path.stat().st_size for path in folder.rglob("*") if path.is_file()}
-    (folder / _SEAL).write_text(json.dumps(sizes))
+    return json.dumps(sizes).encode()
 
 
 def whole(files: FileSystem, folder: str) -> Iterator[str]:
@@ -28,7 +28,7 @@ def whole(files: FileSystem, folder: str) -> Iterator[str]:
 
 def _is_whole(files: FileSystem, checkpoint: str) -> bool:
     try:
-        with files.open_input_stream(f"{checkpoint}/{_SEAL}") as stream:
+        with files.open_input_stream(f"{checkpoint}/{SEAL}") as stream:
             sizes = json.loads(stream.readall())
     except (FileNotFoundError, ValueError):
         return False

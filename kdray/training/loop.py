@@ -7,6 +7,7 @@ interrupted and restored takes the same steps on the same batches as one that is
 import gc
 import json
 import os
+import shutil
 import tempfile
 import time
 from dataclasses import asdict, dataclass, field, replace
@@ -51,7 +52,7 @@ class Surroundings(Protocol):
     workers: int
 
     def restore(self) -> Path | None:
-        """Folder of the last checkpoint, None at the start."""
+        """A local copy of the last checkpoint, which the run deletes; None at the start."""
 
     def report(self, metrics: dict[str, Any], checkpoint: Path | None) -> None:
         """Takes the metrics of an epoch and this worker's part of a checkpoint; all workers call it."""
@@ -130,6 +131,7 @@ class Run:
             engine = self._engine(self.stages[index])
             if self.restored is not None:
                 load_engine(engine, self.restored)
+                shutil.rmtree(self.restored)
                 self.restored = None
             self._run_stage(engine, self.stages[index])
         return self._publish()

@@ -78,8 +78,6 @@ def fit(job: TrainingJob, callbacks: list[Any] | None = None) -> dict[str, Any]:
     result = watch(job.kind.removesuffix("s"),
                    lambda board: _alone(job, board) if job.settings["workers"] == 1
                    else _run(_trainer(job, store, board, callbacks or [])))
-    if isinstance(result, str):
-        raise TrainingError(result)
     store.delete_folder(*_place(job))
     for warning in list(filter(None, map(warning_of, result["history"])))[:1]:
         logger.warning(warning)
@@ -91,7 +89,7 @@ def _place(job: TrainingJob) -> tuple[str, str]:
     return "train", f"{job.kind}-{job.key}"
 
 
-def _alone(job: TrainingJob, board: Any) -> dict[str, Any] | str:
+def _alone(job: TrainingJob, board: Any) -> dict[str, Any]:
     cpus = _cpus(job.settings)
     return train_alone(replace(job, threads=max(1, int(cpus))), cpus, _place(job), board, labels())
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from pyarrow.fs import LocalFileSystem
 
-from kdray.training.checkpoints import seal, whole
+from kdray.training.checkpoints import SEAL, seal, whole
 
 
 def made(parent: Path, number: int) -> Path:
@@ -14,7 +14,7 @@ def made(parent: Path, number: int) -> Path:
     (folder / "engine").mkdir(parents=True)
     (folder / "state.json").write_text('{"step": 3}')
     (folder / "engine" / "model.pt").write_bytes(bytes(100))
-    seal(folder)
+    (folder / SEAL).write_bytes(seal(folder))
     return folder
 
 
