@@ -1,5 +1,6 @@
 """Checkpoints of a process that trains alone: the last one is kept, and one in pieces is passed over."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -25,7 +26,11 @@ def checkpoint(tmp_path: Path, step: int) -> Path:
 def restored(here: LoneSurroundings) -> str | None:
     """What the next actor goes on from."""
     folder = LoneSurroundings(here.store, here.place, None).restore()
-    return (folder / "engine" / "states").read_text() if folder else None
+    if folder is None:
+        return None
+    states = (folder / "engine" / "states").read_text()
+    shutil.rmtree(folder)
+    return states
 
 
 def test_the_last_checkpoint_is_restored_and_the_one_before_it_is_gone(here, tmp_path):
