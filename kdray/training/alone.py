@@ -7,18 +7,19 @@ Knows nothing about what the loop does.
 import json
 import logging
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from kdray.console import work_for
+from kdray.console import labels, work_for
 from kdray.errors import KdrayError, TrainingError
 from kdray.metrics import Steps, tell_epoch
 from kdray.progress import Progress
 from kdray.storage import Store
-from kdray.training.board import Told
+from kdray.training.board import Told, watch
 from kdray.training.checkpoints import PREFIX, SEAL, seal, whole
 from kdray.training.job import TrainingJob
 from kdray.training.loop import run_in_process
@@ -72,9 +73,8 @@ class LoneWorker:
             return json.dumps(str(error))
 
 
-def train_alone(job: TrainingJob, cpus: float, place: tuple[str, ...], board: Any,
-                whose: dict[str, str]) -> dict[str, Any]:
-    """Trains `job` in an actor with `cpus`; returns the manifest.
+def train_alone(job: TrainingJob, cpus: float, place: tuple[str, ...], label: str) -> dict[str, Any]:
+    """Trains `job` in an actor with `cpus`, shows its progress under `label` and returns the manifest.
 
     Waits for room, and begins again `max_failures` times at most where something goes wrong, such as the loss of the
     machine. Raises TrainingError after that, and at once where the fault is the user's.
@@ -86,17 +86,21 @@ def train_alone(job: TrainingJob, cpus: float, place: tuple[str, ...], board: An
     while True:
         worker: Any = actor.remote()
         try:
-            made = json.loads(ray.get(worker.train.remote(job, place, board, whose)))
+            made = json.loads(watch(label, partial(_work, worker, job, place)))
             if isinstance(made, str):
                 raise TrainingError(made)
             return made
         except RayError as error:
             cause = error.cause if isinstance(error, RayTaskError) else error
             first, _, _ = str(cause).partition("\n")
-            told = f"{type(cause).__name__}: {first}"
+            why = f"{type(cause).__name__}: {first}"
             if not left:
-                raise TrainingError(f"training failed and its restarts are used up, last cause: {told}") from error
-            logger.warning("training failed and begins again from its last checkpoint: %s", told)
+                raise TrainingError(f"training failed and its restarts are used up, last cause: {why}") from error
+            logger.warning("training failed and begins again from its last checkpoint: %s", why)
             left -= 1
         finally:
             ray.kill(worker)
+
+
+def _work(worker: Any, job: TrainingJob, place: tuple[str, ...], board: Any) -> str:
+    return ray.get(worker.train.remote(job, place, board, labels()))

@@ -75,9 +75,12 @@ def fit(job: TrainingJob, callbacks: list[Any] | None = None) -> dict[str, Any]:
     made = store.manifest(job.kind, job.key)
     if made is not None:
         return made
-    result = watch(job.kind.removesuffix("s"),
-                   lambda board: _alone(job, board) if job.settings["workers"] == 1
-                   else _run(_trainer(job, store, board, callbacks or [])))
+    label = job.kind.removesuffix("s")
+    if job.settings["workers"] == 1:
+        cpus = _cpus(job.settings)
+        result = train_alone(replace(job, threads=max(1, int(cpus))), cpus, _place(job), label)
+    else:
+        result = watch(label, lambda board: _run(_trainer(job, store, board, callbacks or [])))
     store.delete_folder(*_place(job))
     for warning in list(filter(None, map(warning_of, result["history"])))[:1]:
         logger.warning(warning)
@@ -87,11 +90,6 @@ def fit(job: TrainingJob, callbacks: list[Any] | None = None) -> dict[str, Any]:
 def _place(job: TrainingJob) -> tuple[str, str]:
     """Folder of the run's checkpoints in the storage."""
     return "train", f"{job.kind}-{job.key}"
-
-
-def _alone(job: TrainingJob, board: Any) -> dict[str, Any]:
-    cpus = _cpus(job.settings)
-    return train_alone(replace(job, threads=max(1, int(cpus))), cpus, _place(job), board, labels())
 
 
 def _trainer(job: TrainingJob, store: Store, board: Any, callbacks: list[Any]) -> ray.train.torch.TorchTrainer:

@@ -129,6 +129,21 @@ def test_driver_ended_in_mid_cache_goes_on(tmp_path: Path, rows: Path, teacher: 
     assert shards(store) == shards(quiet)
 
 
+def test_a_driver_interrupted_in_mid_training_says_one_line_and_the_next_run_goes_on(
+        tmp_path: Path, rows: Path, teacher: Path, quiet: Path, kdray: Command) -> None:
+    config, store = make(tmp_path, rows, teacher), tmp_path / "store"
+    assert kdray("cache", "fill", str(config)).returncode == 0
+    driver = subprocess.Popen(command("distill", str(config)), env=environment(), stderr=subprocess.PIPE, text=True)
+    wait_for(lambda: any((store / "train").rglob("checkpoint_*/state.json")))
+    driver.send_signal(signal.SIGINT)
+    _, said = driver.communicate(timeout=60)
+    assert driver.returncode == 130 and said.endswith("kdray: interrupted; the same command goes on from here\n"), said
+    assert "begins again" not in said
+    done = kdray("distill", str(config))
+    assert done.returncode == 0, done.stderr
+    assert same_weights(student(store), student(quiet))
+
+
 def test_torn_shard_is_computed_anew(tmp_path: Path, rows: Path, teacher: Path, quiet: Path, cluster: None) -> None:
     config, store = make(tmp_path, rows, teacher), tmp_path / "store"
     assert Pipeline(load(config)).cache
