@@ -207,9 +207,8 @@ def assert_verified(store: Path, kdray: Command) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def lose_actor_and_node(grid: Cluster, fill: Fill) -> None:
+def lose_actor_and_node(grid: Cluster, nodes: list[Any], fill: Fill) -> None:
     """Of three nodes at work, one loses its actor and one is lost whole; another joins."""
-    nodes = [grid.add_node(num_cpus=1) for _ in range(3)]
     fill.until(lambda: filling(grid) == 3)
     (killed,) = actors(nodes[:1])
     os.kill(killed, signal.SIGKILL)
@@ -223,8 +222,9 @@ def lose_actor_and_node(grid: Cluster, fill: Fill) -> None:
 def chaos(grid: Cluster, start: Start, config: Path, calm: Path, rows: int) -> None:
     """Fills the config's cache with an actor, a node and the driver killed and a shard torn."""
     store = config.parent / "store"
+    nodes = [grid.add_node(num_cpus=1) for _ in range(3)]
     first = start(config)
-    lose_actor_and_node(grid, first)
+    lose_actor_and_node(grid, nodes, first)
     first.until(lambda: any(store.glob("fills/*/*.arrow")))
     working = actors(grid.list_all_nodes())
     first.kill()
