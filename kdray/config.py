@@ -47,6 +47,10 @@ class DataConfig(Settings):
     train: str | None = Field(None, description="The training split, where it has a source of its own")
     validation: str | None = Field(None, description="The validation split; cut from train where missing")
     test: str | None = Field(None, description="The test split; cut from train where missing")
+    transfer: str | None = Field(None, description="Rows without labels, beside `source` or `train`: the teacher says "
+                                 "what they are, and distilled students train on them too")
+    phrases: int = Field(0, ge=0, description="Phrases that each training row gives to the rows without labels: random "
+                         "runs of its words")
     subset: str | None = Field(None, description="Name of a hub dataset's configuration")
     arguments: dict[str, Any] = Field({}, description="Keyword arguments for package:MODULE:FUNCTION")
     columns: dict[str, str] = Field({}, description="Task column: name of that column in the data")

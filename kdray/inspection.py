@@ -138,13 +138,16 @@ def _facts(cache: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _print_summary(split: str, summary: Summary, cache: dict[str, Any]) -> None:
-    print(f"\n{split}: {summary.rows:,} rows, {summary.targets:,} targets. Agreement with the labels "
-          f"{summary.agreement:.4f}, mean entropy {summary.entropy:.3f} nats, mean confidence {summary.confidence:.3f}")
+    agreed = "No labels" if summary.agreement is None else f"Agreement with the labels {summary.agreement:.4f}"
+    print(f"\n{split}: {summary.rows:,} rows, {summary.targets:,} targets. {agreed}, "
+          f"mean entropy {summary.entropy:.3f} nats, mean confidence {summary.confidence:.3f}")
     print("  confidence")
     for place, count in enumerate(summary.histogram):
         if count:
             bar = "#" * max(1, round(_BAR * count / max(summary.histogram)))
             print(f"  {place / BINS:.1f} to {(place + 1) / BINS:.1f} {count:>11,}  {bar}")
+    if summary.agreement is None:
+        return
     width = max(map(len, [*cache["schema"]["labels"], "label"]))
     print(f"  {'label':{width}}{'targets':>12}{'agreement':>12}{'confidence':>12}")
     for label, (count, agreement, confidence) in zip(cache["schema"]["labels"], summary.classes, strict=True):

@@ -16,7 +16,7 @@ from kdray.cache.manifest import KIND as CACHES
 from kdray.config import Config, Optimisation, StudentConfig, TrainingConfig, changed
 from kdray.console import label
 from kdray.corpus.build import KIND as CORPUS
-from kdray.corpus.build import SPLITS, build_corpus, corpus_key
+from kdray.corpus.build import build_corpus, corpus_key
 from kdray.corpus.sources import read_splits
 from kdray.corpus.tokenizer import tokenizer_fingerprint
 from kdray.errors import ConfigError, ModelError
@@ -78,13 +78,17 @@ class Pipeline:
             raise ModelError(f"{self.base}/config.json has no id2label. Name the labels there, or fine-tune the "
                              "teacher (teacher.finetune)")
         self._check_length(folder)
-        key = corpus_key(self.tables, self.task, self.config.data, tokenizer_fingerprint(folder), order)
+        data, tokenizer = self.config.data, tokenizer_fingerprint(folder)
+        key, labelled = corpus_key(self.tables, self.task, data, tokenizer, order), None
+        if data.transfer or data.phrases:
+            tables = {split: table for split, table in self.tables.items() if split != "transfer"}
+            labelled = corpus_key(tables, self.task, data.model_copy(update={"phrases": 0}), tokenizer, order)
         made = self._made("corpus", CORPUS, key)
         if made is not None:
-            return made
+            return {**made, "labelled": labelled}
         if os.environ.get("RAY_ADDRESS"):
             self._connect("corpus")  # a cluster that cannot do the rest is found out before rows are tokenised
-        return build_corpus(self.store, key, self.tables, self.task, self.config.data, folder, order)
+        return {**build_corpus(self.store, key, self.tables, self.task, data, folder, order), "labelled": labelled}
 
     def _check_length(self, folder: Path) -> None:
         longest = positions(read_config(folder))
@@ -130,8 +134,8 @@ class Pipeline:
 
         teacher = self.teacher
         folder = self.store.fetch(CORPUS, self.corpus["key"])
-        plan_key, plan = kept_plan(self.store, self.corpus["key"], self.schema,
-                                   {split: Rows(folder, split) for split in SPLITS}, self.config.cache.rows_per_shard)
+        rows = {split: Rows(folder, split) for split in self.corpus["rows"]}
+        plan_key, plan = kept_plan(self.store, self.corpus["key"], self.schema, rows, self.config.cache.rows_per_shard)
         made = self.store.manifest(CACHES, plan.key)
         if made is not None and not missing_shards(self.store, made):
             return self._made("cache", CACHES, made["key"]) or made
@@ -356,7 +360,7 @@ class Pipeline:
             raise ConfigError("precision float16 needs a GPU (num_gpus); a processor trains in bfloat16 or float32")
         return TrainingJob(
             kind=kind, storage=self.store.uri, task=self.task.name, labels=tuple(corpus["labels"]),
-            corpus=corpus["key"], cache=cache, origin=Origin(model.place, **origin),
+            corpus=corpus["key"], labelled=corpus["labelled"], cache=cache, origin=Origin(model.place, **origin),
             origin_fingerprint=model.fingerprint, tokenizer=model.place, pad_token_id=corpus["pad_token_id"],
             metric=self.config.metric, settings=settings.model_dump(), precision=precision, live=live)
 

@@ -30,7 +30,7 @@ def _absolute(path: str) -> str:
 def _places(tree: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any], str, Callable[[str], bool]]]:
     """Where a config may name a path: the setting, the mapping that holds it, its key there, and whether it is one."""
     yield "storage", tree, "storage", lambda uri: "://" not in uri or uri.startswith("file://")
-    for name in ("source", "train", "validation", "test"):
+    for name in ("source", "train", "validation", "test", "transfer"):
         yield f"data.{name}", tree["data"], name, sources.is_local
     yield "teacher.model", tree["teacher"], "model", folder.is_local
     students = {"student": tree["student"] or {}, **{f"students.{name}": own for name, own in tree["students"].items()}}

@@ -98,7 +98,7 @@ def _check(store: Store, first: dict[str, Any], other: dict[str, Any]) -> None:
         raise CacheError(f"cache.ensemble: {other['key'][:12]} is an ensemble itself; name its members "
                          f"{', '.join(key[:12] for key in other['members'])}")
     for split in first["rows"]:
-        if not _same_rows(store, first, other, split):
+        if split not in other["rows"] or not _same_rows(store, first, other, split):
             raise CacheError(f"cache.ensemble: the {split} split of cache {other['key'][:12]} has other rows than that "
                              f"of {first['key'][:12]}. Fill it with the same `data`")
 

@@ -23,8 +23,8 @@ class Summary:
 
     rows: int
     targets: int
-    agreement: float
-    """Share of targets whose largest logit is the hard label's."""
+    agreement: float | None
+    """Share of targets whose largest logit is the hard label's; None where there are no labels."""
     entropy: float
     """Mean entropy of softmax(z), in nats."""
     confidence: float
@@ -47,7 +47,8 @@ def summarise(store: Store, cache: dict[str, Any], split: str) -> Summary | None
     likely = log_softmax(np.concatenate([logits for _, logits in found]).astype(np.float64), -1)
     sure, right = np.exp(likely.max(-1)), likely.argmax(-1) == gold
     return Summary(
-        len(chosen), len(gold), float(right.mean()), float(-(np.exp(likely) * likely).sum(-1).mean()),
+        len(chosen), len(gold), None if split == "transfer" else float(right.mean()),
+        float(-(np.exp(likely) * likely).sum(-1).mean()),
         float(sure.mean()), np.histogram(sure, BINS, (0, 1))[0].tolist(),
         [_of_class(gold == label, right, sure) for label in range(likely.shape[1])])
 

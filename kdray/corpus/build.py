@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from kdray.config import DataConfig
+from kdray.corpus.rows import UNLABELLED
 from kdray.corpus.splits import cut
 from kdray.corpus.tokenizer import load_tokenizer
 from kdray.errors import DataError
@@ -24,7 +25,8 @@ from kdray.tasks import Row, Task
 
 logger = logging.getLogger("kdray")
 KIND = "corpus"
-SPLITS = ("train", "validation", "test")
+SPLITS = ("train", "validation", "test", "transfer")
+"""`transfer` is the rows without labels; a corpus need not have it."""
 _BATCH = 1000
 _SHOWN = 60
 _PARALLEL = "TOKENIZERS_PARALLELISM"
@@ -33,8 +35,9 @@ _PARALLEL = "TOKENIZERS_PARALLELISM"
 def corpus_key(tables: dict[str, pa.Table], task: Task, data: DataConfig, tokenizer: str,
                label_order: list[str] | None) -> str:
     """Content key of a corpus: its raw rows, the cut, the label order and the tokenisation."""
+    phrases = {"phrases": data.phrases} if data.phrases else {}
     return content_key({
-        "rows": {name: table_digest(table) for name, table in tables.items()},
+        **phrases, "rows": {name: table_digest(table) for name, table in tables.items()},
         "cut": [data.validation_share, data.test_share, data.seed],
         "task": task.name, "tokenizer": tokenizer, "max_length": data.max_length, "labels": label_order,
     })
@@ -48,17 +51,17 @@ def build_corpus(store: Store, key: str, tables: dict[str, pa.Table], task: Task
     """
     for split, table in tables.items():
         _check(split, table, task)
-    tables = _cut_missing(tables, task, data)
+    tables = _with_phrases(_cut_missing(tables, task, data), task, data)
     _tell_leaks(tables, task)
     labels = label_names(tables, task, label_order)
     tokenizer = load_tokenizer(tokenizer_folder)
     with store.staging(KIND) as folder:
-        for split in SPLITS:
+        for split in tables:
             _write(folder / f"{split}.arrow", split, tables[split], labels, task, tokenizer, data.max_length)
         return store.publish(KIND, key, folder, {
             "parents": {}, "task": task.name, "labels": labels, "max_length": data.max_length,
-            "pad_token_id": tokenizer.pad_token_id, "rows": {split: tables[split].num_rows for split in SPLITS},
-            "data": {"source": data.source, "train": data.train, "validation": data.validation, "test": data.test},
+            "pad_token_id": tokenizer.pad_token_id, "rows": {split: table.num_rows for split, table in tables.items()},
+            "data": {**{name: getattr(data, name) for name in ("source", *SPLITS)}, "phrases": data.phrases},
         })
 
 
@@ -76,7 +79,8 @@ def label_names(tables: dict[str, pa.Table], task: Task, order: list[str] | None
     Raises DataError where train has one class only, another split has a label that train lacks, or the
     labels are not those of `order`.
     """
-    seen = {split: {label for row in _rows(table) for label in task.labels(row)} for split, table in tables.items()}
+    seen = {split: {label for row in _rows(table) for label in task.labels(row)} for split, table in tables.items()
+            if split != "transfer"}
     if len(seen["train"]) < 2:
         raise DataError(f"the train split has one class only ({', '.join(seen['train'])}): nothing to learn")
     if order is None:
@@ -120,6 +124,21 @@ def _cut_missing(tables: dict[str, pa.Table], task: Task, data: DataConfig) -> d
                             min(0.5, share * whole / train.num_rows), data.seed)
             tables = {**tables, "train": train.take(kept), split: train.take(off)}
     return tables
+
+
+def _with_phrases(tables: dict[str, pa.Table], task: Task, data: DataConfig) -> dict[str, pa.Table]:
+    """The splits in their order; those without labels have the phrases of train's rows too."""
+    wanted = [name for name in tables["train"].column_names if name != task.label_column]
+    if "transfer" in tables and tables["transfer"].column_names != wanted:
+        raise DataError(f"the rows without labels (data.transfer) have {', '.join(tables['transfer'].column_names)}, "
+                        f"but train has {', '.join(wanted)}")
+    if data.phrases:
+        made = pa.Table.from_pylist([
+            task.phrase(row, np.random.default_rng([data.seed, index, number]))
+            for index, row in enumerate(_rows(tables["train"])) for number in range(data.phrases)])
+        given = [tables["transfer"]] if "transfer" in tables else []
+        tables = {**tables, "transfer": pa.concat_tables([*given, made])}
+    return {split: tables[split] for split in SPLITS if split in tables}
 
 
 def _tell_leaks(tables: dict[str, pa.Table], task: Task) -> None:
@@ -173,7 +192,9 @@ def _batches(split: str, table: pa.Table, labels: list[str], task: Task, tokeniz
         columns |= {
             "targets": pa.array(encoded.targets, pa.list_(pa.int32())),
             "positions": pa.array(encoded.positions, pa.list_(pa.int32())),
-            "labels": pa.array([[ids[name] if name in ids else int(name) for name in task.labels(row)]
+            "labels": pa.array([[UNLABELLED] * (max(units, default=-1) + 1) for units in encoded.targets]
+                               if split == "transfer" else
+                               [[ids[name] if name in ids else int(name) for name in task.labels(row)]
                                 for row in part], pa.list_(pa.int32())),
         }
         yield pa.record_batch(columns)

@@ -16,6 +16,9 @@ import pyarrow as pa
 
 from kdray.tasks import Task
 
+UNLABELLED = -100
+"""Id of a label that is not known, which torch's cross-entropy takes to weigh nothing."""
+
 
 class Ragged:
     """A list column as the values and offsets of its chunks: a row is a view, nothing is copied, whatever the size."""
@@ -66,11 +69,12 @@ class Ragged:
 
 
 class Rows:
-    """One split of a corpus: token ids, targets and labels of each row."""
+    """Splits of a corpus, mostly one, as one: token ids, targets and labels of each row."""
 
-    def __init__(self, folder: Path, split: str):
-        self.table = pa.ipc.open_file(pa.memory_map(str(folder / f"{split}.arrow"))).read_all()
-        self.split = split
+    def __init__(self, folder: Path, *splits: str):
+        self.table = pa.concat_tables(
+            [pa.ipc.open_file(pa.memory_map(str(folder / f"{split}.arrow"))).read_all() for split in splits],
+            promote_options="default")
         self.input_ids = Ragged(self.table.column("input_ids"))
         self.targets = Ragged(self.table.column("targets"))
         self.positions = Ragged(self.table.column("positions"))

@@ -33,13 +33,16 @@ _PATH_LIKE = ("/", ".", "~")
 def read_splits(data: DataConfig, task: Task) -> dict[str, pa.Table]:
     """Tables of the task's columns by split; a `source` without splits of its own is all `train`.
 
-    Raises DataError where a file, dataset, function or column is missing, or a split is empty.
+    `transfer`, the rows without labels, has all columns but that of the labels. Raises DataError where a file, dataset,
+    function or column is missing, or a split is empty.
     """
     if data.source is not None:
         found = _with_labels(_read(data.source, data, task), data, task)
     else:
         named = {"train": data.train, "validation": data.validation, "test": data.test}
         found = {name: _only(_read(source, data, task), source) for name, source in named.items() if source}
+    if data.transfer:
+        found["transfer"] = _only(_read(data.transfer, data, task), data.transfer)
     return {name: _task_columns(table, name, data, task) for name, table in found.items()}
 
 
@@ -214,6 +217,8 @@ def _task_columns(table: pa.Table, split: str, data: DataConfig, task: Task) -> 
         raise DataError(f"the {split} split is empty: it has no rows")
     columns = {}
     for name, required in task.columns.items():
+        if split == "transfer" and name == task.label_column:
+            continue
         source = data.columns.get(name, name)
         if source in table.column_names:
             columns[name] = table.column(source)

@@ -132,7 +132,8 @@ def _cost(facts: Facts) -> dict[str, Any]:
     """
     rows, trials, seconds = facts["rows"], facts["trials"], facts["teacher_seconds"]
     epochs = sum(_soft_epochs(row) for row in trials)
-    live = None if seconds is None else seconds * rows["train"] / sum(rows.values()) * epochs
+    trained = rows["train"] + rows.get("transfer", 0)
+    live = None if seconds is None else seconds * trained / sum(rows.values()) * epochs
     return {"teacher": None if seconds is None else span(seconds), "live": None if live is None else span(live),
             "rows": sum(rows.values()), "trials": len(trials), "epochs": epochs,
             "students": span(sum(row["seconds"] or 0.0 for row in trials))}

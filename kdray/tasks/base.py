@@ -13,6 +13,13 @@ from scipy.sparse import csr_array
 Row = dict[str, Any]
 
 
+def run_of(words: list[str], random: np.random.Generator) -> list[str]:
+    """Two words or more that follow each other, any number and place as likely; a single word is given back."""
+    length = int(random.integers(min(2, len(words)), len(words) + 1))
+    start = int(random.integers(len(words) - length + 1))
+    return words[start:start + length]
+
+
 @dataclass(frozen=True)
 class Encoded:
     """Tokenised rows, one list entry a row."""
@@ -42,7 +49,10 @@ class Task(Protocol):
     """Metrics, the one that picks the winner first; all are better when larger."""
 
     def complaint(self, row: Row) -> str | None:
-        """What is wrong with a row's columns, None where nothing is."""
+        """What is wrong with a row's columns, None where nothing is; the label matters where the row has its column."""
+
+    def phrase(self, row: Row, random: np.random.Generator) -> Row:
+        """A random run of the row's words, without a label."""
 
     def labels(self, row: Row) -> list[str]:
         """Label names of the row's units."""

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from scipy.sparse import csr_array
 
-from kdray.tasks.base import Encoded, Row
+from kdray.tasks.base import Encoded, Row, run_of
 
 
 class SequenceClassification:
@@ -27,7 +27,11 @@ class SequenceClassification:
         for column in ("text", "text_pair"):
             if column in row and not str(row[column] or "").strip():
                 return f"{column} is empty"
-        return "label is missing" if row["label"] in (None, "") else None
+        return "label is missing" if row.get("label", True) in (None, "") else None
+
+    def phrase(self, row: Row, random: np.random.Generator) -> Row:
+        """A run of the text's words; of a pair, one of each text's."""
+        return {name: " ".join(run_of(row[name].split(), random)) for name in ("text", "text_pair") if name in row}
 
     def labels(self, row: Row) -> list[str]:
         """The row's one label."""

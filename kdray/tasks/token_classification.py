@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from scipy.sparse import csr_array
 
-from kdray.tasks.base import Encoded, Row
+from kdray.tasks.base import Encoded, Row, run_of
 
 _WORD = re.compile(r"\w+(?:[^\w\s]+\w+)*|[^\w\s]")
 
@@ -27,19 +27,26 @@ class TokenClassification:
 
     def complaint(self, row: Row) -> str | None:
         """There must be words, none empty, and a tag for each."""
-        tokens, tags = row["tokens"], row["tags"]
         for column in ("tokens", "tags"):
-            if isinstance(row[column], str):
+            if isinstance(row.get(column), str):
                 return f"{column} is a text, not a list: give JSON lines, Parquet or a dataset"
+        tokens = row["tokens"]
         if not tokens:
             return "tokens is empty"
         if any(not str(token or "").strip() for token in tokens):
             return f"token {next(i for i, t in enumerate(tokens) if not str(t or '').strip())} is empty"
+        if "tags" not in row:
+            return None
+        tags = row["tags"]
         if tags is None or len(tags) != len(tokens):
             return f"there are {len(tokens)} tokens and {len(tags or [])} tags"
         if any(tag in (None, "") for tag in tags):
             return f"tag {next(i for i, tag in enumerate(tags) if tag in (None, ''))} is missing"
         return None
+
+    def phrase(self, row: Row, random: np.random.Generator) -> Row:
+        """A run of the sentence's words."""
+        return {"tokens": run_of(row["tokens"], random)}
 
     def labels(self, row: Row) -> list[str]:
         """One tag a word."""

@@ -16,7 +16,7 @@ import torch
 
 from kdray.cache.plan import Slot
 from kdray.cache.shard import Receipt, Schema, encode_shard, write_shard
-from kdray.corpus.rows import Rows
+from kdray.corpus.rows import UNLABELLED, Rows
 from kdray.errors import CacheError, ModelError
 from kdray.models.folder import at
 from kdray.models.forward import predict
@@ -46,7 +46,7 @@ class TeacherJob:
 
 @dataclass(frozen=True)
 class Done:
-    """What comes back for a shard: its receipt, the time it took, and a sample of (gold, predicted) labels."""
+    """What comes back for a shard: its receipt, the time it took, and (gold, predicted) labels of a sample."""
 
     receipt: Receipt
     seconds: float
@@ -88,7 +88,8 @@ class TeacherRunner:
         receipt = write_shard(self.store, slot.key, data)
         gold = np.concatenate([rows.labels[i][t] for i, t in zip(indices, targets, strict=True)])[:_SAMPLE]
         predicted = np.concatenate([row.argmax(-1) for row in logits])[:_SAMPLE]
-        return Done(receipt, time.perf_counter() - started, gold.tolist(), predicted.tolist())
+        judged = gold != UNLABELLED
+        return Done(receipt, time.perf_counter() - started, gold[judged].tolist(), predicted[judged].tolist())
 
 
 def _check_compiler() -> None:

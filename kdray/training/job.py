@@ -49,6 +49,8 @@ class TrainingJob:
     precision: str
     threads: int = 1
     live: Live | None = None
+    labelled: str | None = None
+    """Key of the same corpus without the rows that have no labels, where it has such rows."""
 
     @property
     def distils(self) -> bool:
@@ -66,7 +68,8 @@ class TrainingJob:
         for name in _OF_DISTILLATION:
             if settings.get(name, ...) is None:
                 settings.pop(name)  # a setting that came later leaves the keys of those without it alone
-        return content_key({"kind": self.kind, "task": self.task, "labels": self.labels, "corpus": self.corpus,
+        return content_key({"kind": self.kind, "task": self.task, "labels": self.labels,
+                            "corpus": self.labelled if plain and self.labelled else self.corpus,
                             "cache": None if plain else self._soft_targets, "origin": origin, "metric": self.metric,
                             "settings": settings, "precision": self.precision})
 

@@ -38,7 +38,7 @@ from kdray.training.job import TrainingJob
 from kdray.training.losses import cross_entropy
 from kdray.training.objective import terms
 from kdray.training.schedules import Moment, moment
-from kdray.training.targets import open_targets
+from kdray.training.targets import open_targets, trained_splits
 from kdray.training.validation import Validation
 
 _BEST = "best.safetensors"
@@ -110,8 +110,11 @@ class Run:
         self.job, self.here, self.store, self.task = job, here, store, TASKS[job.task]
         self.settings, self.origin = job.settings, replace(job.origin, folder=str(at(job.origin.folder)))
         corpus = store.fetch("corpus", job.corpus)
-        self.train_rows, validation = Rows(corpus, "train"), Rows(corpus, "validation")
-        soft, watched = open_targets(store, job, self.settings["num_gpus"]) if job.distils else (None, None)
+        splits = trained_splits(store, job)
+        self.train_rows, validation = Rows(corpus, *splits), Rows(corpus, "validation")
+        self.labelled = len(Rows(corpus, "train"))
+        """How many of the rows have labels: the first."""
+        soft, watched = open_targets(store, job, self.settings["num_gpus"], splits) if job.distils else (None, None)
         self.batches = Batches(self.train_rows, soft, len(job.labels), job.pad_token_id)
         self.validation = Validation(job, validation, watched, here.rank, here.workers)
         self.ids: np.ndarray | None = None
@@ -152,8 +155,12 @@ class Run:
             quicken_dropout(self.model)
         if self.best_weights is not None:
             self.model.load_state_dict(self.best_weights)
-        steps = stage.epochs * -(-len(self.train_rows) // self.settings["batch_size"])
+        steps = stage.epochs * -(-self._rows(stage) // self.settings["batch_size"])
         return make_engine(self.model.to(on), self.settings, self.job.precision, steps, stage.lr, self.here.workers)
+
+    def _rows(self, stage: Stage) -> int:
+        """Rows of an epoch: those without labels teach nothing where the teacher has no say."""
+        return len(self.train_rows) if stage.alpha < 1 else self.labelled
 
     def _cut(self) -> None:
         splits = [self.train_rows.input_ids, self.validation.rows.input_ids]
@@ -177,9 +184,10 @@ class Run:
 
     def _run_epoch(self, engine: Any, stage: Stage) -> None:
         number = len(self.state.history) + 1
-        plan = epoch_plan(self.train_rows.lengths, self.settings["batch_size"], self.settings["seed"], number)
+        lengths = self.train_rows.lengths[:self._rows(stage)]
+        plan = epoch_plan(lengths, self.settings["batch_size"], self.settings["seed"], number)
         done = sum(len(step) for step in plan[:self.state.step])
-        show = self.here.progress(f"epoch {number}/{sum(s.epochs for s in self.stages)}", len(self.train_rows), done)
+        show = self.here.progress(f"epoch {number}/{sum(s.epochs for s in self.stages)}", len(lengths), done)
         engine.train()
         self.loss_sum, self.squares, first = torch.zeros((), device=engine.device), [], self.state.step
         self.state.first_step = self.state.first_step or time.time()

@@ -3,8 +3,10 @@
 Whoever trains never asks where they come from. Knows nothing about losses.
 """
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import numpy as np
 
@@ -33,9 +35,9 @@ class LiveTeacher:
         self._model = load_model(self._task, at(job.live.place), list(job.labels), dtype=DTYPES[job.live.precision],
                                  attn_implementation=attention(num_gpus)).eval().to(device(num_gpus))
 
-    def split(self, name: str) -> "LiveSplit":
-        """Its soft targets of one split."""
-        return LiveSplit(self, Rows(self._corpus, name))
+    def split(self, *names: str) -> "LiveSplit":
+        """Its soft targets of splits, as of one."""
+        return LiveSplit(self, Rows(self._corpus, *names))
 
     def ask(self, rows: Rows, indices: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
         """Units (targets,) and logits, float32 (targets, labels), of each of the rows `indices`."""
@@ -55,20 +57,41 @@ class LiveSplit:
         return self.teacher.ask(self.rows, indices)
 
 
-Soft = SoftTargets | Ensemble | LiveSplit
+class Joined:
+    """Soft targets of splits, one after the other, as of one."""
+
+    def __init__(self, parts: list[SoftTargets | Ensemble]):
+        self._parts = parts
+        self._starts = [0, *accumulate(map(len, parts))]
+
+    def __getitem__(self, row: int) -> tuple[np.ndarray, np.ndarray]:
+        """Units (targets,) and logits, float32 (targets, labels), of a row."""
+        number = bisect_right(self._starts, row) - 1
+        return self._parts[number][row - self._starts[number]]
 
 
-def open_targets(store: Store, job: TrainingJob, num_gpus: float) -> tuple[Soft, Soft]:
-    """Soft targets of train, at the job's temperature, and of validation, at 1, for a job that distils.
+Soft = SoftTargets | Ensemble | LiveSplit | Joined
+
+
+def trained_splits(store: Store, job: TrainingJob) -> list[str]:
+    """Splits that the job trains on: train and, where it distils, the rows without labels."""
+    made = store.manifest("corpus", job.corpus) or {}
+    return ["train", "transfer"] if job.distils and "transfer" in made["rows"] else ["train"]
+
+
+def open_targets(store: Store, job: TrainingJob, num_gpus: float, splits: Sequence[str] = ("train",)
+                 ) -> tuple[Soft, Soft]:
+    """Soft targets of `splits`, at the job's temperature, and of validation, at 1, for a job that distils.
 
     The temperature matters to a mean of probabilities. A live teacher is loaded, onto its device. Raises CacheError
     where there is no such cache.
     """
     if job.live is not None:
         teacher = LiveTeacher(store, job, num_gpus)
-        return teacher.split("train"), teacher.split("validation")
-    return (open_cache(store, job.cache or "", "train", job.settings["temperature"]),
-            open_cache(store, job.cache or "", "validation"))
+        return teacher.split(*splits), teacher.split("validation")
+    key, temperature = job.cache or "", job.settings["temperature"]
+    return (Joined([open_cache(store, key, split, temperature) for split in splits]),
+            open_cache(store, key, "validation"))
 
 
 def aligned(soft: Soft, rows: Rows, indices: np.ndarray, labels: int) -> tuple[np.ndarray, np.ndarray]:
