@@ -47,10 +47,10 @@ class Corpus:
 
 
 def make_corpus(storage: Path, task_name: str, rows: list[dict], model: Path, max_length: int = 24,
-                order: list[str] | None = None) -> Corpus:
-    """All splits cut from `rows`."""
+                order: list[str] | None = None, **settings: Any) -> Corpus:
+    """All splits cut from `rows`; `settings` are fields of DataConfig."""
     store, task = Store(str(storage)), TASKS[task_name]
-    data = DataConfig(source="rows.jsonl", max_length=max_length)
+    data = DataConfig(source="rows.jsonl", max_length=max_length, **settings)
     tables = {"train": pa.Table.from_pylist(rows)}
     key = corpus_key(tables, task, data, tokenizer_fingerprint(model), order)
     return Corpus(store, build_corpus(store, key, tables, task, data, model, order), model, task)
@@ -59,7 +59,7 @@ def make_corpus(storage: Path, task_name: str, rows: list[dict], model: Path, ma
 def make_cache(corpus: Corpus, codec: str = "float32", teacher: Path | None = None) -> dict[str, Any]:
     """The manifest of all splits' soft targets, from `teacher`, else the model that the corpus is tokenised for."""
     schema = Schema(str(teacher or "fingerprint"), corpus.task.name, tuple(corpus.labels), 24, "float32", codec)
-    plan = make_plan(schema, {split: corpus.rows(split) for split in ("train", "validation", "test")}, 16)
+    plan = make_plan(schema, {split: corpus.rows(split) for split in corpus.manifest["rows"]}, 16)
     runner = TeacherRunner(TeacherJob(str(teacher or corpus.model), schema, 1024, 0, 1, corpus.store.uri,
                                       corpus.manifest["key"], corpus.manifest["pad_token_id"]))
     receipts = latest([table_of((runner.fill(slot).receipt, 0.5) for slot in plan)])

@@ -157,7 +157,7 @@ def test_the_key_changes_with_what_the_corpus_is_made_from():
     relabelled[3]["label"] = "other"
     keys = [key(base), key(edited), key(relabelled), key(base[:-1]), key(base[::-1]), key(base, max_length=64),
             key(base, tokenizer="u"), key(base, order=["a", "b"]), key(base, order=["b", "a"]), key(base, seed=1),
-            key(base, test_share=0.2), key(base, validation_share=0.2)]
+            key(base, test_share=0.2), key(base, validation_share=0.2), key(base, phrases=1), key(base, phrases=2)]
     assert len(set(keys)) == len(keys)
 
 
@@ -177,3 +177,27 @@ def test_a_files_row_order_is_kept(corpus):
     whole = [row["text"] for row in sentences(160)]
     places = [whole.index(text) for text in corpus.rows("train").table.column("text").to_pylist()]
     assert np.all(np.diff(places) >= 0)
+
+
+def test_phrases_are_runs_of_the_words_of_training_rows_alone(tmp_path, model_folder):
+    data = DATA.model_copy(update={"phrases": 3})
+    made = [build(tmp_path / name, model_folder, {"train": rows()}, data=data) for name in ("one", "two")]
+    one, two = (pa.ipc.open_file(tmp_path / name / "corpus" / "key" / "transfer.arrow").read_all()
+                for name in ("one", "two"))
+    train = pa.ipc.open_file(tmp_path / "one" / "corpus" / "key" / "train.arrow").read_all()
+    assert made[0]["rows"]["transfer"] == one.num_rows == 3 * train.num_rows and one.equals(two)
+    assert "label" not in one.column_names
+    for index, text in enumerate(one.column("text").to_pylist()):
+        assert f" {text} " in f" {' '.join(train.column('text')[index // 3].as_py().split())} "
+
+
+def test_rows_without_labels_are_read_beside_the_others_and_their_columns_must_be_trains(tmp_path, model_folder):
+    more = write_jsonl(tmp_path / "more.jsonl", [{"text": row["text"]} for row in rows(20)])
+    data = DATA.model_copy(update={"source": str(write_jsonl(tmp_path / "all.jsonl", rows())), "transfer": str(more)})
+    tables = read_splits(data, SEQUENCE)
+    assert tables["transfer"].column_names == ["text"] and tables["transfer"].num_rows == 20
+    made = build_corpus(Store(str(tmp_path)), "key", tables, SEQUENCE, data, model_folder, None)
+    assert made["rows"]["transfer"] == 20
+    pairs = [{**row, "text_pair": "b"} for row in rows()]
+    with pytest.raises(DataError, match=r"data.transfer.* have text, but train has text, text_pair"):
+        build(tmp_path, model_folder, {"train": pairs, "transfer": [{"text": "a"}]})
