@@ -39,6 +39,10 @@ _Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9
                               list("-+0123456789"))
 
 
+PLACES = ("source", "train", "validation", "test", "transfer")
+"""Fields of DataConfig that say where rows are."""
+
+
 class DataConfig(Settings):
     """Where the rows come from, and how they are cut and tokenised."""
 

@@ -78,17 +78,13 @@ class Pipeline:
             raise ModelError(f"{self.base}/config.json has no id2label. Name the labels there, or fine-tune the "
                              "teacher (teacher.finetune)")
         self._check_length(folder)
-        data, tokenizer = self.config.data, tokenizer_fingerprint(folder)
-        key, labelled = corpus_key(self.tables, self.task, data, tokenizer, order), None
-        if data.transfer or data.phrases:
-            tables = {split: table for split, table in self.tables.items() if split != "transfer"}
-            labelled = corpus_key(tables, self.task, data.model_copy(update={"phrases": 0}), tokenizer, order)
+        key = corpus_key(self.tables, self.task, self.config.data, tokenizer_fingerprint(folder), order)
         made = self._made("corpus", CORPUS, key)
         if made is not None:
-            return {**made, "labelled": labelled}
+            return made
         if os.environ.get("RAY_ADDRESS"):
             self._connect("corpus")  # a cluster that cannot do the rest is found out before rows are tokenised
-        return {**build_corpus(self.store, key, self.tables, self.task, data, folder, order), "labelled": labelled}
+        return build_corpus(self.store, key, self.tables, self.task, self.config.data, folder, order)
 
     def _check_length(self, folder: Path) -> None:
         longest = positions(read_config(folder))
@@ -360,7 +356,7 @@ class Pipeline:
             raise ConfigError("precision float16 needs a GPU (num_gpus); a processor trains in bfloat16 or float32")
         return TrainingJob(
             kind=kind, storage=self.store.uri, task=self.task.name, labels=tuple(corpus["labels"]),
-            corpus=corpus["key"], labelled=corpus["labelled"], cache=cache, origin=Origin(model.place, **origin),
+            corpus=corpus["key"], labelled=corpus.get("labelled"), cache=cache, origin=Origin(model.place, **origin),
             origin_fingerprint=model.fingerprint, tokenizer=model.place, pad_token_id=corpus["pad_token_id"],
             metric=self.config.metric, settings=settings.model_dump(), precision=precision, live=live)
 

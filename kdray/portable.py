@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from kdray.config import Config, parse
+from kdray.config import PLACES, Config, parse
 from kdray.corpus import sources
 from kdray.models import folder
 
@@ -30,7 +30,7 @@ def _absolute(path: str) -> str:
 def _places(tree: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any], str, Callable[[str], bool]]]:
     """Where a config may name a path: the setting, the mapping that holds it, its key there, and whether it is one."""
     yield "storage", tree, "storage", lambda uri: "://" not in uri or uri.startswith("file://")
-    for name in ("source", "train", "validation", "test", "transfer"):
+    for name in PLACES:
         yield f"data.{name}", tree["data"], name, sources.is_local
     yield "teacher.model", tree["teacher"], "model", folder.is_local
     students = {"student": tree["student"] or {}, **{f"students.{name}": own for name, own in tree["students"].items()}}

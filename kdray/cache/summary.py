@@ -10,7 +10,7 @@ import numpy as np
 from scipy.special import log_softmax
 
 from kdray.cache.ensemble import open_cache
-from kdray.corpus.rows import Rows
+from kdray.corpus.rows import UNLABELLED, Rows
 from kdray.storage import Store
 
 BINS = 10
@@ -47,7 +47,7 @@ def summarise(store: Store, cache: dict[str, Any], split: str) -> Summary | None
     likely = log_softmax(np.concatenate([logits for _, logits in found]).astype(np.float64), -1)
     sure, right = np.exp(likely.max(-1)), likely.argmax(-1) == gold
     return Summary(
-        len(chosen), len(gold), None if split == "transfer" else float(right.mean()),
+        len(chosen), len(gold), None if (gold == UNLABELLED).all() else float(right.mean()),
         float(-(np.exp(likely) * likely).sum(-1).mean()),
         float(sure.mean()), np.histogram(sure, BINS, (0, 1))[0].tolist(),
         [_of_class(gold == label, right, sure) for label in range(likely.shape[1])])

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from kdray.config import DataConfig
+from kdray.config import PLACES, DataConfig
 from kdray.corpus.rows import UNLABELLED
 from kdray.corpus.splits import cut
-from kdray.corpus.tokenizer import load_tokenizer
+from kdray.corpus.tokenizer import load_tokenizer, tokenizer_fingerprint
 from kdray.errors import DataError
 from kdray.progress import progress
 from kdray.storage import Store, content_key
@@ -51,17 +51,19 @@ def build_corpus(store: Store, key: str, tables: dict[str, pa.Table], task: Task
     """
     for split, table in tables.items():
         _check(split, table, task)
-    tables = _with_phrases(_cut_missing(tables, task, data), task, data)
+    known = _labelled(tables, task, data, tokenizer_fingerprint(tokenizer_folder), label_order)
+    tables = _cut_missing(tables, task, data)
     _tell_leaks(tables, task)
     labels = label_names(tables, task, label_order)
+    tables = _with_phrases(tables, task, data)
     tokenizer = load_tokenizer(tokenizer_folder)
     with store.staging(KIND) as folder:
         for split in tables:
             _write(folder / f"{split}.arrow", split, tables[split], labels, task, tokenizer, data.max_length)
         return store.publish(KIND, key, folder, {
-            "parents": {}, "task": task.name, "labels": labels, "max_length": data.max_length,
+            **known, "parents": {}, "task": task.name, "labels": labels, "max_length": data.max_length,
             "pad_token_id": tokenizer.pad_token_id, "rows": {split: table.num_rows for split, table in tables.items()},
-            "data": {**{name: getattr(data, name) for name in ("source", *SPLITS)}, "phrases": data.phrases},
+            "data": {**{name: getattr(data, name) for name in PLACES}, "phrases": data.phrases},
         })
 
 
@@ -124,6 +126,15 @@ def _cut_missing(tables: dict[str, pa.Table], task: Task, data: DataConfig) -> d
                             min(0.5, share * whole / train.num_rows), data.seed)
             tables = {**tables, "train": train.take(kept), split: train.take(off)}
     return tables
+
+
+def _labelled(tables: dict[str, pa.Table], task: Task, data: DataConfig, tokenizer: str,
+              label_order: list[str] | None) -> dict[str, str]:
+    """Where there will be rows without labels, `labelled`: the key of the corpus without them."""
+    if not (data.phrases or "transfer" in tables):
+        return {}
+    bare = {split: table for split, table in tables.items() if split != "transfer"}
+    return {"labelled": corpus_key(bare, task, data.model_copy(update={"phrases": 0}), tokenizer, label_order)}
 
 
 def _with_phrases(tables: dict[str, pa.Table], task: Task, data: DataConfig) -> dict[str, pa.Table]:

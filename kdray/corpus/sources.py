@@ -42,7 +42,7 @@ def read_splits(data: DataConfig, task: Task) -> dict[str, pa.Table]:
         named = {"train": data.train, "validation": data.validation, "test": data.test}
         found = {name: _only(_read(source, data, task), source) for name, source in named.items() if source}
     if data.transfer:
-        found["transfer"] = _only(_read(data.transfer, data, task), data.transfer)
+        found["transfer"] = _only(_read(data.transfer, data, task), data.transfer, "data.transfer is one table of rows")
     return {name: _task_columns(table, name, data, task) for name, table in found.items()}
 
 
@@ -56,9 +56,9 @@ def _with_labels(tables: dict[str, pa.Table], data: DataConfig, task: Task) -> d
     return {name: table for name, table in tables.items() if name not in withheld}
 
 
-def _only(tables: dict[str, pa.Table], source: str) -> pa.Table:
+def _only(tables: dict[str, pa.Table], source: str, remedy: str = "name it as data.source") -> pa.Table:
     if len(tables) != 1:
-        raise DataError(f"{source} has splits of its own ({', '.join(tables)}): name it as data.source")
+        raise DataError(f"{source} has splits of its own ({', '.join(tables)}): {remedy}")
     return next(iter(tables.values()))
 
 

@@ -7,7 +7,7 @@ import pytest
 from kdray.config import DataConfig
 from kdray.corpus.build import build_corpus, corpus_key, label_names
 from kdray.corpus.sources import read_splits
-from kdray.corpus.tokenizer import load_tokenizer
+from kdray.corpus.tokenizer import load_tokenizer, tokenizer_fingerprint
 from kdray.errors import DataError
 from kdray.storage import Store
 from kdray.tasks import TASKS
@@ -198,6 +198,8 @@ def test_rows_without_labels_are_read_beside_the_others_and_their_columns_must_b
     assert tables["transfer"].column_names == ["text"] and tables["transfer"].num_rows == 20
     made = build_corpus(Store(str(tmp_path)), "key", tables, SEQUENCE, data, model_folder, None)
     assert made["rows"]["transfer"] == 20
+    bare = {split: table for split, table in tables.items() if split != "transfer"}
+    assert made["labelled"] == corpus_key(bare, SEQUENCE, DATA, tokenizer_fingerprint(model_folder), None)
     pairs = [{**row, "text_pair": "b"} for row in rows()]
     with pytest.raises(DataError, match=r"data.transfer.* have text, but train has text, text_pair"):
         build(tmp_path, model_folder, {"train": pairs, "transfer": [{"text": "a"}]})
