@@ -15,8 +15,9 @@ from typing import Any
 from kdray.cache.manifest import KIND as CACHES
 from kdray.config import Config, Optimisation, StudentConfig, TrainingConfig, changed
 from kdray.console import label
-from kdray.corpus.build import KIND as CORPUS
-from kdray.corpus.build import build_corpus, corpus_key
+from kdray.corpus.build import build_corpus, corpus_key, see_splits
+from kdray.corpus.pieces import Each, Seen, one_by_one
+from kdray.corpus.rows import KIND as CORPUS
 from kdray.corpus.sources import read_splits
 from kdray.corpus.tokenizer import tokenizer_fingerprint
 from kdray.errors import ConfigError, ModelError
@@ -62,10 +63,22 @@ class Pipeline:
         return locate(self.config.teacher.model, self.config.teacher.revision)
 
     @cached_property
-    def tables(self) -> dict[str, Any]:
-        """Raw rows by split."""
+    def seen(self) -> dict[str, list[Seen]]:
+        """Pieces of the raw rows by split, each read once."""
         label(stage="corpus")
-        return read_splits(self.config.data, self.task)
+        pieces = read_splits(self.config.data, self.task)
+        return see_splits(pieces, self._each)
+
+    @property
+    def _each(self) -> Each:
+        """How pieces of the corpus are worked on: on the cluster, where there is one."""
+        if not os.environ.get("RAY_ADDRESS"):
+            return one_by_one
+        from kdray.cluster import connect
+        from kdray.spread import spread
+
+        connect(dashboard=self.config.training.workers > 1)
+        return spread
 
     @cached_property
     def corpus(self) -> dict[str, Any]:
@@ -78,13 +91,15 @@ class Pipeline:
             raise ModelError(f"{self.base}/config.json has no id2label. Name the labels there, or fine-tune the "
                              "teacher (teacher.finetune)")
         self._check_length(folder)
-        key = corpus_key(self.tables, self.task, self.config.data, tokenizer_fingerprint(folder), order)
+        key = corpus_key(self.seen, self.task, self.config.data, tokenizer_fingerprint(folder), order)
         made = self._made("corpus", CORPUS, key)
         if made is not None:
             return made
+        place = str(folder)
         if os.environ.get("RAY_ADDRESS"):
             self._connect("corpus")  # a cluster that cannot do the rest is found out before rows are tokenised
-        return build_corpus(self.store, key, self.tables, self.task, self.config.data, folder, order)
+            place = self._model(folder).place
+        return build_corpus(self.store, key, self.seen, self.task, self.config.data, place, order, self._each)
 
     def _check_length(self, folder: Path) -> None:
         longest = positions(read_config(folder))
@@ -126,12 +141,9 @@ class Pipeline:
     def _own_cache(self) -> dict[str, Any]:
         from kdray.cache.manifest import missing_shards
         from kdray.cache.plan import kept_plan
-        from kdray.corpus.rows import Rows
 
         teacher = self.teacher
-        folder = self.store.fetch(CORPUS, self.corpus["key"])
-        rows = {split: Rows(folder, split) for split in self.corpus["rows"]}
-        plan_key, plan = kept_plan(self.store, self.corpus["key"], self.schema, rows, self.config.cache.rows_per_shard)
+        plan_key, plan = kept_plan(self.store, self.corpus, self.schema, self.config.cache.rows_per_shard, self._each)
         made = self.store.manifest(CACHES, plan.key)
         if made is not None and not missing_shards(self.store, made):
             return self._made("cache", CACHES, made["key"]) or made
@@ -330,13 +342,19 @@ class Pipeline:
         connect(dashboard=self.config.training.workers > 1)
         if self._checked:
             return
-        for need in needs(self.config, stage, self._last, sum(len(table) for table in self.tables.values())):
+        for need in needs(self.config, stage, self._last, self._rows):
             check_need(need)
         if os.environ.get("RAY_ADDRESS"):
             from kdray.doctor.preflight import preflight
 
             preflight(self.config)
         self._checked = True
+
+    @property
+    def _rows(self) -> int:
+        """Rows that the teacher is asked about."""
+        given = {split: sum(piece.rows for piece in pieces) for split, pieces in self.seen.items()}
+        return sum(given.values()) + given["train"] * self.config.data.phrases
 
     def _fit(self, job: Any, stage: str, origin: str) -> dict[str, Any]:
         from kdray.training.trainer import check_workers, fit

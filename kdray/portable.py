@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from kdray.config import PLACES, Config, parse
-from kdray.corpus import sources
+from kdray.corpus import files
 from kdray.models import folder
 
 
@@ -31,7 +31,7 @@ def _places(tree: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any], str, Ca
     """Where a config may name a path: the setting, the mapping that holds it, its key there, and whether it is one."""
     yield "storage", tree, "storage", lambda uri: "://" not in uri or uri.startswith("file://")
     for name in PLACES:
-        yield f"data.{name}", tree["data"], name, sources.is_local
+        yield f"data.{name}", tree["data"], name, files.is_local
     yield "teacher.model", tree["teacher"], "model", folder.is_local
     students = {"student": tree["student"] or {}, **{f"students.{name}": own for name, own in tree["students"].items()}}
     for setting, student in students.items():

@@ -252,9 +252,13 @@ class Store:
 
     def republish(self, kind: str, key: str, folder: Path, manifest: dict[str, Any]) -> dict[str, Any]:
         """Puts the staged files, then the manifest, into an artefact that is there: what it points at has changed."""
-        whole = {"version": MANIFEST_VERSION, "kind": kind, "key": key, **manifest}
         for path in folder.iterdir():
             self.write(path.read_bytes(), kind, key, path.name)
+        return self.seal(kind, key, manifest)
+
+    def seal(self, kind: str, key: str, manifest: dict[str, Any]) -> dict[str, Any]:
+        """Makes files that are in the folder of `kind/key` an artefact; returns its whole manifest."""
+        whole = {"version": MANIFEST_VERSION, "kind": kind, "key": key, **manifest}
         self.write(_json(whole), kind, key, MANIFEST)
         return whole
 

@@ -107,5 +107,5 @@ def _same_rows(store: Store, first: dict[str, Any], other: dict[str, Any], split
     if first["parents"]["corpus"] == other["parents"]["corpus"]:
         return True
     task = TASKS[first["schema"]["task"]]
-    one, two = (Rows(store.fetch("corpus", made["parents"]["corpus"]), split).raw(task) for made in (first, other))
+    one, two = (Rows.open(store.fetch("corpus", made["parents"]["corpus"]), split).raw(task) for made in (first, other))
     return bool(one.equals(two))

@@ -4,15 +4,17 @@ Knows nothing about who fills the plan. A plan of 10^6 shards is one array of ke
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from itertools import chain
 from typing import Any, overload
 
 import numpy as np
 
 from kdray.cache.shard import Schema, shard_key
-from kdray.corpus.rows import Rows
+from kdray.corpus.pieces import ROWS, Each, one_by_one
+from kdray.corpus.rows import Part, Rows, parts_among
 from kdray.storage import Store, content_key
 
 KIND = "plans"
@@ -100,23 +102,39 @@ def slot_ranges(rows: dict[str, int], rows_per_shard: int) -> dict[str, range]:
     return ranges
 
 
-def make_plan(schema: Schema, splits: dict[str, Rows], rows_per_shard: int) -> Plan:
-    """Cuts the splits into slots, and hashes the rows of each."""
-    keys = [shard_key(schema, rows.digest(start, min(start + rows_per_shard, len(rows))))
-            for rows in splits.values() for start in range(0, len(rows), rows_per_shard)]
-    return Plan(schema, rows_per_shard, {split: len(rows) for split, rows in splits.items()}, np.array(keys, KEY))
+def make_plan(schema: Schema, rows: dict[str, int], digests: Iterable[str], rows_per_shard: int) -> Plan:
+    """Cuts splits of so many `rows` into slots; `digests` are those of the slots' rows, in the order of slots."""
+    return Plan(schema, rows_per_shard, rows, np.array([shard_key(schema, digest) for digest in digests], KEY))
 
 
-def kept_plan(store: Store, corpus: str, schema: Schema, splits: dict[str, Rows],
-              rows_per_shard: int) -> tuple[str, Plan]:
-    """Key and plan of the corpus with the key `corpus`, kept in storage so that its rows are hashed once."""
-    key = content_key({"corpus": corpus, "schema": asdict(schema), "rows_per_shard": rows_per_shard})
+def kept_plan(store: Store, corpus: dict[str, Any], schema: Schema, rows_per_shard: int,
+              each: Each = one_by_one) -> tuple[str, Plan]:
+    """Key and plan of a corpus, whose manifest it is, kept in storage so that its rows are hashed once."""
+    key = content_key({"corpus": corpus["key"], "schema": asdict(schema), "rows_per_shard": rows_per_shard})
     try:
         return key, read_plan(store, key)
     except FileNotFoundError:
-        plan = make_plan(schema, splits, rows_per_shard)
-        write_plan(store, key, plan, corpus)
+        spans = list(_spans(store, corpus, rows_per_shard))
+        found = (each if len(spans) > len(corpus["rows"]) else one_by_one)(span_digests, spans, "plan")
+        plan = make_plan(schema, corpus["rows"], chain.from_iterable(found), rows_per_shard)
+        write_plan(store, key, plan, corpus["key"])
         return key, plan
+
+
+def _spans(store: Store, corpus: dict[str, Any], rows_per_shard: int) -> Iterator[tuple[Any, ...]]:
+    """Arguments of `span_digests` that cover all slots, about a part of the corpus each."""
+    most = rows_per_shard * max(1, ROWS // rows_per_shard)
+    for split, rows in corpus["rows"].items():
+        for start in range(0, rows, most):
+            stop = min(start + most, rows)
+            among = parts_among(corpus["parts"][split], start, stop)
+            yield store.uri, corpus["key"], *among, start, stop, rows_per_shard
+
+
+def span_digests(storage: str, corpus: str, parts: list[Part], first: int, start: int, stop: int,
+                 rows_per_shard: int) -> list[str]:
+    """Digests of the slots of rows `start` to `stop` of a split, which are in `parts`, whose first row is `first`."""
+    return Rows.of_parts(Store(storage), corpus, parts).digests(start - first, stop - first, rows_per_shard)
 
 
 def write_plan(store: Store, key: str, plan: Plan, corpus: str) -> None:

@@ -6,13 +6,12 @@ Knows nothing about actors, nor about where in a split its rows are.
 import hashlib
 import json
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
 from kdray.cache.codec import Loss, decode, encode, loss
-from kdray.cache.local import SpoiltError, local_copy, mapped
+from kdray.copies import SpoiltError, file_bytes
 from kdray.corpus.rows import Ragged
 from kdray.errors import CacheError
 from kdray.storage import Store, content_key
@@ -122,7 +121,7 @@ def open_shard(store: Store, key: str, sha256: str, length: int) -> pa.Table:
     where = store.path(*shard_path(key))
     remedy = "Delete the file, if it is there, and run again: only this shard is computed anew"
     try:
-        data = mapped(Path(where), sha256) if store.local else local_copy(store, shard_path(key), sha256)
+        data = file_bytes(store, shard_path(key), sha256)
     except FileNotFoundError as error:
         raise CacheError(f"shard {where} is missing. {remedy}") from error
     except SpoiltError as error:

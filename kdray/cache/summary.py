@@ -38,7 +38,7 @@ class Summary:
 def summarise(store: Store, cache: dict[str, Any], split: str) -> Summary | None:
     """The split's summary over at most 256 evenly spaced shards; None where the split has no target."""
     soft = open_cache(store, cache["key"], split)
-    rows = Rows(store.fetch("corpus", cache["parents"]["corpus"]), split)
+    rows = Rows.open(store.fetch("corpus", cache["parents"]["corpus"]), split)
     chosen = _chosen(len(soft), cache["rows_per_shard"])
     found = [soft[row] for row in chosen]
     gold = np.concatenate([rows.labels[row][units] for row, (units, _) in zip(chosen, found, strict=True)])

@@ -1,13 +1,17 @@
-"""Tables of raw rows become the corpus artefact: checked, cut, labelled and tokenised, one Arrow file a split.
+"""Pieces of raw rows become the corpus artefact: checked, cut, labelled and tokenised, an Arrow file a piece.
 
-Knows nothing about models; the labels' order may be given, as a teacher knows it.
+Knows nothing about models; the labels' order may be given, as a teacher knows it. Pieces are worked on one after
+another, or side by side on a Ray cluster; a process holds one of them, unless splits are cut off train.
 """
 
 import hashlib
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -15,74 +19,91 @@ import numpy as np
 import pyarrow as pa
 
 from kdray.config import PLACES, DataConfig
-from kdray.corpus.rows import UNLABELLED
+from kdray.corpus.pieces import Each, Known, Phrases, Piece, Seen, cut_up, one_by_one, see, whole
+from kdray.corpus.rows import KIND, UNLABELLED
 from kdray.corpus.splits import cut
 from kdray.corpus.tokenizer import load_tokenizer, tokenizer_fingerprint
 from kdray.errors import DataError
 from kdray.progress import progress
-from kdray.storage import Store, content_key
-from kdray.tasks import Row, Task
+from kdray.storage import Store, content_key, fetch
+from kdray.tasks import TASKS, Row, Task
 
 logger = logging.getLogger("kdray")
-KIND = "corpus"
 SPLITS = ("train", "validation", "test", "transfer")
 """`transfer` is the rows without labels; a corpus need not have it."""
 _BATCH = 1000
 _SHOWN = 60
 _PARALLEL = "TOKENIZERS_PARALLELISM"
 
+Splits = dict[str, Sequence[Known]]
 
-def corpus_key(tables: dict[str, pa.Table], task: Task, data: DataConfig, tokenizer: str,
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a piece becomes a part of a corpus: names and numbers, no data."""
+
+    storage: str
+    key: str
+    task: str
+    labels: tuple[str, ...]
+    max_length: int
+    tokenizer: str
+    """Where every machine finds the tokenizer's files."""
+
+
+def see_splits(pieces: Mapping[str, Sequence[Piece]], each: Each = one_by_one) -> dict[str, list[Seen]]:
+    """Reads every piece once. Raises DataError where the pieces of a split differ in their columns."""
+    every = [piece for parts in pieces.values() for piece in parts]
+    found = _by(each, every)(see, [(piece,) for piece in every], "read")
+    seen = {split: [next(found) for _ in parts] for split, parts in pieces.items()}
+    for split, parts in seen.items():
+        for part in parts:
+            if part.columns != parts[0].columns:
+                raise DataError(f"{part.piece} of the {split} split has {', '.join(part.columns)}, but "
+                                f"{parts[0].piece} has {', '.join(parts[0].columns)}")
+    return seen
+
+
+def corpus_key(seen: dict[str, list[Seen]], task: Task, data: DataConfig, tokenizer: str,
                label_order: list[str] | None) -> str:
     """Content key of a corpus: its raw rows, the cut, the label order and the tokenisation."""
     phrases = {"phrases": data.phrases} if data.phrases else {}
     return content_key({
-        **phrases, "rows": {name: table_digest(table) for name, table in tables.items()},
-        "cut": [data.validation_share, data.test_share, data.seed],
+        **phrases, "rows": {split: [part.digest for part in parts] for split, parts in seen.items()},
+        "cut": [data.validation_share, data.test_share, data.seed], "layout": 2,
         "task": task.name, "tokenizer": tokenizer, "max_length": data.max_length, "labels": label_order,
     })
 
 
-def build_corpus(store: Store, key: str, tables: dict[str, pa.Table], task: Task, data: DataConfig,
-                 tokenizer_folder: Path, label_order: list[str] | None) -> dict[str, Any]:
-    """Publishes the corpus under `key` and returns its manifest.
+def build_corpus(store: Store, key: str, seen: dict[str, list[Seen]], task: Task, data: DataConfig,
+                 tokenizer: str, label_order: list[str] | None, each: Each = one_by_one) -> dict[str, Any]:
+    """Publishes the corpus under `key` and returns its manifest; parts that an attempt before has written are kept.
 
-    Raises DataError that names the split, the row and what is wrong with it.
+    `tokenizer` is the place of its files, which must be found wherever `each` calls. Raises DataError that names the
+    split, the row and what is wrong with it.
     """
-    for split, table in tables.items():
-        _check(split, table, task)
-    known = _labelled(tables, task, data, tokenizer_fingerprint(tokenizer_folder), label_order)
-    tables = _cut_missing(tables, task, data)
-    _tell_leaks(tables, task)
-    labels = label_names(tables, task, label_order)
-    tables = _with_phrases(tables, task, data)
-    tokenizer = load_tokenizer(tokenizer_folder)
-    with store.staging(KIND) as folder:
-        for split in tables:
-            _write(folder / f"{split}.arrow", split, tables[split], labels, task, tokenizer, data.max_length)
-        return store.publish(KIND, key, folder, {
-            **known, "parents": {}, "task": task.name, "labels": labels, "max_length": data.max_length,
-            "pad_token_id": tokenizer.pad_token_id, "rows": {split: table.num_rows for split, table in tables.items()},
-            "data": {**{name: getattr(data, name) for name in PLACES}, "phrases": data.phrases},
-        })
+    folder = _folder(tokenizer)
+    pad = load_tokenizer(folder).pad_token_id
+    known = _labelled(seen, task, data, tokenizer_fingerprint(folder), label_order)
+    _check_transfer(seen, task)
+    pieces = _cut_missing(dict(seen), task, data)
+    labels = label_names(_survey(pieces, task, each), label_order)
+    pieces = _with_phrases(pieces, task, data)
+    recipe = Recipe(store.uri, key, task.name, tuple(labels), data.max_length, tokenizer)
+    parts = {split: _write(recipe, split, pieces[split], each) for split in pieces}
+    return store.seal(KIND, key, {
+        **known, "parents": {}, "task": task.name, "labels": labels, "max_length": data.max_length,
+        "pad_token_id": pad, "rows": {split: sum(part["rows"] for part in found) for split, found in parts.items()},
+        "parts": parts, "data": {**{name: getattr(data, name) for name in PLACES}, "phrases": data.phrases},
+    })
 
 
-def table_digest(table: pa.Table) -> str:
-    """SHA-256 over the values of a table."""
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, table.schema) as writer:
-        writer.write_table(table.combine_chunks())
-    return hashlib.sha256(memoryview(sink.getvalue())).hexdigest()
-
-
-def label_names(tables: dict[str, pa.Table], task: Task, order: list[str] | None) -> list[str]:
-    """Label names by id: in the `order` given, else sorted.
+def label_names(seen: dict[str, set[str]], order: list[str] | None) -> list[str]:
+    """Label names by id, from those of each split: in the `order` given, else sorted.
 
     Raises DataError where train has one class only, another split has a label that train lacks, or the
     labels are not those of `order`.
     """
-    seen = {split: {label for row in _rows(table) for label in task.labels(row)} for split, table in tables.items()
-            if split != "transfer"}
     if len(seen["train"]) < 2:
         raise DataError(f"the train split has one class only ({', '.join(seen['train'])}): nothing to learn")
     if order is None:
@@ -103,75 +124,164 @@ def _are_ids(names: set[str], order: list[str]) -> bool:
     return all(name.isdigit() and int(name) < len(order) for name in names)
 
 
+def _by(each: Each, pieces: Sequence[Piece]) -> Each:
+    """`each` where it pays and other machines can read the pieces."""
+    return each if len(pieces) > 1 and all(piece.anywhere for piece in pieces) else one_by_one
+
+
 def _rows(table: pa.Table) -> Iterator[Row]:
     """One row after another: as Python objects, all of them would take as much memory again."""
     for start in range(0, table.num_rows, _BATCH):
         yield from table.slice(start, _BATCH).to_pylist()
 
 
-def _check(split: str, table: pa.Table, task: Task) -> None:
-    for index, row in enumerate(_rows(table)):
+def _cut_missing(pieces: Splits, task: Task, data: DataConfig) -> Splits:
+    """The splits, with those that are missing cut off train, which is then in memory."""
+    missing = [(split, share) for split, share in (("test", data.test_share), ("validation", data.validation_share))
+               if split not in pieces]
+    if not missing:
+        return pieces
+    train = whole(pieces["train"])
+    _check(train, "train", 0, task)
+    count, off = train.num_rows, dict[str, Sequence[Known]]()
+    for split, share in missing:
+        known = [(task.stratum(row), str(task.item(row))) for row in _rows(train)]
+        kept, taken = cut([stratum for stratum, _ in known], [text for _, text in known],
+                          min(0.5, share * count / train.num_rows), data.seed)
+        off[split], train = cut_up(train.take(taken)), train.take(kept)
+    return {**pieces, **off, "train": cut_up(train)}
+
+
+def _check(table: pa.Table, split: str, first: int, task: Task) -> None:
+    for index, row in enumerate(_rows(table), first):
         complaint = task.complaint(row)
         if complaint:
             raise DataError(f"row {index} of the {split} split: {complaint} ({str(row)[:_SHOWN]}...)")
 
 
-def _cut_missing(tables: dict[str, pa.Table], task: Task, data: DataConfig) -> dict[str, pa.Table]:
-    whole = tables["train"].num_rows
-    for split, share in (("test", data.test_share), ("validation", data.validation_share)):
-        if split not in tables:
-            train = tables["train"]
-            known = [(task.stratum(row), str(task.item(row))) for row in _rows(train)]
-            kept, off = cut([stratum for stratum, _ in known], [text for _, text in known],
-                            min(0.5, share * whole / train.num_rows), data.seed)
-            tables = {**tables, "train": train.take(kept), split: train.take(off)}
-    return tables
+def _survey(pieces: Splits, task: Task, each: Each) -> dict[str, set[str]]:
+    """Checks every row; the labels of each split that has some. Warns of texts that are in train too."""
+    def look(split: str) -> Iterator[tuple[set[str], np.ndarray]]:
+        parts = pieces[split]
+        arguments = [(part, split, first, task.name) for part, first in zip(parts, _starts(parts), strict=True)]
+        return _by(each, parts)(survey, arguments, f"check {split}")
+
+    names, texts = dict[str, set[str]](), dict[str, np.ndarray]()
+    for split in [split for split in pieces if split != "train"]:
+        found = list(look(split))
+        names[split] = set().union(*(labels for labels, _ in found))
+        texts[split] = np.concatenate([hashes for _, hashes in found])
+    leaked = {split: np.zeros(len(texts[split]), bool) for split in ("validation", "test")}
+    names["train"] = set()
+    for labels, hashes in look("train"):
+        names["train"] |= labels
+        for split, those in leaked.items():
+            those |= np.isin(texts[split], hashes)
+    _tell_leaks(leaked)
+    return {split: names[split] for split in SPLITS if split in names and split != "transfer"}
 
 
-def _labelled(tables: dict[str, pa.Table], task: Task, data: DataConfig, tokenizer: str,
+def survey(piece: Known, split: str, first: int, task: str) -> tuple[set[str], np.ndarray]:
+    """Labels of a piece, and a hash of each row's text; `first` is its first row in the split.
+
+    Raises DataError where a row is not as the task needs it.
+    """
+    table = piece.read()
+    _check(table, split, first, TASKS[task])
+    rows, labels = range(table.num_rows), set[str]()
+    hashes = np.empty(len(rows), np.int64)
+    for index, row in zip(rows, _rows(table), strict=True):
+        text = str(TASKS[task].item(row)).encode()
+        hashes[index] = int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little", signed=True)
+        if split != "transfer":
+            labels.update(TASKS[task].labels(row))
+    return labels, hashes
+
+
+def _tell_leaks(leaked: dict[str, np.ndarray]) -> None:
+    for split, found in leaked.items():
+        if found.any():
+            logger.warning("%d of %d %s rows have a text that is in train too: the metrics flatter every model",
+                           found.sum(), len(found), split)
+
+
+def _starts(pieces: Sequence[Known]) -> list[int]:
+    """Index in its split of each piece's first row."""
+    return [0, *accumulate(piece.rows for piece in pieces)][:-1]
+
+
+def _labelled(seen: dict[str, list[Seen]], task: Task, data: DataConfig, tokenizer: str,
               label_order: list[str] | None) -> dict[str, str]:
     """Where there will be rows without labels, `labelled`: the key of the corpus without them."""
-    if not (data.phrases or "transfer" in tables):
+    if not (data.phrases or "transfer" in seen):
         return {}
-    bare = {split: table for split, table in tables.items() if split != "transfer"}
+    bare = {split: parts for split, parts in seen.items() if split != "transfer"}
     return {"labelled": corpus_key(bare, task, data.model_copy(update={"phrases": 0}), tokenizer, label_order)}
 
 
-def _with_phrases(tables: dict[str, pa.Table], task: Task, data: DataConfig) -> dict[str, pa.Table]:
-    """The splits in their order; those without labels have the phrases of train's rows too."""
-    wanted = [name for name in tables["train"].column_names if name != task.label_column]
-    if "transfer" in tables and tables["transfer"].column_names != wanted:
-        raise DataError(f"the rows without labels (data.transfer) have {', '.join(tables['transfer'].column_names)}, "
+def _check_transfer(seen: dict[str, list[Seen]], task: Task) -> None:
+    wanted = [name for name in seen["train"][0].columns if name != task.label_column]
+    if "transfer" in seen and list(seen["transfer"][0].columns) != wanted:
+        raise DataError(f"the rows without labels (data.transfer) have {', '.join(seen['transfer'][0].columns)}, "
                         f"but train has {', '.join(wanted)}")
+
+
+def _with_phrases(pieces: Splits, task: Task, data: DataConfig) -> Splits:
+    """The splits in their order; those without labels have the phrases of train's rows too."""
     if data.phrases:
-        made = pa.Table.from_pylist([
-            task.phrase(row, np.random.default_rng([data.seed, index, number]))
-            for index, row in enumerate(_rows(tables["train"])) for number in range(data.phrases)])
-        given = [tables["transfer"]] if "transfer" in tables else []
-        tables = {**tables, "transfer": pa.concat_tables([*given, made])}
-    return {split: tables[split] for split in SPLITS if split in tables}
+        train = pieces["train"]
+        made = [Phrases(part, first, data.phrases, data.seed, task.name)
+                for part, first in zip(train, _starts(train), strict=True)]
+        pieces = {**pieces, "transfer": [*pieces.get("transfer", ()), *made]}
+    return {split: pieces[split] for split in SPLITS if split in pieces}
 
 
-def _tell_leaks(tables: dict[str, pa.Table], task: Task) -> None:
-    texts = {split: np.fromiter((hash(str(task.item(row))) for row in _rows(table)), np.int64, table.num_rows)
-             for split, table in tables.items()}
-    for split in ("validation", "test"):
-        leaks = np.isin(texts[split], texts["train"]).sum()
-        if leaks:
-            logger.warning("%d of %d %s rows have a text that is in train too: the metrics flatter every model",
-                           leaks, tables[split].num_rows, split)
+def _write(recipe: Recipe, split: str, pieces: Sequence[Known], each: Each) -> list[dict[str, Any]]:
+    """Writes the parts of a split; what the manifest says of each."""
+    arguments = [(recipe, split, number, piece) for number, piece in enumerate(pieces)]
+    if _by(each, pieces) is not one_by_one:
+        return list(each(write_part, arguments, f"tokenise {split}"))
+    report = progress(f"tokenise {split}", sum(piece.rows for piece in pieces))
+    with _all_cores():
+        parts = [write_part(*those, report.advance) for those in arguments]
+    report.close()
+    return parts
 
 
-def _write(path: Path, split: str, table: pa.Table, labels: list[str], task: Task, tokenizer: Any,
-           max_length: int) -> None:
-    writer = None
-    try:
-        for batch in _batches(split, table, labels, task, tokenizer, max_length):
-            writer = writer or pa.ipc.new_file(path, batch.schema)
-            writer.write_batch(batch)
-    finally:
-        if writer is not None:
-            writer.close()
+def write_part(recipe: Recipe, split: str, number: int, piece: Known,
+               told: Callable[[int], None] = lambda rows: None) -> dict[str, Any]:
+    """Writes a piece as a part of the corpus, where it is not there, and returns what the manifest says of it.
+
+    `told` hears of rows as they are done. Raises DataError where the piece has changed.
+    """
+    store, name = Store(recipe.storage), f"{split}-{number:06d}.arrow"
+    if store.exists(KIND, recipe.key, name):
+        data = pa.py_buffer(store.read(KIND, recipe.key, name))
+        told(piece.rows)
+    else:
+        data = _encoded(recipe, split, piece.read(), told)
+        store.write(memoryview(data), KIND, recipe.key, name)
+    return {"file": name, "rows": piece.rows, "bytes": data.size, "sha256": hashlib.sha256(data).hexdigest()}
+
+
+def _encoded(recipe: Recipe, split: str, table: pa.Table, told: Callable[[int], None]) -> pa.Buffer:
+    sink, writer = pa.BufferOutputStream(), None
+    for batch in _batches(recipe, split, table):
+        writer = writer or pa.ipc.new_file(sink, batch.schema)
+        writer.write_batch(batch)
+        told(batch.num_rows)
+    if writer is not None:
+        writer.close()
+    return sink.getvalue()
+
+
+@lru_cache(maxsize=1)
+def _tokenizer(place: str) -> Any:
+    return load_tokenizer(_folder(place))
+
+
+def _folder(place: str) -> Path:
+    return fetch(place) if "://" in place else Path(place)
 
 
 @contextmanager
@@ -188,14 +298,12 @@ def _all_cores() -> Iterator[None]:
             os.environ[_PARALLEL] = kept
 
 
-def _batches(split: str, table: pa.Table, labels: list[str], task: Task, tokenizer: Any,
-             max_length: int) -> Iterator[pa.RecordBatch]:
-    ids = {name: index for index, name in enumerate(labels)}
-    report = progress(f"tokenise {split}", table.num_rows)
+def _batches(recipe: Recipe, split: str, table: pa.Table) -> Iterator[pa.RecordBatch]:
+    task, tokenizer = TASKS[recipe.task], _tokenizer(recipe.tokenizer)
+    ids = {name: index for index, name in enumerate(recipe.labels)}
     for start in range(0, table.num_rows, _BATCH):
         part = table.slice(start, _BATCH).to_pylist()
-        with _all_cores():
-            encoded = task.encode(tokenizer, part, max_length)
+        encoded = task.encode(tokenizer, part, recipe.max_length)
         columns = {name: [row[name] for row in part] for name in part[0]}
         columns |= {"input_ids": pa.array(encoded.input_ids, pa.list_(pa.int32()))}
         if encoded.token_type_ids is not None:
@@ -209,5 +317,3 @@ def _batches(split: str, table: pa.Table, labels: list[str], task: Task, tokeniz
                                 for row in part], pa.list_(pa.int32())),
         }
         yield pa.record_batch(columns)
-        report.advance(len(part))
-    report.close()

@@ -1,11 +1,11 @@
-"""A split's Arrow file becomes rows addressed by their index, memory-mapped.
+"""The Arrow files of a corpus become rows addressed by their index, memory-mapped.
 
 Knows nothing about where rows came from, nor about teachers.
 """
 
 import hashlib
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
@@ -14,10 +14,18 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from kdray.copies import SpoiltError, file_bytes
+from kdray.errors import StorageError
+from kdray.storage import Store
 from kdray.tasks import Task
 
+KIND = "corpus"
 UNLABELLED = -100
 """Id of a label that is not known, which torch's cross-entropy takes to weigh nothing."""
+
+
+Part = dict[str, Any]
+"""What a manifest says of a file of a split: `file`, `rows`, `bytes`, `sha256`."""
 
 
 class Ragged:
@@ -69,18 +77,36 @@ class Ragged:
 
 
 class Rows:
-    """Splits of a corpus, mostly one, as one: token ids, targets and labels of each row."""
+    """Rows of a corpus: token ids, targets and labels of each."""
 
-    def __init__(self, folder: Path, *splits: str):
-        self.table = pa.concat_tables(
-            [pa.ipc.open_file(pa.memory_map(str(folder / f"{split}.arrow"))).read_all() for split in splits],
-            promote_options="default")
+    def __init__(self, parts: Sequence[pa.Buffer]):
+        """`parts`: what is in the files, whose rows are one after another."""
+        self.table = pa.concat_tables([pa.ipc.open_file(part).read_all() for part in parts], promote_options="default")
         self.input_ids = Ragged(self.table.column("input_ids"))
         self.targets = Ragged(self.table.column("targets"))
         self.positions = Ragged(self.table.column("positions"))
         self.labels = Ragged(self.table.column("labels"))
         self.token_type_ids = (Ragged(self.table.column("token_type_ids"))
                                if "token_type_ids" in self.table.column_names else None)
+
+    @classmethod
+    def open(cls, folder: Path, *splits: str) -> "Rows":
+        """The rows of splits, mostly of one, as one; `folder` is the corpus on this machine.
+
+        Raises FileNotFoundError.
+        """
+        paths = [path for split in splits for path in sorted(folder.glob(f"{split}-*.arrow"))]
+        if not paths:
+            raise FileNotFoundError(folder)
+        return cls([pa.memory_map(str(path)).read_buffer() for path in paths])
+
+    @classmethod
+    def of_parts(cls, store: Store, corpus: str, parts: Sequence[Part]) -> "Rows":
+        """The rows of some parts of the corpus with the key `corpus`; this machine keeps copies of remote ones.
+
+        Raises StorageError where one is missing or corrupt.
+        """
+        return cls([_mapped(store, corpus, part) for part in parts])
 
     def __len__(self) -> int:
         return self.table.num_rows
@@ -95,6 +121,10 @@ class Rows:
         seen = [self.input_ids, self.targets, self.positions] + ([self.token_type_ids] if self.token_type_ids else [])
         return hashlib.sha256(b"".join(column.digest(start, stop) for column in seen)).hexdigest()
 
+    def digests(self, start: int, stop: int, each: int) -> list[str]:
+        """The digest of every `each` rows from `start` to `stop`; the last may be of fewer."""
+        return [self.digest(first, min(first + each, stop)) for first in range(start, stop, each)]
+
     def raw(self, task: Task) -> pa.Table:
         """The task's columns of every row, as they were read."""
         return self.table.select([name for name in task.columns if name in self.table.column_names])
@@ -106,3 +136,27 @@ class Rows:
     def gold(self) -> list[np.ndarray]:
         """Label ids of each row's units."""
         return [self.labels[row] for row in range(len(self))]
+
+
+def parts_among(parts: Sequence[Part], start: int, stop: int) -> tuple[list[Part], int]:
+    """Those of a split's parts in which rows `start` to `stop` are, and which row is their first."""
+    chosen, first, last = list[Part](), 0, 0
+    for part in parts:
+        begin, last = last, last + part["rows"]
+        if last > start and begin < stop:
+            first = first if chosen else begin
+            chosen.append(part)
+    return chosen, first
+
+
+def _mapped(store: Store, corpus: str, part: Part) -> pa.Buffer:
+    where = (KIND, corpus, part["file"])
+    try:
+        return file_bytes(store, where, part["sha256"])
+    except FileNotFoundError as error:
+        raise StorageError(f"{store.uri_of(*where)} is missing, which the manifest beside it names. Delete the folder "
+                           "of the corpus and run again") from error
+    except SpoiltError as error:
+        raise StorageError(f"{store.uri_of(*where)} is corrupt: {error.bytes} bytes that do not match the checksum of "
+                           f"the {part['bytes']} bytes in the manifest. Delete the folder of the corpus and run again"
+                           ) from error

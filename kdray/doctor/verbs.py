@@ -13,7 +13,7 @@ from importlib.metadata import PackageNotFoundError, requires
 from pathlib import Path
 
 from kdray.config import Config
-from kdray.corpus.sources import find_files, is_file
+from kdray.corpus.files import find_files, is_file
 from kdray.doctor import findings, machine
 from kdray.doctor.findings import Facts, Finding, Node
 from kdray.doctor.preflight import model_folders, shared_folders
@@ -128,7 +128,7 @@ def _inputs(config: Config) -> Iterator[Finding]:
 
 
 def _files(source: str) -> str:
-    count = len(find_files(source)[1])
+    count = len(find_files(source))
     return source if count == 1 else f"{count} files of {source}"
 
 

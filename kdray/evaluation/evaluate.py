@@ -35,7 +35,7 @@ def evaluate(store: Store, key: str, task: Task, corpus: dict[str, Any], teacher
     `corpus` is the manifest of the rows as the folder `teacher` reads them. The teacher's answers are those of `cache`;
     it runs where that is None. `pairs` are {seed, winner, baseline}, keys of students; the first pair is the sweep's.
     """
-    labels, rows = list(corpus["labels"]), Rows(store.fetch("corpus", corpus["key"]), "test")
+    labels, rows = list(corpus["labels"]), Rows.open(store.fetch("corpus", corpus["key"]), "test")
     said, parameters = _teacher(store, task, corpus, teacher, cache, rows)
     made = {(name, number): _student(store, task, pair[name], labels)
             for number, pair in enumerate(pairs) for name in _PAIR}
@@ -74,7 +74,7 @@ def _student(store: Store, task: Task, key: str, labels: list[str]) -> tuple[Pre
     """Predictions on the rows as the student's own tokenizer cuts them, parameters, and manifest."""
     manifest = store.manifest("students", key) or {}
     corpus = store.manifest("corpus", manifest["parents"]["corpus"]) or {}
-    rows = Rows(store.fetch("corpus", corpus["key"]), "test")
+    rows = Rows.open(store.fetch("corpus", corpus["key"]), "test")
     return *model_predictions(task, store.fetch("students", key), rows, labels, corpus["pad_token_id"]), manifest
 
 

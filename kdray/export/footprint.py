@@ -33,7 +33,7 @@ def footprint(store: Store, student: dict[str, Any], threads: int) -> dict[str, 
     task, labels = TASKS[student["task"]], student["labels"]
     corpus = store.manifest("corpus", student["parents"]["corpus"])
     assert corpus is not None
-    rows = Rows(store.fetch("corpus", corpus["key"]), "validation")
+    rows = Rows.open(store.fetch("corpus", corpus["key"]), "validation")
     source = store.fetch("students", student["key"])
     with tempfile.TemporaryDirectory(prefix="kdray-footprint-") as name:
         folder = Path(name)

@@ -39,7 +39,7 @@ def build_package(store: Store, key: str, student_folder: Path, manifest_parts: 
     `manifest_parts` has `parents`, and `numbers` and `lineage` for the model card. Raises ExportError where
     an ONNX file does not answer like the student on the corpus' validation split.
     """
-    rows = Rows(corpus_folder, "validation")
+    rows = Rows.open(corpus_folder, "validation")
     with store.staging(KIND) as folder:
         _copy_model(student_folder, folder)
         model = load_model(task, folder, labels, attn_implementation=ATTENTION).eval()

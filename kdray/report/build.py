@@ -41,7 +41,7 @@ def build_report(store: Store, key: str, config: Config, package: dict[str, Any]
 
     `cache` is None where the teacher ran beside the students, `corpus` is that of the folder `teacher`.
     """
-    task, rows = TASKS[package["task"]], Rows(store.fetch("corpus", corpus["key"]), "test")
+    task, rows = TASKS[package["task"]], Rows.open(store.fetch("corpus", corpus["key"]), "test")
     numbers = _numbers(store, package, sweep, evaluation, rows, teacher, config)
     facts = {
         "version": VERSION, "name": config.name, "task": config.task, "rows": corpus["rows"],
@@ -82,7 +82,7 @@ def _served(task: Task, store: Store, folder: Path, package: dict[str, Any], swe
     """Test metrics of the ONNX int8 model, on the rows as the winner's own tokenizer cuts them."""
     winner = store.manifest("students", sweep["winner"]) or {}
     corpus = store.manifest("corpus", winner["parents"]["corpus"]) or {}
-    rows, labels = Rows(store.fetch("corpus", corpus["key"]), "test"), package["labels"]
+    rows, labels = Rows.open(store.fetch("corpus", corpus["key"]), "test"), package["labels"]
     whole = np.arange(len(rows))
     logits = onnx_predict(folder / INT8, task, rows, whole, corpus["pad_token_id"], _BATCH_TOKENS, threads)
     return interval_scores(task, rows.gold(), decisions(task, rows, whole, logits, labels), labels)

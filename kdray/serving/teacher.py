@@ -101,7 +101,7 @@ def threshold(package: str, settings: ServeConfig, quality: float) -> float:
     """
     manifest, cache, store = _lineage(package)
     task, labels = TASKS[manifest["task"]], manifest["labels"]
-    rows = Rows(store.fetch("corpus", cache["parents"]["corpus"]), "validation")
+    rows = Rows.open(store.fetch("corpus", cache["parents"]["corpus"]), "validation")
     predictor = load_predictor(fetch_package(package), settings.backend, 0, max(1, int(settings.num_cpus)),
                                settings.batch_tokens)
     found = [one if isinstance(one, Prediction) else Prediction([], [], 0.0)

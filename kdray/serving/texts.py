@@ -10,8 +10,10 @@ from typing import Any, cast
 import numpy as np
 
 from kdray.config import DataConfig
+from kdray.corpus.files import FORMATS
+from kdray.corpus.pieces import whole
 from kdray.corpus.rows import Rows
-from kdray.corpus.sources import FORMATS, read_splits
+from kdray.corpus.sources import read_splits
 from kdray.errors import DataError
 from kdray.storage import artefact
 from kdray.tasks import Row, Task
@@ -37,7 +39,7 @@ def split_texts(package: str, manifest: dict[str, Any], task: Task) -> list[Any]
     try:
         if found is None or key is None:
             raise FileNotFoundError
-        rows = Rows(found[0].fetch("corpus", key), "test")
+        rows = Rows.open(found[0].fetch("corpus", key), "test")
     except FileNotFoundError:
         raise DataError(f"the corpus that {package} was made from is not in its storage: give texts of your own "
                         "(--texts FILE)") from None
@@ -56,7 +58,7 @@ def _from_rows(file: str, task: Task, columns: dict[str, str]) -> list[Any]:
         name: needed for name, needed in task.columns.items() if name != task.label_column})
     source = DataConfig(source=file, columns={name: column for name, column in columns.items()
                                               if name in unlabelled.columns})
-    rows = read_splits(source, cast(Task, unlabelled))["train"].to_pylist()
+    rows = whole(read_splits(source, cast(Task, unlabelled))["train"]).to_pylist()
     return [_item(row, task) for row in rows if all(row.values())]
 
 

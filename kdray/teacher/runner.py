@@ -16,8 +16,8 @@ import torch
 
 from kdray.cache.plan import Slot
 from kdray.cache.shard import Receipt, Schema, encode_shard, write_shard
-from kdray.corpus.rows import UNLABELLED, Rows
-from kdray.errors import CacheError, ModelError
+from kdray.corpus.rows import UNLABELLED, Rows, parts_among
+from kdray.errors import CacheError, ModelError, StorageError
 from kdray.models.folder import at
 from kdray.models.forward import predict
 from kdray.models.load import load_model
@@ -71,14 +71,18 @@ class TeacherRunner:
         if job.compile:
             _check_compiler()
             self.model.compile(dynamic=True)
-        self.folder = self.store.fetch("corpus", job.corpus)
-        self.rows: dict[str, Rows] = {}
+        manifest = self.store.manifest("corpus", job.corpus)
+        if manifest is None:
+            raise StorageError(f"{self.store.uri_of('corpus', job.corpus)} is not there any more: run again")
+        self._corpus = manifest
+        self._span = "", 0, 0
+        self._rows: Rows | None = None
 
     def fill(self, slot: Slot) -> Done:
         """Computes a slot's logits and publishes its shard. Raises CacheError where logits are not finite."""
         started = time.perf_counter()
-        rows = self.rows.get(slot.split) or self.rows.setdefault(slot.split, Rows(self.folder, slot.split))
-        indices = np.arange(slot.start, slot.stop)
+        rows, first = self._among(slot)
+        indices = np.arange(slot.start, slot.stop) - first
         logits = predict(self.model, self.task, rows, indices, self.job.pad_token_id, self.job.batch_tokens)
         targets = [rows.targets[index] for index in indices]
         try:
@@ -90,6 +94,15 @@ class TeacherRunner:
         predicted = np.concatenate([row.argmax(-1) for row in logits])[:_SAMPLE]
         judged = gold != UNLABELLED
         return Done(receipt, time.perf_counter() - started, gold[judged].tolist(), predicted[judged].tolist())
+
+    def _among(self, slot: Slot) -> tuple[Rows, int]:
+        """Rows that the slot's are among, and which the first is; the last ones stay open."""
+        split, first, last = self._span
+        if self._rows is None or slot.split != split or slot.start < first or slot.stop > last:
+            parts, first = parts_among(self._corpus["parts"][slot.split], slot.start, slot.stop)
+            self._rows = Rows.of_parts(self.store, self.job.corpus, parts)
+            self._span = slot.split, first, first + len(self._rows)
+        return self._rows, first
 
 
 def _check_compiler() -> None:

@@ -111,8 +111,8 @@ class Run:
         self.settings, self.origin = job.settings, replace(job.origin, folder=str(at(job.origin.folder)))
         corpus = store.fetch("corpus", job.corpus)
         splits = trained_splits(store, job)
-        self.train_rows, validation = Rows(corpus, *splits), Rows(corpus, "validation")
-        self.labelled = len(Rows(corpus, "train"))
+        self.train_rows, validation = Rows.open(corpus, *splits), Rows.open(corpus, "validation")
+        self.labelled = len(Rows.open(corpus, "train"))
         """How many of the rows have labels: the first."""
         soft, watched = open_targets(store, job, self.settings["num_gpus"], splits) if job.distils else (None, None)
         self.batches = Batches(self.train_rows, soft, len(job.labels), job.pad_token_id)

@@ -37,7 +37,7 @@ class LiveTeacher:
 
     def split(self, *names: str) -> "LiveSplit":
         """Its soft targets of splits, as of one."""
-        return LiveSplit(self, Rows(self._corpus, *names))
+        return LiveSplit(self, Rows.open(self._corpus, *names))
 
     def ask(self, rows: Rows, indices: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
         """Units (targets,) and logits, float32 (targets, labels), of each of the rows `indices`."""
@@ -121,7 +121,7 @@ def sample_targets(job: TrainingJob) -> tuple[np.ndarray, np.ndarray]:
     A live teacher is run for it in this process, without a GPU.
     """
     store = Store(job.storage)
-    rows, (soft, _) = Rows(store.fetch("corpus", job.corpus), "train"), open_targets(store, job, 0)
+    rows, (soft, _) = Rows.open(store.fetch("corpus", job.corpus), "train"), open_targets(store, job, 0)
     run = 16 if job.live else 64
     starts = np.linspace(0, max(0, len(rows) - run), _RUNS).astype(int)
     indices = np.unique(np.concatenate([np.arange(start, min(start + run, len(rows))) for start in starts]))

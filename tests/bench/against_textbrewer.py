@@ -85,7 +85,7 @@ def student_of(pipeline: Pipeline) -> Path:
 
 def accuracy(pipeline: Pipeline, folder: Path) -> float:
     """Test accuracy of the model in `folder`, in float32."""
-    rows, labels = Rows(pipeline.store.fetch("corpus", pipeline.corpus["key"]), "test"), pipeline.corpus["labels"]
+    rows, labels = Rows.open(pipeline.store.fetch("corpus", pipeline.corpus["key"]), "test"), pipeline.corpus["labels"]
     found = model_predictions(pipeline.task, folder, rows, labels, pipeline.corpus["pad_token_id"])[0]
     return pipeline.task.scores(rows.gold(), found.ids, labels)["accuracy"]
 

@@ -36,7 +36,7 @@ def main() -> None:
     config = load(options.config, options.overrides)
     pipeline, size = Pipeline(config), config.training.batch_size
     store, cache = pipeline.store, pipeline.cache
-    rows = Rows(store.fetch("corpus", pipeline.corpus["key"]), "train")
+    rows = Rows.open(store.fetch("corpus", pipeline.corpus["key"]), "train")
     plan = epoch_plan(rows.lengths, size, 0, 0)
     drop(store, shard_table(store, cache)["key"])
     batches = Batches(rows, SoftTargets(store, cache["key"], "train"), len(cache["schema"]["labels"]), 0)

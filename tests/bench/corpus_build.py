@@ -1,10 +1,10 @@
 """What a corpus costs on one machine: building it in one process, and opening it in another.
 
-    python tests/bench/corpus_build.py [--rows 100000] [--words 45] [--model MODEL]
+    python tests/bench/corpus_build.py [--rows 400000] [--files 8] [--words 45] [--model MODEL]
 
-Texts are random words of the model's own vocabulary. Prints rows/s from table to published corpus, processor time,
-bytes of a row in memory and on disk, and what a process that trains or teaches holds once it has opened the split and
-read 10,000 rows of it.
+Texts are random words of the model's own vocabulary, in Parquet files, each a piece as on a cluster, where each pass
+over a piece is a task. Prints rows/s and processor time of each pass, the memory that the whole took at most, bytes of
+a row, and what a process that trains holds once it has opened the split and read 10,000 rows of it.
 """
 
 import argparse
@@ -12,14 +12,21 @@ import multiprocessing
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+from pyarrow import parquet
 
+from kdray.cache.plan import kept_plan
+from kdray.cache.shard import Schema
 from kdray.config import DataConfig, load
-from kdray.corpus.build import KIND, build_corpus
-from kdray.corpus.rows import Rows
+from kdray.corpus import files
+from kdray.corpus.build import build_corpus, see_splits
+from kdray.corpus.rows import KIND, Rows
+from kdray.corpus.sources import read_splits
 from kdray.corpus.tokenizer import load_tokenizer
 from kdray.models.folder import locate
 from kdray.storage import Store
@@ -33,28 +40,52 @@ PLANNED = 10_000_000
 def main() -> None:
     """Builds in this process, opens in another."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, default=100_000)
+    parser.add_argument("--rows", type=int, default=400_000)
+    parser.add_argument("--files", type=int, default=8)
     parser.add_argument("--words", type=int, default=45)
     parser.add_argument("--model", default=load("jobs/configs/quickstart.yaml").teacher.model)
     options = parser.parse_args()
     folder = locate(options.model)
-    table = made_up(folder, options.rows, options.words)
-    with tempfile.TemporaryDirectory() as storage:
-        store, data = Store(storage), DataConfig(source="made-up.csv", max_length=128)
-        tables = {"train": table, "validation": table.slice(0, 10), "test": table.slice(0, 10)}
-        started, worked = time.perf_counter(), time.process_time()
-        with Most() as most:
-            build_corpus(store, "corpus", tables, TASKS["sequence-classification"], data, folder, LABELS)
-        seconds, worked = time.perf_counter() - started, time.process_time() - worked
-        split = Path(store.path(KIND, "corpus", "train.arrow"))
-        threads = tokenizing(folder, table.slice(0, 10_000))
-        print(f"built: {options.rows / seconds:.0f} rows/s, {1e6 * worked / options.rows:.0f} us of processor time "
-              f"a row, {threads:.0f} of them in the tokenizer's threads\n"
-              f"bytes a row: {table.nbytes / options.rows:.0f} as Arrow, {most.more / options.rows:.0f} more at most "
-              f"while building, {split.stat().st_size / options.rows:.0f} on disk", flush=True)
-        process = multiprocessing.get_context("spawn").Process(target=opened, args=(split.parent,))
+    with tempfile.TemporaryDirectory() as scratch:
+        table = made_up(folder, options.rows // options.files, options.words)
+        for number in range(options.files):
+            parquet.write_table(table, f"{scratch}/{number}.parquet")
+        each = table.nbytes / table.num_rows
+        threads, piece = tokenizing(folder, table.slice(0, 10_000)), table.nbytes / 2**20
+        parquet.write_table(made_up(folder, 10, options.words), f"{scratch}/few.pq")
+        del table
+        build(Path(scratch), folder, options.rows)
+        print(f"a row: {each:.0f} bytes as Arrow, {threads:.0f} us in the tokenizer's threads; a piece: "
+              f"{piece:.0f} MiB as Arrow", flush=True)
+        process = multiprocessing.get_context("spawn").Process(target=opened, args=(Path(scratch) / KIND / "corpus",))
         process.start()
         process.join()
+
+
+def build(scratch: Path, folder: Path, rows: int) -> None:
+    """Builds from the files in `scratch`, each a piece, and says what it took."""
+    files.PIECE_BYTES = 1
+    store, task, few = Store(str(scratch)), TASKS["sequence-classification"], f"{scratch}/few.pq"
+    data = DataConfig(train=f"{scratch}/*.parquet", validation=few, test=few, max_length=128)
+    with Most() as most:
+        with told("read", rows):
+            seen = see_splits(read_splits(data, task))
+        with told("checked and tokenised", rows):
+            made = build_corpus(store, "corpus", seen, task, data, str(folder), LABELS)
+        with told("hashed for the plan", rows):
+            list(kept_plan(store, made, Schema("teacher", task.name, tuple(LABELS), 128, "bfloat16"), 1024))
+    stored = sum(part["bytes"] for part in made["parts"]["train"])
+    print(f"memory at most: {most.more / 2**20:.0f} MiB for {len(made['parts']['train'])} pieces, of which one is "
+          f"held; {stored / rows:.0f} bytes a row on disk", flush=True)
+
+
+@contextmanager
+def told(what: str, rows: int) -> Iterator[None]:
+    """Says what the work within took."""
+    started, worked = time.perf_counter(), time.process_time()
+    yield
+    print(f"{what}: {rows / (time.perf_counter() - started):.0f} rows/s, "
+          f"{1e6 * (time.process_time() - worked) / rows:.1f} us of processor time a row", flush=True)
 
 
 def made_up(folder: Path, rows: int, words: int) -> pa.Table:
@@ -78,7 +109,7 @@ def tokenizing(folder: Path, table: pa.Table) -> float:
 def opened(folder: Path) -> None:
     """Opens the split and reads some of it."""
     before, started = held(), time.perf_counter()
-    rows = Rows(folder, "train")
+    rows = Rows.open(folder, "train")
     rows.digest(0, 1024)
     took = time.perf_counter() - started
     private = (held() - before) / len(rows)

@@ -71,7 +71,7 @@ def resume(storage: str) -> None:
 
     store = Store(storage)
     started = time.perf_counter()
-    key, plan = kept_plan(store, CORPUS, SCHEMA, {}, ROWS)
+    key, plan = kept_plan(store, {"key": CORPUS}, SCHEMA, ROWS)
     journal = Journal(store, plan, key)
     missing = unfilled(store, plan, journal)
     print(f"resume: {time.perf_counter() - started:.2f} s until the {len(missing)} missing of {len(plan)} shards is "

@@ -25,7 +25,7 @@ def main() -> None:
     run = json.loads((folder / "run.json").read_text())
     config = parse(json.loads(run["config"]), str(folder))
     pipeline, store, threads = Pipeline(config), Store(config.storage), len(os.sched_getaffinity(0))
-    rows = Rows(store.fetch("corpus", run["lineage"]["corpus"]), "test")
+    rows = Rows.open(store.fetch("corpus", run["lineage"]["corpus"]), "test")
     items = rows.items(pipeline.task)
     for _ in range(3):
         speed = measure(

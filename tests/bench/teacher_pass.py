@@ -60,7 +60,7 @@ def main() -> None:
             "teacher": {"model": options.teacher}}, "bench"))
         plan, job = prepare(pipeline)
         fast = replace(job, compile=True, batch_tokens=1024)
-        texts = Rows(pipeline.store.fetch("corpus", job.corpus), "train").table.column("text").to_pylist()
+        texts = Rows.open(pipeline.store.fetch("corpus", job.corpus), "train").table.column("text").to_pylist()
         contenders: dict[str, Callable[[int], float]] = {
             "transformers.pipeline": lambda _: pipeline_seconds(options.teacher, texts),
             "Ray Data": lambda number: ray_data_seconds(job, texts, Path(storage) / f"parquet-{number}"),
@@ -81,9 +81,9 @@ def main() -> None:
 
 def prepare(pipeline: Pipeline) -> tuple[Plan, TeacherJob]:
     """The plan of the training split, and what an actor with all processors is told."""
-    folder = pipeline.store.fetch("corpus", pipeline.corpus["key"])
-    plan = make_plan(pipeline.schema, {"train": Rows(folder, "train")},
-                     pipeline.config.cache.rows_per_shard)
+    rows = Rows.open(pipeline.store.fetch("corpus", pipeline.corpus["key"]), "train")
+    each = pipeline.config.cache.rows_per_shard
+    plan = make_plan(pipeline.schema, {"train": len(rows)}, rows.digests(0, len(rows), each), each)
     return plan, TeacherJob(str(pipeline.teacher.folder), plan.schema, pipeline.config.teacher.batch_tokens, 0, THREADS,
                             pipeline.store.uri, pipeline.corpus["key"], pipeline.corpus["pad_token_id"])
 
@@ -131,7 +131,7 @@ def ray_data_seconds(job: TeacherJob, texts: list[str], folder: Path) -> float:
 def loop_seconds(job: TeacherJob, plan: Plan) -> float:
     """The same batches, in this process."""
     task = TASKS[job.schema.task]
-    rows = Rows(Path(job.storage) / "corpus" / job.corpus, "train")
+    rows = Rows.open(Path(job.storage) / "corpus" / job.corpus, "train")
     model = load_teacher(job.schema, job.folder, 0)
     predict(model, task, rows, np.arange(64), job.pad_token_id, job.batch_tokens)
     started = time.perf_counter()
@@ -157,7 +157,8 @@ def useful_flop(job: TeacherJob) -> float:
     """Floating-point operations of the split, each row at its own length."""
     from torch.utils.flop_counter import FlopCounterMode
 
-    lengths, counts = np.unique(Rows(Path(job.storage) / "corpus" / job.corpus, "train").lengths, return_counts=True)
+    rows = Rows.open(Path(job.storage) / "corpus" / job.corpus, "train")
+    lengths, counts = np.unique(rows.lengths, return_counts=True)
     model = load_model(TASKS[job.schema.task], job.folder, list(job.schema.labels), attn_implementation="eager").eval()
     total = 0.0
     for length, count in zip(lengths, counts, strict=True):

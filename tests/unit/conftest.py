@@ -9,11 +9,12 @@ import pytest
 import torch
 
 from kdray.cache.manifest import KIND, make_manifest
-from kdray.cache.plan import make_plan
+from kdray.cache.plan import Plan, make_plan
 from kdray.cache.receipts import latest, table_of
 from kdray.cache.shard import Schema
 from kdray.config import DataConfig
-from kdray.corpus.build import build_corpus, corpus_key
+from kdray.corpus.build import build_corpus, corpus_key, see_splits
+from kdray.corpus.pieces import cut_up
 from kdray.corpus.rows import Rows
 from kdray.corpus.tokenizer import tokenizer_fingerprint
 from kdray.storage import Store
@@ -43,7 +44,7 @@ class Corpus:
         return self.manifest["labels"]
 
     def rows(self, split: str) -> Rows:
-        return Rows(self.folder, split)
+        return Rows.open(self.folder, split)
 
 
 def make_corpus(storage: Path, task_name: str, rows: list[dict], model: Path, max_length: int = 24,
@@ -51,15 +52,22 @@ def make_corpus(storage: Path, task_name: str, rows: list[dict], model: Path, ma
     """All splits cut from `rows`; `settings` are fields of DataConfig."""
     store, task = Store(str(storage)), TASKS[task_name]
     data = DataConfig(source="rows.jsonl", max_length=max_length, **settings)
-    tables = {"train": pa.Table.from_pylist(rows)}
-    key = corpus_key(tables, task, data, tokenizer_fingerprint(model), order)
-    return Corpus(store, build_corpus(store, key, tables, task, data, model, order), model, task)
+    seen = see_splits({"train": cut_up(pa.Table.from_pylist(rows))})
+    key = corpus_key(seen, task, data, tokenizer_fingerprint(model), order)
+    return Corpus(store, build_corpus(store, key, seen, task, data, str(model), order), model, task)
+
+
+def plan_of(schema: Schema, splits: dict[str, Rows], rows_per_shard: int) -> Plan:
+    """The plan of whole splits."""
+    return make_plan(schema, {split: len(rows) for split, rows in splits.items()},
+                     [digest for rows in splits.values() for digest in rows.digests(0, len(rows), rows_per_shard)],
+                     rows_per_shard)
 
 
 def make_cache(corpus: Corpus, codec: str = "float32", teacher: Path | None = None) -> dict[str, Any]:
     """The manifest of all splits' soft targets, from `teacher`, else the model that the corpus is tokenised for."""
     schema = Schema(str(teacher or "fingerprint"), corpus.task.name, tuple(corpus.labels), 24, "float32", codec)
-    plan = make_plan(schema, {split: corpus.rows(split) for split in corpus.manifest["rows"]}, 16)
+    plan = plan_of(schema, {split: corpus.rows(split) for split in corpus.manifest["rows"]}, 16)
     runner = TeacherRunner(TeacherJob(str(teacher or corpus.model), schema, 1024, 0, 1, corpus.store.uri,
                                       corpus.manifest["key"], corpus.manifest["pad_token_id"]))
     receipts = latest([table_of((runner.fill(slot).receipt, 0.5) for slot in plan)])

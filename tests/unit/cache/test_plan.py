@@ -7,29 +7,30 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from kdray.cache.plan import KEY, Plan, kept_plan, make_plan, read_plan
+from kdray.cache.plan import KEY, Plan, kept_plan, read_plan
 from kdray.cache.shard import Schema
 from kdray.corpus.rows import Rows
-from kdray.storage import Store
+from tests.small import sentences
+from tests.unit.conftest import make_corpus, plan_of
 
 SCHEMA = Schema("fingerprint", "sequence-classification", ("negative", "positive"), 24, "float32")
 
 
 def keys(rows: Rows, **changes) -> list[str]:
-    return [slot.key for slot in make_plan(replace(SCHEMA, **changes), {"train": rows}, 16)]
+    return [slot.key for slot in plan_of(replace(SCHEMA, **changes), {"train": rows}, 16)]
 
 
 def rewritten(folder: Path, table: pa.Table) -> Rows:
     folder.mkdir()
-    with pa.ipc.new_file(str(folder / "train.arrow"), table.schema) as writer:
+    with pa.ipc.new_file(str(folder / "train-000000.arrow"), table.schema) as writer:
         writer.write_table(table)
-    return Rows(folder, "train")
+    return Rows.open(folder, "train")
 
 
 @pytest.mark.parametrize("per_shard", [1, 50, 1000])
 def test_a_plan_covers_every_row_once(corpus, per_shard):
     splits = {split: corpus.rows(split) for split in ("train", "test")}
-    plan = make_plan(SCHEMA, splits, per_shard)
+    plan = plan_of(SCHEMA, splits, per_shard)
     for split, rows in splits.items():
         covered = [row for slot in plan if slot.split == split for row in range(slot.start, slot.stop)]
         assert covered == list(range(len(rows)))
@@ -37,7 +38,7 @@ def test_a_plan_covers_every_row_once(corpus, per_shard):
 
 
 def test_a_slot_says_which_rows_it_is(corpus):
-    plan = make_plan(SCHEMA, {"train": corpus.rows("train")}, 50)
+    plan = plan_of(SCHEMA, {"train": corpus.rows("train")}, 50)
     assert str(plan[1]) == "rows 50 to 99 of the train split" and plan[1] == plan[:2][1]
 
 
@@ -87,10 +88,26 @@ def test_a_caches_key_is_that_of_its_slots_in_order():
     assert plan.key == replace(plan).key
 
 
-def test_a_kept_plan_is_read_and_not_made_again(corpus, tmp_path):
-    store, splits = Store(str(tmp_path)), {"train": corpus.rows("train")}
-    key, plan = kept_plan(store, "corpus", SCHEMA, splits, 16)
-    again, found = kept_plan(store, "corpus", SCHEMA, {}, 16)
+def test_a_kept_plan_is_read_and_not_made_again(model_folder, tmp_path):
+    made = make_corpus(tmp_path, "sequence-classification", sentences(160), model_folder)
+    key, plan = kept_plan(made.store, made.manifest, SCHEMA, 16)
+    assert list(plan) == list(plan_of(SCHEMA, {split: made.rows(split) for split in made.manifest["rows"]}, 16))
+    assert kept_plan(made.store, made.manifest, SCHEMA, 17)[0] != key
+    for file in made.folder.glob("*.arrow"):
+        file.unlink()
+    again, found = kept_plan(made.store, made.manifest, SCHEMA, 16)
     assert again == key and list(found) == list(plan) and found.key == plan.key and found.schema == SCHEMA
-    assert list(read_plan(store, key)) == list(plan)
-    assert kept_plan(store, "corpus", SCHEMA, splits, 17)[0] != key
+    assert list(read_plan(made.store, key)) == list(plan)
+
+
+def test_a_plan_does_not_depend_on_the_parts_that_rows_are_in(model_folder, tmp_path, monkeypatch):
+    def plan(name: str) -> list:
+        made = make_corpus(tmp_path / name, "sequence-classification", sentences(160), model_folder)
+        counts.append(len(made.manifest["parts"]["train"]))
+        return list(kept_plan(made.store, made.manifest, SCHEMA, 16)[1])
+
+    counts: list[int] = []
+    one = plan("one")
+    for module in ("kdray.corpus.pieces", "kdray.cache.plan"):
+        monkeypatch.setattr(f"{module}.ROWS", 50)
+    assert plan("several") == one and counts == [1, 3]

@@ -5,7 +5,8 @@ import pyarrow as pa
 import pytest
 
 from kdray.config import DataConfig
-from kdray.corpus.build import build_corpus, corpus_key, label_names
+from kdray.corpus.build import build_corpus, corpus_key, label_names, see_splits
+from kdray.corpus.pieces import Seen, cut_up, table_digest
 from kdray.corpus.sources import read_splits
 from kdray.corpus.tokenizer import load_tokenizer, tokenizer_fingerprint
 from kdray.errors import DataError
@@ -19,8 +20,11 @@ DATA = DataConfig(source="rows.jsonl", max_length=24)
 
 
 def build(tmp_path, folder, splits: dict[str, list], task=SEQUENCE, order=None, data=DATA):
-    tables = {split: pa.Table.from_pylist(rows) for split, rows in splits.items()}
-    return build_corpus(Store(str(tmp_path)), "key", tables, task, data, folder, order)
+    return build_corpus(Store(str(tmp_path)), "key", seen(splits), task, data, str(folder), order)
+
+
+def seen(splits: dict[str, list]) -> dict[str, list[Seen]]:
+    return see_splits({split: cut_up(pa.Table.from_pylist(rows)) for split, rows in splits.items()})
 
 
 def rows(count: int = 60) -> list[dict]:
@@ -66,13 +70,13 @@ def test_given_splits_stay_as_they_are_and_missing_ones_are_cut_from_train(tmp_p
     made = build(tmp_path, model_folder, {"train": rows(100), "test": rows(7)})
     assert made["rows"] == {"train": 90, "validation": 10, "test": 7}
     found = Store(str(tmp_path)).fetch("corpus", "key")
-    with pa.ipc.open_file(str(found / "test.arrow")) as file:
+    with pa.ipc.open_file(str(found / "test-000000.arrow")) as file:
         assert file.read_all().column("text").to_pylist() == [row["text"] for row in rows(7)]
 
 
 def test_more_rows_than_a_batch_are_all_written(tmp_path, model_folder):
     made = build(tmp_path, model_folder, {"train": rows(2500), "validation": rows(5), "test": rows(5)})
-    table = pa.ipc.open_file(str(Store(str(tmp_path)).fetch("corpus", "key") / "train.arrow")).read_all()
+    table = pa.ipc.open_file(str(Store(str(tmp_path)).fetch("corpus", "key") / "train-000000.arrow")).read_all()
     assert table.num_rows == made["rows"]["train"] == 2500
     assert table.column("text").to_pylist() == [row["text"] for row in rows(2500)]
 
@@ -98,19 +102,28 @@ def test_a_wrong_sentence_is_named(tmp_path, token_folder):
         build(tmp_path, token_folder, {"train": wrong}, TOKEN)
 
 
-def test_a_failure_while_writing_leaves_nothing(tmp_path, model_folder, monkeypatch):
-    def refuse(self, batch):
-        raise OSError(28, "No space left on device")
+def test_a_failure_while_writing_leaves_whole_parts_that_the_next_attempt_keeps(tmp_path, model_folder, monkeypatch):
+    def refuse(self, data, *parts):
+        if parts[-1].startswith("test"):
+            raise OSError(28, "No space left on device")
+        write(self, data, *parts)
 
-    monkeypatch.setattr(pa.RecordBatchFileWriter, "write_batch", refuse)
-    with pytest.raises(Exception, match="no space left"):
+    write, folder = Store.write, tmp_path / "corpus" / "key"
+    monkeypatch.setattr(Store, "write", refuse)
+    with pytest.raises(OSError, match="No space left"):
         build(tmp_path, model_folder, {"train": rows()})
-    assert Store(str(tmp_path)).names("corpus") == [] and list((tmp_path / "corpus").iterdir()) == []
+    assert sorted(path.name for path in folder.iterdir()) == ["train-000000.arrow", "validation-000000.arrow"]
+    assert Store(str(tmp_path)).manifest("corpus", "key") is None
+    train = (folder / "train-000000.arrow").stat().st_mtime_ns
+    monkeypatch.undo()
+    made = build(tmp_path, model_folder, {"train": rows()})
+    assert (folder / "train-000000.arrow").stat().st_mtime_ns == train
+    assert {path.name for path in folder.iterdir()} == {"manifest.json", *(
+        part["file"] for parts in made["parts"].values() for part in parts)}
 
 
 def names(*labels: str, test: tuple = (), order=None) -> list[str]:
-    splits = {split: pa.table({"label": list(found)}) for split, found in (("train", labels), ("test", test))}
-    return label_names(splits, SEQUENCE, order)
+    return label_names({"train": set(labels), "test": set(test)}, order)
 
 
 def test_labels_are_sorted_or_in_the_teachers_order():
@@ -145,8 +158,7 @@ def test_a_teachers_order_gives_the_ids(tmp_path, model_folder, written):
 
 
 def key(rows: list[dict], tokenizer: str = "t", order=None, task=SEQUENCE, **data) -> str:
-    return corpus_key({"train": pa.Table.from_pylist(rows)}, task, DataConfig(source="rows.jsonl", **data), tokenizer,
-                      order)
+    return corpus_key(seen({"train": rows}), task, DataConfig(source="rows.jsonl", **data), tokenizer, order)
 
 
 def test_the_key_changes_with_what_the_corpus_is_made_from():
@@ -165,12 +177,11 @@ def test_the_key_does_not_change_with_a_files_name_or_chunks(tmp_path):
     keys = []
     for name in ("one.jsonl", "two.jsonl"):
         data = DataConfig(source=str(write_jsonl(tmp_path / name, rows())))
-        keys.append(corpus_key(read_splits(data, SEQUENCE), SEQUENCE, data, "t", None))
+        keys.append(corpus_key(see_splits(read_splits(data, SEQUENCE)), SEQUENCE, data, "t", None))
     assert keys[0] == keys[1]
     table = pa.Table.from_pylist(rows())
     chunked = pa.concat_tables([table.slice(0, 20), table.slice(20)])
-    assert corpus_key({"train": chunked}, SEQUENCE, DATA, "t", None) == corpus_key(
-        {"train": table}, SEQUENCE, DATA, "t", None)
+    assert table_digest(chunked) == table_digest(table)
 
 
 def test_a_files_row_order_is_kept(corpus):
@@ -182,9 +193,9 @@ def test_a_files_row_order_is_kept(corpus):
 def test_phrases_are_runs_of_the_words_of_training_rows_alone(tmp_path, model_folder):
     data = DATA.model_copy(update={"phrases": 3})
     made = [build(tmp_path / name, model_folder, {"train": rows()}, data=data) for name in ("one", "two")]
-    one, two = (pa.ipc.open_file(tmp_path / name / "corpus" / "key" / "transfer.arrow").read_all()
+    one, two = (pa.ipc.open_file(tmp_path / name / "corpus" / "key" / "transfer-000000.arrow").read_all()
                 for name in ("one", "two"))
-    train = pa.ipc.open_file(tmp_path / "one" / "corpus" / "key" / "train.arrow").read_all()
+    train = pa.ipc.open_file(tmp_path / "one" / "corpus" / "key" / "train-000000.arrow").read_all()
     assert made[0]["rows"]["transfer"] == one.num_rows == 3 * train.num_rows and one.equals(two)
     assert "label" not in one.column_names
     for index, text in enumerate(one.column("text").to_pylist()):
@@ -194,11 +205,11 @@ def test_phrases_are_runs_of_the_words_of_training_rows_alone(tmp_path, model_fo
 def test_rows_without_labels_are_read_beside_the_others_and_their_columns_must_be_trains(tmp_path, model_folder):
     more = write_jsonl(tmp_path / "more.jsonl", [{"text": row["text"]} for row in rows(20)])
     data = DATA.model_copy(update={"source": str(write_jsonl(tmp_path / "all.jsonl", rows())), "transfer": str(more)})
-    tables = read_splits(data, SEQUENCE)
-    assert tables["transfer"].column_names == ["text"] and tables["transfer"].num_rows == 20
-    made = build_corpus(Store(str(tmp_path)), "key", tables, SEQUENCE, data, model_folder, None)
+    found = see_splits(read_splits(data, SEQUENCE))
+    assert [(part.columns, part.rows) for part in found["transfer"]] == [(("text",), 20)]
+    made = build_corpus(Store(str(tmp_path)), "key", found, SEQUENCE, data, str(model_folder), None)
     assert made["rows"]["transfer"] == 20
-    bare = {split: table for split, table in tables.items() if split != "transfer"}
+    bare = {split: parts for split, parts in found.items() if split != "transfer"}
     assert made["labelled"] == corpus_key(bare, SEQUENCE, DATA, tokenizer_fingerprint(model_folder), None)
     pairs = [{**row, "text_pair": "b"} for row in rows()]
     with pytest.raises(DataError, match=r"data.transfer.* have text, but train has text, text_pair"):

@@ -54,9 +54,9 @@ def changed_rows(corpus, tmp_path, column: str, row: int) -> Rows:
     lists[row][0] += 1
     values = pa.array(lists, table.schema.field(column).type)
     table = table.set_column(table.schema.get_field_index(column), column, values)
-    with pa.ipc.new_file(str(tmp_path / "train.arrow"), table.schema) as writer:
+    with pa.ipc.new_file(str(tmp_path / "train-000000.arrow"), table.schema) as writer:
         writer.write_table(table)
-    return Rows(tmp_path, "train")
+    return Rows.open(tmp_path, "train")
 
 
 @pytest.mark.parametrize("column, differs", [

@@ -11,6 +11,8 @@ import pytest
 
 from kdray.config import DataConfig
 from kdray.corpus.bbcnews import rows as bbcnews
+from kdray.corpus.build import see_splits
+from kdray.corpus.pieces import whole
 from kdray.corpus.sources import read_splits
 from kdray.errors import DataError
 from kdray.tasks import TASKS
@@ -20,7 +22,8 @@ ROWS = [{"text": 'He said "no", then\nleft', "label": "1"}, {"text": "plain,  te
 
 
 def read(task=SEQUENCE, **data) -> dict[str, list]:
-    return {split: table.to_pylist() for split, table in read_splits(DataConfig(**data), task).items()}
+    seen = see_splits(read_splits(DataConfig(**data), task))
+    return {split: whole(parts).to_pylist() for split, parts in seen.items()}
 
 
 @pytest.fixture
@@ -266,4 +269,4 @@ def test_the_quickstarts_articles_are_in_a_fixed_order(capsys):
 def test_a_file_in_another_encoding_is_named_with_the_remedy(tmp_path, data):
     (tmp_path / "rows.csv").write_bytes(data)
     with pytest.raises(DataError, match=r"cannot read .*rows.csv as csv: .*Save it as UTF-8"):
-        read_splits(DataConfig(source=str(tmp_path / "rows.csv")), TASKS["sequence-classification"])
+        read(source=str(tmp_path / "rows.csv"))

@@ -13,7 +13,8 @@ import yaml
 from safetensors.torch import load_file
 
 from kdray.config import DataConfig
-from kdray.corpus.build import build_corpus
+from kdray.corpus.build import build_corpus, see_splits
+from kdray.corpus.pieces import cut_up
 from kdray.corpus.rows import Rows
 from kdray.corpus.tokenizer import copy_tokenizer
 from kdray.errors import ExportError
@@ -58,11 +59,11 @@ def make_student(folder: Path, task: str, labels: list[str]) -> Path:
 
 
 def make_package(root: Path, task: str, max_drop: float = 1.0) -> tuple[Path, dict[str, Any]]:
-    store, tables = Store(str(root / "store")), {split: pa.Table.from_pylist(ROWS[task])
+    store, tables = Store(str(root / "store")), {split: cut_up(pa.Table.from_pylist(ROWS[task]))
                                                  for split in ("train", "validation", "test")}
     labels = sorted({label for row in ROWS[task] for label in TASKS[task].labels(row)})
     student = make_student(root / "student", task, labels)
-    corpus = build_corpus(store, "c", tables, TASKS[task], DataConfig(source="x.csv"), student, None)
+    corpus = build_corpus(store, "c", see_splits(tables), TASKS[task], DataConfig(source="x.csv"), str(student), None)
     manifest = build_package(store, "k", student, {"parents": {"student": "s"}, "numbers": NUMBERS,
                                                    "lineage": LINEAGE}, TASKS[task], labels,
                              store.fetch("corpus", "c"), corpus["pad_token_id"], 128, max_drop, threads=1)
@@ -125,15 +126,15 @@ def test_int8_keeps_a_real_teacher_s_accuracy(tmp_path: Path) -> None:
     labels = ["negative", "positive"]
     data = DataConfig(train="x", columns={"text": "sentence"})
     rows = pa.csv.read_csv(SHARED / "data/sst2/validation.csv").rename_columns(["text", "label"])
-    tables = {split: rows.slice(0, 200) for split in ("train", "validation", "test")}
-    corpus = build_corpus(store, "c", tables, task, data, teacher, labels)
+    tables = {split: cut_up(rows.slice(0, 200)) for split in ("train", "validation", "test")}
+    corpus = build_corpus(store, "c", see_splits(tables), task, data, str(teacher), labels)
     folder = store.fetch("corpus", "c")
     manifest = build_package(store, "k", teacher, {"parents": {}}, task, labels, folder,
                              corpus["pad_token_id"], 128, 0.02, threads=2)
     check = manifest["checks"]["onnx-int8"]
     assert check["torch"] > 0.85 and check["agreement"] > 0.95 and check["largest_difference"] < 2.5
     assert manifest["bytes"]["onnx/model_int8.onnx"] < 0.27 * manifest["bytes"]["model.safetensors"]
-    assert len(Rows(folder, "validation")) == 200
+    assert len(Rows.open(folder, "validation")) == 200
 
 
 def test_card_shows_every_number_it_is_given() -> None:

@@ -58,9 +58,9 @@ def write_rows(folder: Path, task: str, lengths: list[int]) -> Rows:
     columns = {"input_ids": ids, "token_type_ids": [[0] * length for length in lengths], "targets": units,
                "positions": units, "labels": units}
     batch = pa.record_batch({name: pa.array(values, pa.list_(pa.int32())) for name, values in columns.items()})
-    with pa.ipc.new_file(str(folder / "validation.arrow"), batch.schema) as writer:
+    with pa.ipc.new_file(str(folder / "validation-000000.arrow"), batch.schema) as writer:
         writer.write_batch(batch)
-    return Rows(folder, "validation")
+    return Rows.open(folder, "validation")
 
 
 @pytest.fixture(scope="module")

@@ -63,7 +63,7 @@ def test_the_test_split_of_a_packages_corpus(tmp_path):
     none = pa.array([[0]], pa.list_(pa.int32()))
     numbers = dict.fromkeys(("input_ids", "targets", "positions", "labels"), none)
     table = pa.table({"text": ["fine"], "label": ["good"], **numbers})
-    with pa.ipc.new_file(str(folder / "test.arrow"), table.schema) as writer:
+    with pa.ipc.new_file(str(folder / "test-000000.arrow"), table.schema) as writer:
         writer.write_table(table)
     package = str(tmp_path / "packages/films")
     assert split_texts(package, {"lineage": {"corpus": "abc"}}, SEQUENCE) == ["fine"]

@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from kdray.cache.plan import make_plan
 from kdray.cache.shard import Schema, ShardView, find_shard, open_shard
-from kdray.errors import CacheError
+from kdray.errors import CacheError, StorageError
 from kdray.models.forward import predict
 from kdray.models.load import load_model
 from kdray.teacher.runner import TeacherJob, TeacherRunner
+from tests.small import sentences
+from tests.unit.conftest import make_corpus, plan_of
 
 
 @pytest.fixture(params=["corpus", "token_corpus"])
@@ -18,7 +19,7 @@ def work(request):
     corpus = request.getfixturevalue(request.param)
     labels = tuple(corpus.labels)
     schema = Schema("of these tests", corpus.task.name, labels, 24, "float32")
-    slots = make_plan(schema, {split: corpus.rows(split) for split in ("train", "test")}, 16)
+    slots = plan_of(schema, {split: corpus.rows(split) for split in ("train", "test")}, 16)
     job = TeacherJob(str(corpus.model), schema, 256, 0, 1, corpus.store.uri, corpus.manifest["key"],
                      corpus.manifest["pad_token_id"])
     return corpus, TeacherRunner(job), slots
@@ -54,3 +55,34 @@ def test_logits_that_are_not_finite_stop_the_slot_with_its_rows_and_write_nothin
     with pytest.raises(CacheError, match=r"rows 32 to 47 of the train split: row 0 of the shard .*not finite"):
         runner.fill(slots[2])
     assert find_shard(corpus.store, slots[2].key, slots[2].rows) is None
+
+
+def test_a_slot_whose_rows_are_in_several_parts_of_the_corpus_is_filled_alike(model_folder, tmp_path, monkeypatch):
+    def shards(name: str) -> list[str]:
+        made = make_corpus(tmp_path / name, "sequence-classification", sentences(160), model_folder)
+        counts.append(len(made.manifest["parts"]["train"]))
+        schema = Schema("of this test", made.task.name, tuple(made.labels), 24, "float32")
+        job = TeacherJob(str(model_folder), schema, 256, 0, 1, made.store.uri, made.manifest["key"], 0)
+        runner = TeacherRunner(job)
+        return [runner.fill(slot).receipt.sha256 for slot in plan_of(schema, {"train": made.rows("train")}, 64)]
+
+    counts: list[int] = []
+    one = shards("one")
+    monkeypatch.setattr("kdray.corpus.pieces.ROWS", 25)
+    assert shards("several") == one and counts == [1, 6]
+
+
+def test_a_part_that_is_spoilt_or_gone_stops_the_slot_with_the_remedy(model_folder, tmp_path):
+    made = make_corpus(tmp_path, "sequence-classification", sentences(160), model_folder)
+    schema = Schema("of this test", made.task.name, tuple(made.labels), 24, "float32")
+    job = TeacherJob(str(model_folder), schema, 256, 0, 1, made.store.uri, made.manifest["key"], 0)
+    slot, part = plan_of(schema, {"train": made.rows("train")}, 64)[0], made.folder / "train-000000.arrow"
+    part.write_bytes(part.read_bytes()[:-100])
+    with pytest.raises(StorageError, match=r"train-000000.arrow is corrupt: \d+ bytes .*Delete the folder"):
+        TeacherRunner(job).fill(slot)
+    part.unlink()
+    with pytest.raises(StorageError, match=r"train-000000.arrow is missing.*Delete the folder"):
+        TeacherRunner(job).fill(slot)
+    (made.folder / "manifest.json").unlink()
+    with pytest.raises(StorageError, match="not there any more"):
+        TeacherRunner(job)

@@ -289,7 +289,7 @@ def test_a_student_that_is_the_teacher_stays_there_under_pure_distillation(job, 
 def test_pure_distillation_never_sees_a_hard_label(job, tmp_path, corpus):
     one = job(copy="one", alpha=0.0, epochs=1)
     other = replace(job(copy="other", alpha=0.0, epochs=1), labels=("negative", "positive"))
-    path = Path(other.storage) / "corpus" / other.corpus / "train.arrow"
+    path = Path(other.storage) / "corpus" / other.corpus / "train-000000.arrow"
     table = corpus.rows("train").table
     flipped = pa.array([[1 - ids[0]] for ids in corpus.rows("train").gold()], pa.list_(pa.int32()))
     table = table.set_column(table.schema.get_field_index("labels"), "labels", flipped)

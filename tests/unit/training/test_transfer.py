@@ -58,7 +58,7 @@ def test_a_plain_student_is_the_same_with_and_without_phrases(wide, tmp_path, mo
 def test_soft_targets_of_two_splits_are_read_as_one(wide):
     wanted = job(wide, alpha=0.0)
     soft, _ = open_targets(Store(wanted.storage), wanted, 0, trained_splits(Store(wanted.storage), wanted))
-    rows, labelled = Rows(wide.folder, "train", "transfer"), wide.manifest["rows"]["train"]
+    rows, labelled = Rows.open(wide.folder, "train", "transfer"), wide.manifest["rows"]["train"]
     apart, _ = open_targets(Store(wanted.storage), wanted, 0, ["transfer"])
     assert all(np.array_equal(soft[labelled + row][1], apart[row][1]) for row in range(labelled * PHRASES))
     assert rows.labels[labelled - 1][0] != UNLABELLED == rows.labels[labelled][0]

@@ -42,6 +42,14 @@ def mapped(path: Path, sha256: str) -> pa.Buffer:
     return data
 
 
+def file_bytes(store: Store, parts: tuple[str, ...], sha256: str) -> pa.Buffer:
+    """The bytes of a file in storage, memory-mapped; of one in remote storage, this machine's copy.
+
+    Raises FileNotFoundError where there is no such file, SpoiltError where `sha256` is not the checksum of its bytes.
+    """
+    return mapped(Path(store.path(*parts)), sha256) if store.local else local_copy(store, parts, sha256)
+
+
 def local_copy(store: Store, parts: tuple[str, ...], sha256: str) -> pa.Buffer:
     """The bytes of a file in storage, mapped from this machine's copy; a copy that is spoilt is downloaded anew.
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from kdray.cache.local import LIMIT, SpoiltError, copies, local_copy
+from kdray.copies import LIMIT, SpoiltError, copies, local_copy
 from kdray.errors import StorageError
 from kdray.storage import Store
 

@@ -1,0 +1,166 @@
+"""Tables become pieces: as many of a split's rows as one process reads, checks and tokenises at a time.
+
+Knows nothing about where tables come from, nor about labels or tokens.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from kdray.config import DataConfig
+from kdray.errors import DataError
+from kdray.tasks import TASKS, Task
+
+ROWS = 1 << 17
+"""Rows of a piece that is cut off a table in memory."""
+
+
+Each = Callable[[Callable[..., Any], Sequence[tuple[Any, ...]], str], Iterator[Any]]
+"""Calls a function with each of many arguments and gives the results in order; the text is what the work is called."""
+
+
+def one_by_one(function: Callable[..., Any], arguments: Sequence[tuple[Any, ...]], label: str) -> Iterator[Any]:
+    """An `Each` that works in this process, when a result is asked for."""
+    return (function(*those) for those in arguments)
+
+
+class Piece(Protocol):
+    """Rows of a split that are read when they are needed."""
+
+    @property
+    def anywhere(self) -> bool:
+        """Whether every machine can read it."""
+
+    def read(self) -> pa.Table:
+        """The task's columns of its rows. Raises DataError."""
+
+
+@dataclass(frozen=True)
+class Held:
+    """Rows that this process has in memory."""
+
+    table: pa.Table
+    anywhere = False
+
+    @property
+    def rows(self) -> int:
+        """Number of rows."""
+        return self.table.num_rows
+
+    def read(self) -> pa.Table:
+        """The table itself."""
+        return self.table
+
+
+@dataclass(frozen=True)
+class Phrases:
+    """`count` phrases of each row of another piece, whose first is row `first` of its split."""
+
+    of: "Known"
+    first: int
+    count: int
+    seed: int
+    task: str
+
+    @property
+    def anywhere(self) -> bool:
+        """Where the rows can be read, phrases can be made."""
+        return self.of.anywhere
+
+    @property
+    def rows(self) -> int:
+        """Number of phrases."""
+        return self.of.rows * self.count
+
+    def read(self) -> pa.Table:
+        """The phrases: the same ones however the split is cut into pieces."""
+        task = TASKS[self.task]
+        return pa.Table.from_pylist([
+            task.phrase(row, np.random.default_rng([self.seed, self.first + index, number]))
+            for index, row in enumerate(self.of.read().to_pylist()) for number in range(self.count)])
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A piece that was read once."""
+
+    piece: Piece
+    rows: int
+    columns: tuple[str, ...]
+    digest: str
+    """SHA-256 over its values."""
+
+    @property
+    def anywhere(self) -> bool:
+        """Whether every machine can read it."""
+        return self.piece.anywhere
+
+    def read(self) -> pa.Table:
+        """The piece's rows. Raises DataError where they are not those that were seen."""
+        table = self.piece.read()
+        if not isinstance(self.piece, Held) and table_digest(table) != self.digest:
+            raise DataError(f"{self.piece} has changed since this run began. Run again")
+        return table
+
+
+Known = Seen | Held | Phrases
+"""A piece whose number of rows is known."""
+
+
+def see(piece: Piece) -> Seen:
+    """Reads a piece."""
+    table = piece.read()
+    return Seen(piece, table.num_rows, tuple(table.column_names), table_digest(table))
+
+
+def cut_up(table: pa.Table) -> list[Held]:
+    """A table as pieces of `ROWS` rows."""
+    return [Held(table.slice(start, ROWS)) for start in range(0, table.num_rows, ROWS)]
+
+
+def whole(pieces: Sequence[Piece]) -> pa.Table:
+    """The rows of pieces with the same columns as one table."""
+    return pa.concat_tables([piece.read() for piece in pieces])
+
+
+def table_digest(table: pa.Table) -> str:
+    """SHA-256 over the values of a table."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table.combine_chunks())
+    return hashlib.sha256(memoryview(sink.getvalue())).hexdigest()
+
+
+def task_columns(table: pa.Table, split: str, data: DataConfig, task: Task) -> pa.Table:
+    """The task's columns of a table, under the task's names, as text.
+
+    Rows without labels (`transfer`) need not have that of the labels. Raises DataError where there is no row, or a
+    column is missing or no text.
+    """
+    if table.num_rows == 0:
+        raise DataError(f"the {split} split is empty: it has no rows")
+    columns = {}
+    for name, required in task.columns.items():
+        if split == "transfer" and name == task.label_column:
+            continue
+        source = data.columns.get(name, name)
+        if source in table.column_names:
+            columns[name] = table.column(source)
+        elif required or name in data.columns:
+            raise DataError(f"the {split} split has no column {source!r} for {name}, only "
+                            f"{', '.join(table.column_names)}. Map it: data.columns.{name}: COLUMN")
+    return pa.table({name: _as_text(column, f"{name} of the {split} split") for name, column in columns.items()})
+
+
+def _as_text(column: pa.ChunkedArray, what: str) -> pa.ChunkedArray:
+    kind = column.type
+    many = pa.types.is_list(kind) or pa.types.is_large_list(kind)
+    try:
+        return pc.cast(column, pa.list_(pa.string()) if many else pa.string())
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise DataError(f"{what} is neither text nor a list of texts: {error}") from error
