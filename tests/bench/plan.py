@@ -15,13 +15,15 @@ import numpy as np
 
 from kdray.cache.receipts import RECEIPT, encode_table
 from kdray.cache.shard import Schema, encode_shard
+from kdray.corpus.files import PIECE_BYTES
 
 MEASURED = {
     "tokenizer": (151e-6, "processor s a row in the tokenizer's threads, 46 tokens", "corpus_build.py"),
-    "rest": (24e-6, "processor s a row in one thread of the driver, the rest of building", "corpus_build.py"),
-    "arrow": (358, "bytes a row as Arrow in the driver's memory", "corpus_build.py"),
-    "listed": (884, "bytes a row more while it builds, until rows stayed Arrow", "corpus_build.py"),
-    "building": (129, "bytes a row more while it builds, now", "corpus_build.py"),
+    "rest": (24e-6, "processor s a row for the rest of building: read, checked, labelled, written", "corpus_build.py"),
+    "hash": (0.8e-6, "processor s a row to hash it for the plan of a cache", "corpus_build.py"),
+    "arrow": (358, "bytes a row as Arrow, which the driver had in memory until the corpus was of parts",
+              "corpus_build.py"),
+    "building": (129, "bytes a row more that the driver had then while it built", "corpus_build.py"),
     "disk": (621, "bytes a row of the corpus on disk", "corpus_build.py"),
     "copied": (319, "bytes a row in each process that opened a split, until its columns stayed mapped",
                "corpus_build.py"),
@@ -39,6 +41,8 @@ MEASURED = {
 }
 COST = {name: value for name, (value, _, _) in MEASURED.items()}
 GIB, TB = 2**30, 1e12
+PIECE = PIECE_BYTES
+"""Bytes of a piece as Arrow, where its files are no smaller."""
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -47,12 +51,12 @@ def main(arguments: list[str] | None = None) -> None:
     for name, default, text in (
             ("rows", 1e9, "rows of the corpus"), ("gpus", 1000, "teacher GPUs, one an actor"),
             ("rate", 5000, "rows/s of the teacher on one of them"), ("trials", 1000, "trials of the sweep"),
-            ("shard-rows", 1024, "cache.rows_per_shard"), ("labels", 2, "labels"), ("cores", 32, "the driver's cores"),
+            ("shard-rows", 1024, "cache.rows_per_shard"), ("labels", 2, "labels"), ("cores", 32, "cores of a machine"),
             ("memory", 256, "GiB of the driver's memory"), ("gbits", 10, "Gbit/s of each machine to storage"),
             ("machines", 125, "machines of each kind, 8 GPUs each")):
         parser.add_argument(f"--{name}", type=float, default=default, help=f"{text} (default {default:g})")
     at = parser.parse_args(arguments)
-    for title, rows in (("Measured", measured()), ("Shards", shards(at)), ("The corpus, on the driver", corpus(at)),
+    for title, rows in (("Measured", measured()), ("Shards", shards(at)), ("The corpus", corpus(at)),
                         ("Filling the cache", filling(at)), ("Reading it", reading(at)), ("The sweep", sweep(at)),
                         ("What saturates first", saturates(at))):
         print(f"### {title}\n\n| what | figure |\n| --- | --- |")
@@ -83,12 +87,17 @@ def shards(at: Any) -> Iterator[tuple[str, str]]:
 
 
 def corpus(at: Any) -> Iterator[tuple[str, str]]:
-    """One process reads, checks, cuts and tokenises all rows."""
-    yield "time on one core, as until now", f"{at.rows * (COST['tokenizer'] + COST['rest']) / 3600:.0f} h"
-    yield f"time on {at.cores:g} cores, the tokenizer's threads sharing them", f"{tokenising(at) / 3600:.1f} h"
-    yield "memory, before and now", " GiB, ".join(f"{at.rows * each / GIB:,.0f}" for each in (
-        COST["arrow"] + COST["listed"], COST["arrow"] + COST["building"])) + " GiB"
-    yield "on disk", f"{at.rows * COST['disk'] / TB:.2f} TB"
+    """Tasks read, check and tokenise the pieces; all splits are given."""
+    yield f"time on one driver of {at.cores:g} cores, as until now", f"{on_driver(at) / 3600:.1f} h"
+    yield f"time on {at.machines:g} machines of {at.cores:g} cores", f"{spread(at):.0f} s"
+    yield "the driver's memory, as until now", f"{at.rows * (COST['arrow'] + COST['building']) / GIB:,.0f} GiB"
+    yield "now", f"8 bytes a row of validation and test, and {at.rows * COST['arrow'] / PIECE:,.0f} pieces' names"
+    yield "a task's memory", f"a piece: files of 64 MiB, about {PIECE / COST['arrow']:,.0f} rows"
+    yield "read by all tasks, in three passes", f"{3 * at.rows * COST['arrow'] / TB:.1f} TB"
+    part = PIECE * COST["disk"] / COST["arrow"]
+    yield "written", f"{at.rows * COST['disk'] / TB:.2f} TB in parts of {part / 1e6:.0f} MB"
+    yield "the plan of the cache, on one driver and spread", (
+        f"{at.rows * COST['hash']:.0f} s, {at.rows * COST['hash'] / at.cores / at.machines:.1f} s")
 
 
 def filling(at: Any) -> Iterator[tuple[str, str]]:
@@ -96,9 +105,12 @@ def filling(at: Any) -> Iterator[tuple[str, str]]:
     count, teachers = shard_count(at), at.rows / (at.gpus * at.rate)
     offered, taken = at.gpus * at.rate / at.shard_rows, 1 / COST["lease"]
     yield "the teachers alone", f"{teachers:.0f} s ({at.gpus:g} x {at.rate:g} rows/s)"
-    yield "the corpus, which every machine has whole", (
+    yield "the corpus, which every machine had whole", (
         f"{at.rows * COST['disk'] / TB:.2f} TB each, {transfer(at, at.rows * COST['disk']):.0f} s, "
         f"{at.machines * at.rows * COST['disk'] / TB:.0f} TB in all")
+    yield f"its parts now, each on the machines that lease {busy_rows(at):,} of its rows", (
+        f"{fetched(at) / at.machines / 1e9:.0f} GB each, {transfer(at, fetched(at) / at.machines):.0f} s, "
+        f"{fetched(at) / TB:.1f} TB in all")
     yield f"shards of {at.shard_rows:g} rows", f"{count:,}"
     yield "leases/s that the teachers would take", f"{offered:.0f}"
     yield "leases/s that the driver gives", f"{taken:.0f}: {min(1.0, taken / offered):.0%} of the teachers are busy"
@@ -116,6 +128,8 @@ def filling(at: Any) -> Iterator[tuple[str, str]]:
 
 def reading(at: Any) -> Iterator[tuple[str, str]]:
     """Machines that train, one process a GPU."""
+    yield "the corpus, which a machine that trains copies whole", (
+        f"{at.rows * COST['disk'] / TB:.2f} TB, {transfer(at, at.rows * COST['disk']):.0f} s")
     size = at.rows * shard_bytes(int(at.labels), int(at.shard_rows), "float32") / at.shard_rows
     yield "soft targets a machine keeps, float32", (
         f"{size / GIB:.0f} GiB: set KDRAY_LOCAL_GIB above it, or a pass evicts what it needs next")
@@ -145,23 +159,34 @@ def saturates(at: Any) -> Iterator[tuple[str, str]]:
     yield "a split of more than 2^31 tokens could not be opened: mended", f"{2**31 / 46:,.0f} rows of 46 tokens"
     yield f"{at.memory:g} GiB that each process had for its copy of the rows: mended", (
         f"{at.memory * GIB / COST['copied']:,.0f} rows with one process a machine")
-    yield f"the driver's {at.memory:g} GiB, while it built a corpus of Python rows: mended", (
-        f"{at.memory * GIB / (COST['arrow'] + COST['listed']):,.0f} rows")
-    yield f"the driver's {at.memory:g} GiB, while it builds the corpus now", (
+    yield f"the driver's {at.memory:g} GiB, while it built the corpus: mended where all splits are given", (
         f"{at.memory * GIB / (COST['arrow'] + COST['building']):,.0f} rows")
     yield f"{at.memory:g} GiB of a machine with 8 training processes, for plans of an epoch", (
         f"{at.memory * GIB / 8 / (COST['epoch'] + COST['held']):,.0f} rows")
     teachers = at.rows / (at.gpus * at.rate)
-    yield "the slowest: one driver tokenises", f"{tokenising(at) / teachers:.0f} times as long as the teachers take"
-    yield f"then: one driver leases shards of {at.shard_rows:g} rows", (
-        f"{shard_count(at) * COST['lease'] / teachers:.1f} times as long")
-    yield "then: every machine copies the whole corpus", (
+    yield "one driver that tokenises: mended", f"{on_driver(at) / teachers:.0f} times as long as the teachers take"
+    yield "every teacher machine copies the whole corpus: mended", (
         f"{transfer(at, at.rows * COST['disk']) / teachers:.1f} times as long")
+    yield f"the slowest now: one driver leases shards of {at.shard_rows:g} rows", (
+        f"{shard_count(at) * COST['lease'] / teachers:.1f} times as long; shards of {busy_rows(at):,}: half as long")
+    yield "then: every machine that trains copies the whole corpus", (
+        f"{transfer(at, at.rows * COST['disk']) / teachers:.1f} times as long, once")
 
 
-def tokenising(at: Any) -> float:
-    """Seconds on the driver's cores."""
+def on_driver(at: Any) -> float:
+    """Seconds to build the corpus where the tokenizer's threads alone share a machine's cores."""
     return at.rows * (COST["rest"] + COST["tokenizer"] / at.cores)
+
+
+def spread(at: Any) -> float:
+    """Seconds to build the corpus on all machines' cores."""
+    return at.rows * (COST["rest"] + COST["tokenizer"]) / (at.cores * at.machines)
+
+
+def fetched(at: Any) -> float:
+    """Bytes of the corpus that the teachers' machines fetch in all, at shards of `busy_rows`."""
+    part = PIECE / COST["arrow"]
+    return at.rows * COST["disk"] * min(at.machines, math.ceil(part / busy_rows(at)) + 1)
 
 
 def transfer(at: Any, size: float) -> float:
