@@ -39,11 +39,20 @@ class Ragged:
         """What a row has instead, by value."""
 
     def __getitem__(self, row: int | np.integer) -> np.ndarray:
+        found = self._view(row)
+        return found if self.numbers is None else self.numbers[found]
+
+    def joined(self, rows: np.ndarray) -> np.ndarray:
+        """The lists of `rows`, at least one, one after the other."""
+        found = np.concatenate([self._view(row) for row in rows])
+        return found if self.numbers is None else self.numbers[found]
+
+    def _view(self, row: int | np.integer) -> np.ndarray:
+        """A row's list as it is in the file."""
         number = bisect_right(self._starts, row) - 1
         offsets, values = self._open.get(number) or self._opened(number)
         place = row - self._starts[number]
-        found = values[offsets[place]:offsets[place + 1]]
-        return found if self.numbers is None else self.numbers[found]
+        return values[offsets[place]:offsets[place + 1]]
 
     def __len__(self) -> int:
         return self._starts[-1]

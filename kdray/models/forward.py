@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from kdray.corpus.grouping import length_batches
-from kdray.corpus.rows import Rows
+from kdray.corpus.rows import Ragged, Rows
 from kdray.tasks import Task
 
 
@@ -35,21 +35,19 @@ class Inputs:
 def collate(rows: Rows, indices: np.ndarray, pad_token_id: int) -> Inputs:
     """The rows `indices` as one batch, padded on the right to its longest row."""
     lengths = rows.lengths[indices]
-    shape = (len(indices), int(lengths.max()))
-    ids, mask = np.full(shape, pad_token_id, np.int64), np.zeros(shape, np.int64)
-    types = np.zeros(shape, np.int64) if rows.token_type_ids is not None else None
-    for line, index in enumerate(indices):
-        length = lengths[line]
-        ids[line, :length] = rows.input_ids[index]
-        mask[line, :length] = 1
-        if types is not None and rows.token_type_ids is not None:
-            types[line, :length] = rows.token_type_ids[index]
-    model = {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask)}
-    if types is not None:
-        model["token_type_ids"] = torch.from_numpy(types)
-    positions = [rows.positions[index] for index in indices]
-    row = np.repeat(np.arange(len(indices)), [len(part) for part in positions])
-    return Inputs(model, torch.from_numpy(row), torch.from_numpy(np.concatenate(positions).astype(np.int64)))
+    seen = np.arange(lengths.max()) < lengths[:, None]
+
+    def padded(column: Ragged, filler: int) -> torch.Tensor:
+        values = np.full(seen.shape, filler, np.int64)
+        values[seen] = column.joined(indices)
+        return torch.from_numpy(values)
+
+    model = {"input_ids": padded(rows.input_ids, pad_token_id),
+             "attention_mask": torch.from_numpy(seen.astype(np.int64))}
+    if rows.token_type_ids is not None:
+        model["token_type_ids"] = padded(rows.token_type_ids, 0)
+    row = np.repeat(np.arange(len(indices)), rows.positions.lengths[indices])
+    return Inputs(model, torch.from_numpy(row), torch.from_numpy(rows.positions.joined(indices).astype(np.int64)))
 
 
 @torch.no_grad()
@@ -64,7 +62,7 @@ def predict(model: Any, task: Task, rows: Rows, indices: np.ndarray, pad_token_i
     for batch in length_batches(rows.lengths[indices], batch_tokens):
         inputs = collate(rows, indices[batch], pad_token_id).to(device)
         logits = task.gather(model(**inputs.model).logits, inputs.row, inputs.position).float().cpu().numpy()
-        ends = np.cumsum([len(rows.positions[index]) for index in indices[batch]])
+        ends = np.cumsum(rows.positions.lengths[indices[batch]])
         for place, part in zip(batch, np.split(logits, ends[:-1]), strict=True):
             found[place] = part
         done(len(batch))

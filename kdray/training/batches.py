@@ -58,7 +58,7 @@ class Batches:
     def batch(self, step: np.ndarray, worker: int, workers: int, micro: int, accumulation: int) -> Batch:
         """One worker's micro-batch of a step; a worker without a row gets a filler that weighs nothing."""
         mine = worker_share(step, worker, workers, micro, accumulation)
-        share = 1.0 / max(1, sum(len(self.rows.targets[row]) for row in step))
+        share = 1.0 / max(1, self.rows.targets.lengths[step].sum().item())
         if len(mine) == 0:
             mine, share = step[:1], 0.0
         soft, known = self.soft_targets(mine)
@@ -69,5 +69,5 @@ class Batches:
         """Teacher logits (targets, labels) of the rows, and which targets have them; none without soft targets."""
         if self.soft is not None:
             return aligned(self.soft, self.rows, rows, self.labels)
-        count = sum(len(self.rows.targets[row]) for row in rows)
+        count = self.rows.targets.lengths[rows].sum()
         return np.zeros((count, self.labels), np.float32), np.zeros(count, bool)

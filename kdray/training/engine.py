@@ -6,6 +6,7 @@ The only module that imports deepspeed. Knows nothing about rows or losses.
 import logging
 import math
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,9 @@ def make_engine(model: nn.Module, settings: dict[str, Any], precision: str, step
                           f"{precision}: {error}") from error
     if workers == 1 and engine.zero_optimization_stage() == 0:
         engine.enable_backward_allreduce = False  # it copies every gradient twice, also for nobody: 11 % of a step
+        # DeepSpeed's takes the weights one by one: 4 % of a step of a small model.
+        engine.clip_fp32_gradients = partial(nn.utils.clip_grad_norm_, list(model.parameters()),
+                                             engine.gradient_clipping(), foreach=True)
     return engine
 
 

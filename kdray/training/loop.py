@@ -208,8 +208,7 @@ class Run:
     def _step(self, engine: Any, rows: np.ndarray, place: tuple[int, int], at: Moment | None) -> None:
         """Takes the step at `place`, (epoch over all stages, step); without a moment it is on hard labels alone."""
         accumulation = self.settings["accumulation"]
-        torch.manual_seed(np.random.SeedSequence([self.settings["seed"], *place, self.here.rank])
-                          .generate_state(1)[0].item())
+        reseed(np.random.SeedSequence([self.settings["seed"], *place, self.here.rank]).generate_state(1)[0].item())
         measured = at is not None and at.alpha > 0 and place[1] % EVERY == 0
         if measured:
             self.squares.append(torch.zeros(2, dtype=torch.float64, device=engine.device))
@@ -324,6 +323,13 @@ def stages(settings: dict[str, Any]) -> list[Stage]:
     return [*found, Stage(last["epochs"], last["lr"], 1.0)] if last else found
 
 
+def reseed(seed: int) -> None:
+    """torch.manual_seed, but for devices that are not there: remembering them for later takes as long as 20 rows."""
+    torch.default_generator.manual_seed(seed)
+    if torch.cuda.is_available():
+        torch.cuda.manual_seed(seed)
+
+
 def backend(num_gpus: float) -> str:
     """Backend of the process group: gloo, and beside it nccl for what is on a GPU."""
     return "cpu:gloo,cuda:nccl" if num_gpus else "gloo"
@@ -340,5 +346,6 @@ def run_in_process(job: TrainingJob, here: Surroundings) -> dict[str, Any]:
     """`train` in this process alone, with a process group of one."""
     lone_process_group(job.settings["num_gpus"])
     gc.collect()  # an engine refers to itself: the last run's is still there
+    gc.freeze()  # what is left are modules, which the next collection need not look through
     return train(job, here)
 

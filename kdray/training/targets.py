@@ -100,18 +100,14 @@ def aligned(soft: Soft, rows: Rows, indices: np.ndarray, labels: int) -> tuple[n
     Float32 (targets, labels), 0 where it has none, and boolean (targets,): student and teacher may see different words
     where tokenizers differ.
     """
-    count = sum(len(rows.targets[row]) for row in indices)
-    logits, known = np.zeros((count, labels), np.float32), np.zeros(count, bool)
-    place = 0
-    for row, (units, found) in zip(indices, _read(soft, indices), strict=True):
-        targets = rows.targets[row]
-        here = slice(place, place + len(targets))
-        if np.array_equal(units, targets):
-            logits[here], known[here] = found, True
-        else:
-            _, ours, theirs = np.intersect1d(targets, units, return_indices=True)
-            logits[place + ours], known[place + ours] = found[theirs], True
-        place += len(targets)
+    read, counts, targets = _read(soft, indices), rows.targets.lengths[indices], rows.targets.joined(indices)
+    same = np.array_equal(counts, [len(units) for units, _ in read])
+    if same and np.array_equal(targets, np.concatenate([units for units, _ in read])):
+        return np.concatenate([found for _, found in read]), np.ones(len(targets), bool)
+    logits, known = np.zeros((len(targets), labels), np.float32), np.zeros(len(targets), bool)
+    for (units, found), stop, count in zip(read, np.cumsum(counts), counts, strict=True):
+        _, ours, theirs = np.intersect1d(targets[stop - count:stop], units, return_indices=True)
+        logits[stop - count + ours], known[stop - count + ours] = found[theirs], True
     return logits, known
 
 
