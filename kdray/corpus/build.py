@@ -230,7 +230,7 @@ def _with_phrases(pieces: Splits, task: Task, data: DataConfig) -> Splits:
     """The splits in their order; those without labels have the phrases of train's rows too."""
     if data.phrases:
         train = pieces["train"]
-        made = [Phrases(part, first, data.phrases, data.seed, task.name)
+        made = [Phrases(part, first, number, data.seed, task.name) for number in range(data.phrases)
                 for part, first in zip(train, _starts(train), strict=True)]
         pieces = {**pieces, "transfer": [*pieces.get("transfer", ()), *made]}
     return {split: pieces[split] for split in SPLITS if split in pieces}

@@ -59,11 +59,11 @@ class Held:
 
 @dataclass(frozen=True)
 class Phrases:
-    """`count` phrases of each row of another piece, whose first is row `first` of its split."""
+    """A phrase of each row of another piece, whose first is row `first` of its split; another `number`, another one."""
 
     of: "Known"
     first: int
-    count: int
+    number: int
     seed: int
     task: str
 
@@ -75,14 +75,14 @@ class Phrases:
     @property
     def rows(self) -> int:
         """Number of phrases."""
-        return self.of.rows * self.count
+        return self.of.rows
 
     def read(self) -> pa.Table:
         """The phrases: the same ones however the split is cut into pieces."""
         task = TASKS[self.task]
         return pa.Table.from_pylist([
-            task.phrase(row, np.random.default_rng([self.seed, self.first + index, number]))
-            for index, row in enumerate(self.of.read().to_pylist()) for number in range(self.count)])
+            task.phrase(row, np.random.default_rng([self.seed, index, self.number]))
+            for index, row in enumerate(self.of.read().to_pylist(), self.first)])
 
 
 @dataclass(frozen=True)

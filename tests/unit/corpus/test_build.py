@@ -7,6 +7,7 @@ import pytest
 from kdray.config import DataConfig
 from kdray.corpus.build import build_corpus, corpus_key, label_names, see_splits
 from kdray.corpus.pieces import Seen, cut_up, table_digest
+from kdray.corpus.rows import Rows
 from kdray.corpus.sources import read_splits
 from kdray.corpus.tokenizer import load_tokenizer, tokenizer_fingerprint
 from kdray.errors import DataError
@@ -193,13 +194,13 @@ def test_a_files_row_order_is_kept(corpus):
 def test_phrases_are_runs_of_the_words_of_training_rows_alone(tmp_path, model_folder):
     data = DATA.model_copy(update={"phrases": 3})
     made = [build(tmp_path / name, model_folder, {"train": rows()}, data=data) for name in ("one", "two")]
-    one, two = (pa.ipc.open_file(tmp_path / name / "corpus" / "key" / "transfer-000000.arrow").read_all()
-                for name in ("one", "two"))
-    train = pa.ipc.open_file(tmp_path / "one" / "corpus" / "key" / "train-000000.arrow").read_all()
+    one, two = (Rows.open(tmp_path / name / "corpus" / "key", "transfer").table for name in ("one", "two"))
+    train = Rows.open(tmp_path / "one" / "corpus" / "key", "train").table
     assert made[0]["rows"]["transfer"] == one.num_rows == 3 * train.num_rows and one.equals(two)
     assert "label" not in one.column_names
     for index, text in enumerate(one.column("text").to_pylist()):
-        assert f" {text} " in f" {' '.join(train.column('text')[index // 3].as_py().split())} "
+        assert f" {text} " in f" {' '.join(train.column('text')[index % train.num_rows].as_py().split())} "
+    assert len(set(one.column("text").to_pylist())) > train.num_rows, "another number, another phrase"
 
 
 def test_rows_without_labels_are_read_beside_the_others_and_their_columns_must_be_trains(tmp_path, model_folder):
