@@ -7,6 +7,7 @@ Ray is started by the first stage that needs it.
 import json
 import logging
 import os
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -54,7 +55,7 @@ class Pipeline:
     def __init__(self, config: Config, last: str = "students"):
         """`last`: the last of `needs.STAGES` that will be asked for."""
         self.config, self.task, self.store = config, TASKS[config.task], Store(config.storage)
-        self._last, self._checked = last, False
+        self._last, self._joined, self._checked = last, False, False
         label(run=config.name)
 
     @cached_property
@@ -72,13 +73,13 @@ class Pipeline:
     @property
     def _each(self) -> Each:
         """How pieces of the corpus are worked on: on the cluster, where there is one."""
-        if not os.environ.get("RAY_ADDRESS"):
-            return one_by_one
-        from kdray.cluster import connect
+        return self._spread if os.environ.get("RAY_ADDRESS") else one_by_one
+
+    def _spread(self, function: Callable[..., Any], arguments: Sequence[tuple[Any, ...]], label: str) -> Iterator[Any]:
         from kdray.spread import spread
 
-        connect(dashboard=self.config.training.workers > 1)
-        return spread
+        self._join()
+        return spread(function, arguments, label)
 
     @cached_property
     def corpus(self) -> dict[str, Any]:
@@ -332,23 +333,28 @@ class Pipeline:
         return made
 
     def _connect(self, stage: str) -> None:
-        """Has Ray for `stage`, which sees itself whether it fits, and checks once that what comes after it will work.
+        """Has Ray for `stage`, which sees itself whether it fits, and checks once that what comes after it will fit.
 
-        Raises ClusterError where the cluster is too small for a later stage, or has nodes that would do the work
-        otherwise than this process.
+        Raises ClusterError where the cluster is too small for a later stage, or as `_join` does.
         """
-        from kdray.cluster import check_need, connect
+        from kdray.cluster import check_need
+
+        self._join()
+        if not self._checked:
+            for need in needs(self.config, stage, self._last, self._rows):
+                check_need(need)
+            self._checked = True
+
+    def _join(self) -> None:
+        """Has Ray; raises ClusterError where the cluster has nodes that would work otherwise than this process."""
+        from kdray.cluster import connect
 
         connect(dashboard=self.config.training.workers > 1)
-        if self._checked:
-            return
-        for need in needs(self.config, stage, self._last, self._rows):
-            check_need(need)
-        if os.environ.get("RAY_ADDRESS"):
+        if os.environ.get("RAY_ADDRESS") and not self._joined:
             from kdray.doctor.preflight import preflight
 
             preflight(self.config)
-        self._checked = True
+        self._joined = True
 
     @property
     def _rows(self) -> int:

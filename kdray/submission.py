@@ -101,8 +101,9 @@ def check_paths(paths: dict[str, str], nodes: Sequence[NodeState], shared: Seque
     for setting, path in paths.items():
         place = Path(path.removeprefix("file://"))
         if others and not any(place.is_relative_to(folder) for folder in known):
-            upload = "a URI that all nodes reach (s3://..., gs://...)" + (
-                "" if setting == "storage" else ", or an id of the hub")
+            upload = "a URI that all nodes reach (s3://..., gs://...)"
+            if setting.endswith("model"):
+                upload = "an id of the hub, or a package of the nodes' image (package:MODULE:FOLDER)"
             raise ConfigError(
                 f"{setting} = {path} is a path of this machine, and the cluster at {address} has other nodes "
                 f"({', '.join(others[:3])}{', ...' if others[3:] else ''}). Give {upload}; or, where every node has "

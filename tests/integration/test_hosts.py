@@ -1,7 +1,11 @@
-"""A run on three hosts, one of which loses its network in mid-cache or in mid-training: the result is the same."""
+"""A run on three hosts, one of which loses its network in mid-cache or in mid-training: the result is the same.
+
+Before that, a job whose driver is on another host than the head is followed.
+"""
 
 import json
 import random
+import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -56,14 +60,18 @@ class Site:
 
     def begin(self, name: str) -> subprocess.Popen:
         """A run whose storage is bucket/name."""
-        base = self.head.tmp / "base"
-        write_config(self.head.disc / "c.yaml", small_config(Path(), Path(), base, {
+        write_config(self.head.disc / "c.yaml", self.config(name, str(self.head.tmp / "base")))
+        return self.head.kdray("run", str(self.head.tmp / "c.yaml"))
+
+    def config(self, name: str, base: str, changes: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Of a run whose storage is bucket/name, from a teacher whose first weights are at `base`."""
+        return small_config(Path(), Path(), Path(base), {
             "storage": f"s3://bucket/{name}", "data": {"source": "s3://bucket/rows.jsonl", "max_length": 32},
-            "teacher": {"model": str(base), "actors": 3, "min_actors": 1, "num_cpus": 1,
+            "teacher": {"model": base, "actors": 3, "min_actors": 1, "num_cpus": 1,
                         "finetune": {"epochs": 2, "lr": 3e-3, "num_cpus": 1}},
             "cache": {"rows_per_shard": 1}, "search": {"trials": 1},
-            "training": {"epochs": 3, "lr": 3e-3, "workers": 2, "num_cpus": 1, "checkpoint_steps": 10}}))
-        return self.head.kdray("run", str(self.head.tmp / "c.yaml"))
+            "training": {"epochs": 3, "lr": 3e-3, "workers": 2, "num_cpus": 1, "checkpoint_steps": 10},
+            **(changes or {})})
 
     def paths(self, *parts: str) -> list[str]:
         """Files below a folder of the bucket."""
@@ -158,6 +166,21 @@ def disturbed(site: Site, quiet: Outcome, name: str, ready: Callable[[], bool], 
     tell(f"undisturbed {quiet.seconds:.0f} s, with a host lost before {before} {found.seconds:.0f} s")
     back(lost[0])
     return found
+
+
+def test_a_submitted_job_s_log_is_followed_though_its_driver_is_on_another_host(site: Site) -> None:
+    for host in site.hosts[1:]:
+        shutil.copytree(site.head.disc / "base", host.disc / "base")
+    config = site.config("submitted", str(site.head.tmp / "base"), {"cache": {"rows_per_shard": 100}})
+    write_config(site.head.disc / "c.yaml", config)
+    following = site.head.kdray("submit", str(site.head.tmp / "c.yaml"), "--stage", "cache", "--shared",
+                                str(site.head.tmp), "--address", "http://127.0.0.1:8265")
+    driver = "python\0-m\0kdray.cli\0cache\0fill"
+    wait_for(lambda: any(host.runs(driver) for host in site.hosts), site, 120)
+    assert not site.head.runs(driver)
+    assert following.wait(300) == 0, site.said
+    assert f"teacher: {ROWS}/{ROWS} rows" in site.said, "the driver's own lines"
+    assert site.manifests("submitted", "caches")[0]["rows"]["train"] > ROWS // 2
 
 
 @pytest.fixture
