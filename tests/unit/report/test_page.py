@@ -24,6 +24,14 @@ def test_the_head_compares_what_is_served_with_the_teacher_and_the_page_is_the_s
     assert page == draw(facts)
 
 
+def test_rows_without_labels_are_told_where_there_are_some(facts):
+    assert "without labels" not in words(draw(facts))
+    facts["rows"]["transfer"] = 1280
+    told = words(draw(facts))
+    assert "80 rows for training, 1,280 without labels, 10 for validation" in told
+    assert "the rows without labels are not in its epochs, which are shorter." in told
+
+
 def test_a_constraint_that_nothing_meets_says_by_how_much(facts):
     facts["constraint"] = {"max_mb": 3.2, "max_ms": 9.0, "met": False, "excess": {"max_mb": 0.25}}
     told = words(draw(facts))
