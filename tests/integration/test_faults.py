@@ -26,10 +26,10 @@ def quiet(tmp_path_factory: pytest.TempPathFactory, rows: Path, teacher: Path, c
     return folder / "store"
 
 
-def make(folder: Path, rows: Path, teacher: Path, max_failures: int = 2) -> Path:
+def make(folder: Path, rows: Path, teacher: Path, max_failures: int = 2, epochs: int = 3) -> Path:
     return write_config(folder / "c.yaml", small_config(folder / "store", rows, teacher, {
         "cache": {"rows_per_shard": 1}, "teacher": {"model": str(teacher), "num_cpus": 1},
-        "training": {"epochs": 3, "lr": 3e-3, "checkpoint_steps": 4, "num_cpus": 1,
+        "training": {"epochs": epochs, "lr": 3e-3, "checkpoint_steps": 4, "num_cpus": 1,
                      "max_failures": max_failures}}))
 
 

@@ -15,6 +15,9 @@ from tests.heads import BIN, Head, running
 from tests.integration.conftest import ROOT, command, free_port, small_config, write_config
 from tests.integration.test_faults import make, same_weights, shards, student, wait_for
 
+EPOCHS = 60
+"""Of a training that lasts until `ray job stop`, which takes seconds to start, has reached it."""
+
 
 @pytest.fixture(scope="module")
 def head() -> Iterator[Head]:
@@ -144,8 +147,8 @@ def stopped(head: Head, config: Path, stage: str, when: Callable[[], bool]) -> N
 def test_a_job_that_was_stopped_goes_on_where_it_was(head: Head, tmp_path: Path, rows: Path, teacher: Path) -> None:
     for name in ("quiet", "stopped"):
         (tmp_path / name).mkdir()
-    config, store = make(tmp_path / "stopped", rows, teacher), tmp_path / "stopped" / "store"
-    quiet, whole = make(tmp_path / "quiet", rows, teacher), tmp_path / "quiet" / "store"
+    config, quiet = (make(tmp_path / name, rows, teacher, epochs=EPOCHS) for name in ("stopped", "quiet"))
+    store, whole = tmp_path / "stopped" / "store", tmp_path / "quiet" / "store"
     status, out, err = ended(kdray_submit(head, str(quiet), "--stage", "distill"))
     assert status == 0, out + err
 
