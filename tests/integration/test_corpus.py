@@ -1,6 +1,7 @@
 """A corpus of several files in object storage, worked on by tasks on two nodes, is the one that one process makes."""
 
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,13 +22,14 @@ EACH = 40
 
 
 @pytest.fixture(scope="module")
-def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+def bucket() -> Iterator[Any]:
     """A client of s3://bucket, whose address this process and the nodes know; two nodes with a CPU each."""
     import boto3
 
-    with s3_server() as url, pytest.MonkeyPatch.context() as patch:
+    # A short name: Ray's sockets are in it.
+    with s3_server() as url, tempfile.TemporaryDirectory(prefix="kd") as tmp, pytest.MonkeyPatch.context() as patch:
         for name, value in {"AWS_ENDPOINT_URL": url, "AWS_DEFAULT_REGION": "us-east-1", "AWS_ACCESS_KEY_ID": "a",
-                            "AWS_SECRET_ACCESS_KEY": "a", "TMPDIR": str(tmp_path_factory.mktemp("t"))}.items():
+                            "AWS_SECRET_ACCESS_KEY": "a", "TMPDIR": tmp}.items():
             patch.setenv(name, value)
         patch.setattr("tempfile.tempdir", None)
         patch.setattr("kdray.corpus.files.PIECE_BYTES", 1000)
