@@ -24,13 +24,15 @@ def spread(function: Callable[..., Any], arguments: Sequence[tuple[Any, ...]], l
     task = ray.remote(num_cpus=1, scheduling_strategy="SPREAD")(function)
     ahead = _AHEAD * max(1, int(ray.cluster_resources().get("CPU", 1)))
     report, flying = progress(label, len(arguments), "pieces"), deque[Any]()
-    for number in range(len(arguments) + ahead):
-        if number < len(arguments):
-            flying.append(task.remote(*arguments[number]))
-        if number >= ahead and flying:
-            yield _result(flying.popleft())
-            report.advance(1)
-    report.close()
+    try:
+        for number in range(len(arguments) + ahead):
+            if number < len(arguments):
+                flying.append(task.remote(*arguments[number]))
+            if number >= ahead and flying:
+                yield _result(flying.popleft())
+                report.advance(1)
+    finally:
+        report.close()
 
 
 def _result(reference: Any) -> Any:

@@ -116,6 +116,11 @@ def fetch(uri: str) -> Path:
     return Store(f"{root}{mark}{query}").fetch(kind, key)
 
 
+def folder_at(place: str) -> Path:
+    """The local folder at a place that other machines find too: a path, or an artefact's URI, which is fetched."""
+    return fetch(place) if "://" in place else Path(place)
+
+
 class Store:
     """Artefacts below one URI: a local folder, or whatever `pyarrow.fs` opens (`s3://`, `gs://`)."""
 

@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,7 +24,7 @@ from kdray.corpus.splits import cut
 from kdray.corpus.tokenizer import load_tokenizer, tokenizer_fingerprint
 from kdray.errors import DataError
 from kdray.progress import progress
-from kdray.storage import Store, content_key, fetch
+from kdray.storage import Store, content_key, folder_at
 from kdray.tasks import TASKS, Row, Task
 
 logger = logging.getLogger("kdray")
@@ -53,9 +52,8 @@ class Recipe:
 
 def see_splits(pieces: Mapping[str, Sequence[Piece]], each: Each = one_by_one) -> dict[str, list[Seen]]:
     """Reads every piece once. Raises DataError where the pieces of a split differ in their columns."""
-    every = [piece for parts in pieces.values() for piece in parts]
-    found = _by(each, every)(see, [(piece,) for piece in every], "read")
-    seen = {split: [next(found) for _ in parts] for split, parts in pieces.items()}
+    seen = {split: list(_by(each, parts)(see, [(piece,) for piece in parts], f"read {split}"))
+            for split, parts in pieces.items()}
     for split, parts in seen.items():
         for part in parts:
             if part.columns != parts[0].columns:
@@ -82,7 +80,7 @@ def build_corpus(store: Store, key: str, seen: dict[str, list[Seen]], task: Task
     `tokenizer` is the place of its files, which must be found wherever `each` calls. Raises DataError that names the
     split, the row and what is wrong with it.
     """
-    folder = _folder(tokenizer)
+    folder = folder_at(tokenizer)
     pad = load_tokenizer(folder).pad_token_id
     known = _labelled(seen, task, data, tokenizer_fingerprint(folder), label_order)
     _check_transfer(seen, task)
@@ -277,11 +275,7 @@ def _encoded(recipe: Recipe, split: str, table: pa.Table, told: Callable[[int], 
 
 @lru_cache(maxsize=1)
 def _tokenizer(place: str) -> Any:
-    return load_tokenizer(_folder(place))
-
-
-def _folder(place: str) -> Path:
-    return fetch(place) if "://" in place else Path(place)
+    return load_tokenizer(folder_at(place))
 
 
 @contextmanager

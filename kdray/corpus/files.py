@@ -20,7 +20,7 @@ FORMATS = {".csv": "csv", ".tsv": "tsv", ".json": "json", ".jsonl": "json", ".nd
            ".parquet": "parquet", ".pq": "parquet"}
 PIECE_BYTES = 64 << 20
 """Bytes of the files of a piece, unless one file alone has more."""
-_PATH_LIKE = ("/", ".", "~")
+PATH_LIKE = ("/", ".", "~")
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def is_local(source: str) -> bool:
     """Whether a source is a path or glob of this machine, and no URI, package or dataset of the hub."""
     if source.startswith("package:") or "://" in source:
         return source.startswith("file://")
-    return is_file(source) or source.startswith(_PATH_LIKE) or Path(source).expanduser().is_dir()
+    return is_file(source) or source.startswith(PATH_LIKE) or Path(source).expanduser().is_dir()
 
 
 def is_file(source: str) -> bool:

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from kdray.config import DataConfig
-from kdray.corpus.files import FORMATS, file_pieces, is_file
+from kdray.corpus.files import FORMATS, PATH_LIKE, file_pieces, is_file
 from kdray.corpus.pieces import Piece, cut_up, task_columns
 from kdray.errors import DataError
 from kdray.tasks import Task
@@ -24,8 +24,6 @@ logger = logging.getLogger("kdray")
 
 SPLIT_NAMES = {"train": "train", "validation": "validation", "valid": "validation", "dev": "validation",
                "val": "validation", "test": "test"}
-
-_PATH_LIKE = ("/", ".", "~")
 
 
 def read_splits(data: DataConfig, task: Task) -> dict[str, Sequence[Piece]]:
@@ -72,7 +70,7 @@ def _with_labels(tables: dict[str, pa.Table], data: DataConfig, task: Task) -> d
 def _read(source: str, data: DataConfig) -> dict[str, pa.Table]:
     if source.startswith("package:"):
         return {"train": _from_function(source, data.arguments)}
-    if Path(source).expanduser().is_dir() or not source.startswith(_PATH_LIKE):
+    if Path(source).expanduser().is_dir() or not source.startswith(PATH_LIKE):
         return _from_hub(source, data.subset)
     raise DataError(f"{source} is neither a folder nor a file of a known kind ({', '.join(FORMATS)})")
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from kdray.corpus.tokenizer import tokenizer_files
 from kdray.errors import ModelError
-from kdray.storage import MANIFEST, Store, fetch, file_digest
+from kdray.storage import MANIFEST, Store, file_digest, folder_at
 
 KIND = "models"
 _OFFSET_POSITIONS = ("roberta", "xlm-roberta", "camembert", "mpnet", "longformer")
@@ -76,7 +76,7 @@ def at(place: str) -> Path:
 
     Raises ModelError where this machine does not have it.
     """
-    folder = fetch(place) if "://" in place else Path(place)
+    folder = folder_at(place)
     if not folder.is_dir():
         raise ModelError(f"the machine {platform.node()} has no folder {place}, which the driver's has. Put it, or "
                          "HF_HOME where the model is from the hub, on what all machines mount; or take object storage "

@@ -346,6 +346,7 @@ def run_in_process(job: TrainingJob, here: Surroundings) -> dict[str, Any]:
     """`train` in this process alone, with a process group of one."""
     lone_process_group(job.settings["num_gpus"])
     gc.collect()  # an engine refers to itself: the last run's is still there
-    gc.freeze()  # what is left are modules, which the next collection need not look through
+    if not gc.get_freeze_count():
+        gc.freeze()  # the modules: later collections need not look through them, and no run's objects are among them
     return train(job, here)
 

@@ -1,8 +1,8 @@
 """A corpus of several files in object storage, worked on by tasks on two nodes, is the one that one process makes."""
 
-import os
 import tempfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +21,21 @@ FILES = 5
 EACH = 40
 
 
+@dataclass(frozen=True)
+class Site:
+    """Where the tests run."""
+
+    s3: Any
+    """A client of s3://bucket."""
+    nodes: str
+    """Address of the cluster, which a process joins that has it as RAY_ADDRESS."""
+    tmp: Path
+    """TMPDIR of all processes."""
+
+
 @pytest.fixture(scope="module")
-def bucket() -> Iterator[Any]:
-    """A client of s3://bucket, whose address this process and the nodes know; two nodes with a CPU each."""
+def site() -> Iterator[Site]:
+    """The bucket, whose address this process and the nodes know; two nodes with a CPU each."""
     import boto3
 
     # A short name: Ray's sockets are in it.
@@ -39,8 +51,7 @@ def bucket() -> Iterator[Any]:
         try:
             nodes.add_node(num_cpus=1, include_dashboard=False)
             nodes.add_node(num_cpus=1)
-            patch.setenv("KDRAY_TEST_NODES", nodes.address)
-            yield client
+            yield Site(client, nodes.address, Path(tmp))
         finally:
             ray.shutdown()
             nodes.shutdown()
@@ -62,18 +73,18 @@ def pipeline(storage: str, teacher: Path, train: str, **data: Any) -> Pipeline:
 
 
 def test_a_corpus_made_by_tasks_is_the_one_of_one_process_and_actors_fetch_the_parts_they_need(
-        bucket: Any, tmp_path: Path, teacher: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        site: Site, tmp_path: Path, teacher: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = sentences(FILES * EACH)
-    train = upload(bucket, tmp_path, "rows", rows)
+    train = upload(site.s3, tmp_path, "rows", rows)
     alone = pipeline(str(tmp_path / "alone"), teacher, train, phrases=2).corpus
-    monkeypatch.setenv("RAY_ADDRESS", os.environ["KDRAY_TEST_NODES"])
+    monkeypatch.setenv("RAY_ADDRESS", site.nodes)
     spread = pipeline("s3://bucket/spread", teacher, train, phrases=2)
     assert spread.corpus == alone
     assert len(alone["parts"]["train"]) == FILES and len(alone["parts"]["transfer"]) == 2 * FILES
     assert alone["rows"]["train"] == FILES * EACH and alone["rows"]["transfer"] == 2 * FILES * EACH
     cache = spread.cache
     assert cache["rows"] == alone["rows"]
-    machine = next(Path(os.environ["TMPDIR"]).glob("kdray-*"))
+    machine = next(site.tmp.glob("kdray-*"))
     assert {f"{part['sha256']}-{part['file']}" for parts in alone["parts"].values() for part in parts} <= {
         path.name for path in (machine / "copies").iterdir()}
     assert not list(machine.glob(f"*/{alone['key']}")), "nobody needed the whole"
@@ -81,12 +92,12 @@ def test_a_corpus_made_by_tasks_is_the_one_of_one_process_and_actors_fetch_the_p
     assert texts == [row["text"] for row in rows]
 
 
-def test_a_wrong_row_of_a_task_is_named_by_its_place_in_the_split(bucket: Any, tmp_path: Path, teacher: Path,
+def test_a_wrong_row_of_a_task_is_named_by_its_place_in_the_split(site: Site, tmp_path: Path, teacher: Path,
                                                                    monkeypatch: pytest.MonkeyPatch) -> None:
     rows = sentences(FILES * EACH)
     rows[3 * EACH + 7]["text"] = " "
-    monkeypatch.setenv("RAY_ADDRESS", os.environ["KDRAY_TEST_NODES"])
-    broken = pipeline("s3://bucket/broken", teacher, upload(bucket, tmp_path, "broken-rows", rows))
+    monkeypatch.setenv("RAY_ADDRESS", site.nodes)
+    broken = pipeline("s3://bucket/broken", teacher, upload(site.s3, tmp_path, "broken-rows", rows))
     with pytest.raises(DataError, match=rf"row {3 * EACH + 7} of the train split: text is empty"):
         assert broken.corpus
     assert broken.store.names("corpus") == []
