@@ -111,22 +111,27 @@ def _pattern(path: str) -> re.Pattern[str]:
 
 
 def _read_file(file_system: pafs.FileSystem, path: str, kind: str, data: DataConfig, task: Task) -> pa.Table:
-    from pyarrow import csv, json, parquet
-
     try:
         with file_system.open_input_stream(path) if kind != "parquet" else file_system.open_input_file(path) as file:
-            if kind == "parquet":
-                return parquet.read_table(file)
-            if kind == "json":
-                return json.read_json(file, json.ReadOptions(block_size=1 << 26),
-                                      json.ParseOptions(newlines_in_values=False))
-            return csv.read_csv(
-                file,
-                parse_options=csv.ParseOptions(delimiter="\t" if kind == "tsv" else ",", newlines_in_values=True,
-                                               quote_char=False if kind == "tsv" else '"'),
-                convert_options=csv.ConvertOptions(
-                    column_types={data.columns.get(name, name): pa.string() for name in task.columns}))
+            table = _parsed(file, kind, data, task)
+        table.validate(full=True)  # JSON and Parquet are not looked through for text that is none
+        return table
     except (pa.ArrowInvalid, pa.ArrowTypeError, UnicodeDecodeError) as error:
         said = str(error).replace("\0", "\\0")
         hint = ". Save it as UTF-8" if "utf" in said.lower() or "\\0" in said else ""
         raise DataError(f"cannot read {path} as {kind}: {said}{hint}") from error
+
+
+def _parsed(file: pa.NativeFile, kind: str, data: DataConfig, task: Task) -> pa.Table:
+    from pyarrow import csv, json, parquet
+
+    if kind == "parquet":
+        return parquet.read_table(file)
+    if kind == "json":
+        return json.read_json(file, json.ReadOptions(block_size=1 << 26), json.ParseOptions(newlines_in_values=False))
+    return csv.read_csv(
+        file,
+        parse_options=csv.ParseOptions(delimiter="\t" if kind == "tsv" else ",", newlines_in_values=True,
+                                       quote_char=False if kind == "tsv" else '"'),
+        convert_options=csv.ConvertOptions(
+            column_types={data.columns.get(name, name): pa.string() for name in task.columns}))

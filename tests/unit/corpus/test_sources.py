@@ -270,3 +270,9 @@ def test_a_file_in_another_encoding_is_named_with_the_remedy(tmp_path, data):
     (tmp_path / "rows.csv").write_bytes(data)
     with pytest.raises(DataError, match=r"cannot read .*rows.csv as csv: .*Save it as UTF-8"):
         read(source=str(tmp_path / "rows.csv"))
+
+
+def test_json_in_another_encoding_is_named_with_the_remedy(tmp_path):
+    (tmp_path / "rows.jsonl").write_bytes('{"text": "caf\u00e9", "label": "a"}\n'.encode("latin-1"))
+    with pytest.raises(DataError, match=r"cannot read .*rows.jsonl as json: .*Save it as UTF-8"):
+        read(source=str(tmp_path / "rows.jsonl"))
