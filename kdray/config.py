@@ -275,10 +275,11 @@ class SearchConfig(Settings):
 
     algorithm: Literal["tpe", "random", "grid"] = Field(
         "tpe", description="tpe learns from the trials before; grid takes every combination of `values`, not `trials`")
-    trials: int = Field(8, ge=1, description="Trials of each student, its baseline aside")
+    trials: int = Field(8, ge=1, description="Trials of each student, its baselines aside")
     space: dict[str, Domain] = Field(
         {"temperature": Domain(min=1, max=8, log=True), "alpha": Domain(min=0, max=0.9)},
-        description="Field of `training`: what to search, as {min, max, log} or {values}")
+        description="Field of `training`: what to search, as {min, max, log} or {values}. What a student without a "
+        "teacher feels too, such as lr, is searched for the baseline as well")
     metric: str | None = Field(None, description="Validation metric that picks the winner; null takes the task's")
     max_concurrent: int | None = Field(None, ge=1, description="Trials side by side; null fills the cluster, as far as "
                                "the next trial may start: each knows how all but the last quarter before it ended")

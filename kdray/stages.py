@@ -146,8 +146,11 @@ def _tell_sweep(pipeline: Pipeline) -> None:
     from kdray.search.describe import describe
 
     sweep, chosen, several = pipeline.sweep, pipeline.selection, len(pipeline.jobs) > 1
+    marks = {(False, chosen["winner"]): " <- winner"}
+    if sum(row["baseline"] for row in sweep["trials"]) > 1:
+        marks[True, chosen["baseline"]] = " <- baseline"
     for row in sorted(sweep["trials"], key=lambda row: -(row["best"] or 0)):
-        mark = " <- winner" if row["student"] == chosen["winner"] and not row["baseline"] else ""
+        mark = marks.get((row["baseline"], row["student"]), "")
         print(f"{sweep['metric']} {row['best'] or float('nan'):.4f}  {row['state']:8}  "
               f"{describe(row['point'], row['name'] if several else '')}{mark}")
     print(f"winner: {pipeline.store.uri_of('students', chosen['winner'])}")

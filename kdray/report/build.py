@@ -48,7 +48,7 @@ def build_report(store: Store, key: str, config: Config, package: dict[str, Any]
         "labels": corpus["labels"], "numbers": numbers, "breakdown": evaluation["breakdown"],
         "examples": most_different(store.fetch(EVALUATIONS, evaluation["key"]) / PREDICTIONS, rows, task,
                                    corpus["labels"]),
-        **{name: sweep.get(name) for name in ("trials", "winner", "students", "constraint")},
+        **{name: sweep.get(name) for name in ("trials", "winner", "baseline", "students", "constraint")},
         "teacher_seconds": cache and cache["teacher_seconds"], "lineage": package["lineage"],
         "config": config.model_dump(mode="json"),
         "versions": {name: importlib.metadata.version(name) for name in _PACKAGES},

@@ -12,7 +12,8 @@ import yaml
 from kdray.report.model_plots import confusion, intervals, reliability
 from kdray.report.sweep_plots import learning_curves, parallel, pareto, trial_map
 from kdray.report.table import NAMES, TITLES
-from kdray.report.trials import Trial, names, role, title
+from kdray.report.trials import Trial, names, role
+from kdray.search.describe import describe
 
 Facts = dict[str, Any]
 _MODELS = ("teacher", "baseline", "winner")
@@ -36,6 +37,7 @@ def draw(facts: Facts) -> str:
         confusions=[confusion(name, facts["labels"], breakdown[name]["confusion"]) for name in _MODELS],
         reliabilities=[reliability(name, breakdown[name]["calibration"]) for name in _MODELS],
         sweep_plots=_sweep_plots(facts, chosen), named=len(names(facts["trials"])) > 1, trials=_trials(facts),
+        baselines=sum(row["baseline"] and row.get("name") == chosen for row in facts["trials"]),
         errors=any(row["error"] for row in facts["trials"]),
         cost=_cost(facts), settings=yaml.safe_dump(facts["config"], sort_keys=False, allow_unicode=True))
 
@@ -115,7 +117,11 @@ def _sweep_plots(facts: Facts, chosen: str | None) -> list[tuple[str, str]]:
 def _trials(facts: Facts) -> list[dict[str, Any]]:
     """Lines of the table of trials, best first, those without a metric last."""
     order = sorted(facts["trials"], key=lambda row: float("-inf") if row["best"] is None else row["best"], reverse=True)
-    return [{"name": row.get("name"), "what": title(row), "winner": role(row, facts["winner"]) == "winner",
+    marks = {(False, facts["winner"]): "winner"}
+    if sum(row["baseline"] for row in facts["trials"]) > 1 and "baseline" in facts:
+        marks[True, facts["baseline"]] = "baseline"
+    return [{"name": row.get("name"), "what": describe(row["point"]),
+             "mark": marks.get((row["baseline"], row["student"])),
              "state": row["state"], "epochs": row["epochs"], "error": _reason(row),
              "best": "" if row["best"] is None else f"{row['best']:.4f}",
              "seconds": "" if row["seconds"] is None else span(row["seconds"])} for row in order]

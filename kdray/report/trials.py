@@ -8,8 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from kdray.search.describe import describe
-
 Trial = dict[str, Any]
 _MANY = 4
 """Largest over smallest of values that may be spread by ratio."""
@@ -44,14 +42,6 @@ def role(trial: Trial, winner: str) -> str:
     if trial["baseline"]:
         return "baseline"
     return "winner" if trial["student"] == winner else trial["state"]
-
-
-def title(trial: Trial) -> str:
-    """`temperature 2, alpha 0.5`, or `baseline` and what else its point holds."""
-    if not trial["baseline"]:
-        return describe(trial["point"])
-    more = {name: value for name, value in trial["point"].items() if name != "alpha"}
-    return f"baseline (alpha 1{', ' if more else ''}{describe(more)})"
 
 
 def axes(trials: list[Trial], training: dict[str, Any]) -> list[Axis]:

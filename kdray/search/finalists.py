@@ -1,4 +1,4 @@
-"""Each student's best trial and its baseline, on several seeds, become the winner of a sweep.
+"""Each student's best trial and best baseline, on several seeds, become the winner of a sweep.
 
 Knows nothing about the test split.
 """
@@ -10,7 +10,7 @@ from typing import Any
 
 from kdray.config import SearchConfig
 from kdray.export.footprint import footprint
-from kdray.search.selection import LIMITS, baseline, choose, winner
+from kdray.search.selection import LIMITS, best, choose
 from kdray.search.sweep import Sweep, discard, run_sweep
 from kdray.storage import Store, content_key
 
@@ -32,10 +32,10 @@ def select(store: Store, key: str, sweep: Sweep, made: dict[str, Any], search: S
     `students` has each student's keys, its mean validation metric and what it costs to serve on `threads` threads,
     where there are several students or a limit; `pairs` the winner's and its baseline's keys by seed.
     """
-    best = {name: _finalist(name, made["trials"]) for name in sweep.jobs}
-    pairs = _pairs(sweep, best, search.seeds)
+    finalists = {name: _finalists(name, made["trials"]) for name in sweep.jobs}
+    pairs = _pairs(sweep, finalists, search.seeds)
     limits = {name: value for name in LIMITS if (value := getattr(search, name)) is not None}
-    students = {name: {**pairs[name][0], "best": mean(pair["best"] for pair in pairs[name])} for name in best}
+    students = {name: {**pairs[name][0], "best": mean(pair["best"] for pair in pairs[name])} for name in pairs}
     if limits or len(students) > 1:
         for student in students.values():
             student |= footprint(store, store.manifest("students", student["winner"]) or {}, threads)
@@ -47,26 +47,28 @@ def select(store: Store, key: str, sweep: Sweep, made: dict[str, Any], search: S
             "pairs": pairs[name], "winner": pairs[name][0]["winner"], "baseline": pairs[name][0]["baseline"]})
 
 
-def _finalist(name: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
+def _finalists(name: str, rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     own = [row for row in rows if row["name"] == name]
-    return {"winner": winner(own), "baseline": baseline(own)}
+    return {role: best(own, role) for role in ("baseline", "distilled")}
 
 
-def _pairs(sweep: Sweep, best: dict[str, dict[str, Any]], seeds: int) -> dict[str, list[dict[str, Any]]]:
+def _pairs(sweep: Sweep, finalists: dict[str, dict[str, dict[str, Any]]],
+           seeds: int) -> dict[str, list[dict[str, Any]]]:
     """By student and seed: keys of the winner and the baseline, and their validation metrics, `best` and `plain`."""
-    first = {name: sweep.jobs[name].settings["seed"] for name in best}
-    found = {name: [_pair(first[name], pair["winner"], pair["baseline"])] for name, pair in best.items()}
+    first = {name: sweep.jobs[name].settings["seed"] for name in finalists}
+    found = {name: [_pair(first[name], pair["distilled"], pair["baseline"])] for name, pair in finalists.items()}
     if seeds == 1:
         return found
-    points = {name: [{**point, "seed": first[name] + more} for more in range(1, seeds)
-                     for point in (pair["winner"]["point"], pair["baseline"]["point"])] for name, pair in best.items()}
-    again = replace(sweep, points=points)
+    again = replace(sweep, points={
+        name: {role: [{**row["point"], "seed": first[name] + more} for more in range(1, seeds)]
+               for role, row in pair.items()} for name, pair in finalists.items()})
     logger.info("sweep: the best of each student and its baseline again, on %d more seeds", seeds - 1)
     rows = run_sweep(again)
-    for name in best:
-        own = [row for row in rows if row["name"] == name][1:]
+    for name in finalists:
+        own = [row for row in rows if row["name"] == name]
         found[name] += [_pair(won["point"]["seed"], won, plain)
-                        for won, plain in zip(own[::2], own[1::2], strict=True)
+                        for won, plain in zip([row for row in own if not row["baseline"]],
+                                              [row for row in own if row["baseline"]], strict=True)
                         if won["state"] == plain["state"] == "finished"]
     discard(again)
     return found

@@ -18,12 +18,12 @@ from rich.text import Text
 
 from kdray.metrics import BEST, EPOCHS, TRIALS, TRIALS_ASKED
 from kdray.progress import duration
-from kdray.search.describe import NAME, NUMBER, describe, point_of
+from kdray.search.describe import NAME, NUMBER, ROLE, TOTAL_EPOCHS, describe, point_of
 from kdray.search.standings import ENDED, STATES, Row, State, Trials, chosen, rank
 from kdray.training.health import warning_of
 
 logger = logging.getLogger("kdray")
-_OWN = (NAME, NUMBER, "temperature", "alpha")
+_OWN = (NAME, ROLE, NUMBER, TOTAL_EPOCHS, "temperature", "alpha")
 """Parts of a trial's configuration with a column of their own."""
 _STYLES = {"running": "cyan", "failed": "red", "stopped": "dim"}
 _WIDTHS = {"trial": 8, "temperature": 11, "alpha": 7, "best": 6, "state": 11, "left": 7}
@@ -64,11 +64,10 @@ def _columns(trials: Trials, students: bool, width: int) -> list[str]:
 
 def _cells(row: Row, trials: Trials, now: float) -> dict[str, str]:
     left = trials.row_left(row, now) if row.state == "running" else None
-    state = {"running": f"epoch {min(row.epoch + 1, trials.epochs)}/{trials.epochs}",
-             "stopped": f"stopped {row.epoch}/{trials.epochs}"}.get(row.state, row.state)
+    state = {"running": f"epoch {min(row.epoch + 1, row.epochs)}/{row.epochs}",
+             "stopped": f"stopped {row.epoch}/{row.epochs}"}.get(row.state, row.state)
     config, rest = row.config, {name: value for name, value in row.config.items() if name not in _OWN}
-    number = config.get(NUMBER, row.number)
-    return {"trial": str(number or "baseline"), "student": str(config.get(NAME, "")),
+    return {"trial": "baseline" if config[ROLE] == "baseline" else str(config[NUMBER]), "student": config[NAME],
             "temperature": _number(config.get("temperature")), "alpha": _number(config.get("alpha")),
             "settings": describe(rest), "best": "" if row.best is None else f"{row.best:.4f}", "state": state,
             "left": "" if left is None else duration(left)}
@@ -120,7 +119,7 @@ def tell(trials: Trials) -> None:
     TRIALS_ASKED.set(trials.total)
     best: dict[tuple[str, str], float] = {}
     for row in trials.rows.values():
-        whose = str(row.config.get(NAME, "")), "distilled" if row.config.get(NUMBER, row.number) else "baseline"
+        whose = row.config[NAME], row.config[ROLE]
         if row.best is not None and row.state != "failed":
             best[whose] = max(row.best, best.get(whose, row.best))
     for (student, role), value in best.items():
@@ -128,18 +127,18 @@ def tell(trials: Trials) -> None:
 
 
 class SweepProgress(tune.Callback):
-    """Shows a sweep of `total` trials, `epochs` each at most, of the students `names`.
+    """Shows a sweep of `total` trials of the students `names`.
 
     A context that gives the terminal back, whatever ends the sweep.
     """
 
-    def __init__(self, total: int, names: list[str], epochs: int):
-        self._names, self._trials = names, Trials(total, epochs)
+    def __init__(self, total: int, names: list[str]):
+        self._names, self._trials = names, Trials(total)
         self._screen: Screen | None = None
         self._stopped: set[str] = set()
 
-    def __reduce__(self) -> tuple[type["SweepProgress"], tuple[int, list[str], int]]:
-        return SweepProgress, (self._trials.total, self._names, self._trials.epochs)
+    def __reduce__(self) -> tuple[type["SweepProgress"], tuple[int, list[str]]]:
+        return SweepProgress, (self._trials.total, self._names)
 
     def __enter__(self) -> Self:
         return self
@@ -168,7 +167,7 @@ class SweepProgress(tune.Callback):
         if "epoch" in result:
             self._trials.epoch_ended(trial.trial_id, result["epoch"], result["best"], time.monotonic())
         if trial.is_finished():
-            whole = result.get("epoch") == self._trials.epochs
+            whole = result.get("epoch") == trial.config[TOTAL_EPOCHS]
             failed = trial.status == "ERROR" or "fault" in result
             state: State = "failed" if failed else "finished" if whole else "stopped"
             self._trials.ended(trial.trial_id, state, time.monotonic())

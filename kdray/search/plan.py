@@ -16,6 +16,7 @@ from optuna.trial import TrialState
 from kdray.config import SearchConfig, TrainingConfig, changed
 from kdray.search.describe import BASELINE
 from kdray.search.space import choice_of, distributions, first_point, grid, point_of
+from kdray.training.job import OF_DISTILLATION
 
 _LEAST_AHEAD = 4
 _STATES = {"finished": TrialState.COMPLETE, "stopped": TrialState.PRUNED, "failed": TrialState.FAIL}
@@ -99,31 +100,32 @@ class Sampled:
 
 
 class Plan:
-    """The trials of one student: the baseline, number 0, then the points, numbers from 1."""
+    """The trials of one student that are compared with each other, numbered from 0."""
 
-    def __init__(self, points: Points, training: TrainingConfig, grace: int | None = None):
-        """`grace`: epochs after which a trial may be stopped; None stops none."""
-        self._points, self._training, self._grace = points, training, grace
+    def __init__(self, points: Points, training: TrainingConfig, grace: int | None = None,
+                 fixed: dict[str, Any] | None = None):
+        """`grace`: epochs after which a trial may be stopped; None stops none. `fixed` is part of every point."""
+        self._points, self._training, self._grace, self._fixed = points, training, grace, fixed or {}
         self.ahead = max(_LEAST_AHEAD, math.ceil(len(points) / 4))
         self.told: list[Told] = []
         self._learned = 0
 
     def __len__(self) -> int:
-        return 1 + len(self._points)
+        return len(self._points)
 
     @property
     def ready(self) -> bool:
         """Whether there is a next trial and all that it may know has ended."""
-        known = self.told[1:max(1, len(self.told) - self.ahead + 1)]
+        known = self.told[:self._known(len(self.told))]
         return len(self.told) < len(self) and all(told.state for told in known)
 
     def propose(self) -> tuple[int, dict[str, Any]]:
         """The next trial's number and point. The plan must be `ready`."""
         number = len(self.told)
-        while self._learned < number - self.ahead:
+        while self._learned < self._known(number):
+            self._points.learn(self._learned, self.told[self._learned])
             self._learned += 1
-            self._points.learn(self._learned - 1, self.told[self._learned])
-        point = self._points.propose() if number else dict(BASELINE)
+        point = {**self._fixed, **self._points.propose()}
         self.told.append(Told(epochs=changed(self._training, point).total_epochs))
         return number, point
 
@@ -131,13 +133,13 @@ class Plan:
         """Takes a trial's best value at an epoch; False where it is to stop.
 
         Successive halving (ASHA, Li et al. 2020, MLSys, algorithm 2) with eta 2: at epochs grace, 2 * grace, 4 * grace
-        and so on before its last, a trial below the median of those that it may know stops. The baseline never does.
+        and so on before its last, a trial below the median of those that it may know stops. The first never does.
         """
         mine = self.told[number]
         mine.values[epoch] = value
-        if number == 0 or self._grace is None or epoch >= mine.epochs or not _is_rung(epoch, self._grace):
+        if self._grace is None or epoch >= mine.epochs or not _is_rung(epoch, self._grace):
             return True
-        known = [told.values[epoch] for told in self.told[1:max(1, number - self.ahead + 1)] if epoch in told.values]
+        known = [told.values[epoch] for told in self.told[:self._known(number)] if epoch in told.values]
         return not known or value >= float(np.median(known))
 
     def replay(self, told: list[Told]) -> None:
@@ -150,11 +152,26 @@ class Plan:
         """A trial has finished, been stopped or failed."""
         self.told[number].state = state
 
+    def _known(self, number: int) -> int:
+        """How many of the first trials the trial `number` may know."""
+        return max(0, number - self.ahead + 1)
 
-def make_plan(search: SearchConfig, training: TrainingConfig) -> Plan:
-    """The plan of a search."""
-    points: Points = Listed(grid(search.space)) if search.algorithm == "grid" else Sampled(search, training)
-    return Plan(points, training, search.grace)
+
+def make_plans(search: SearchConfig, training: TrainingConfig) -> dict[str, Plan]:
+    """The plans of a search by role: the student's baselines, and its distilled trials.
+
+    What the space has of settings that a student feels without a teacher, such as lr, is searched for the baseline too,
+    in the same way: else a winner would be compared with a baseline that nobody has tuned.
+    """
+    felt = {name: domain for name, domain in search.space.items() if name not in ("alpha", *OF_DISTILLATION)}
+    alone = search.model_copy(update={"space": felt})
+    return {"baseline": Plan(_points(alone, training), training, search.grace, BASELINE),
+            "distilled": Plan(_points(search, training), training, search.grace)}
+
+
+def _points(search: SearchConfig, training: TrainingConfig) -> Points:
+    listed = search.algorithm == "grid" or not search.space
+    return Listed(grid(search.space)) if listed else Sampled(search, training)
 
 
 def _is_rung(epoch: int, grace: int) -> bool:

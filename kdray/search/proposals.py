@@ -8,9 +8,11 @@ from typing import Any
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from kdray.search.describe import NAME, NUMBER
+from kdray.search.describe import NAME, NUMBER, ROLE, TOTAL_EPOCHS
 from kdray.search.plan import Plan, Told
 
+Whose = tuple[str, str]
+"""A student's name and a role, `baseline` or `distilled`."""
 METRIC = "best"
 """Tune's name of a trial's best validation metric so far."""
 
@@ -21,50 +23,51 @@ class Proposals(Searcher):
     Its state is what trials have told: plans that hear it again are the same.
     """
 
-    def __init__(self, make: Callable[[], dict[str, Plan]]):
-        """`make`: new plans by student."""
+    def __init__(self, make: Callable[[], dict[Whose, Plan]]):
+        """`make`: new plans."""
         super().__init__(metric=METRIC, mode="max")
         self._make, self._plans = make, make()
-        self._trials: dict[str, tuple[str, int]] = {}
+        self._trials: dict[str, tuple[Whose, int]] = {}
         self.total = sum(map(len, self._plans.values()))
 
     def suggest(self, trial_id: str) -> dict[str, Any] | None:
         """The next trial's configuration; None where every next one waits for what runs."""
-        ready = {name: plan for name, plan in self._plans.items() if plan.ready}
+        ready = {whose: plan for whose, plan in self._plans.items() if plan.ready}
         if not ready:
             return None
-        name = min(ready, key=lambda name: len(ready[name].told))
-        number, point = ready[name].propose()
-        self._trials[trial_id] = name, number
-        return {NAME: name, NUMBER: number, **point}
+        whose = min(ready, key=lambda whose: len(ready[whose].told))
+        plan, (name, role) = ready[whose], whose
+        number, point = plan.propose()
+        self._trials[trial_id] = whose, number
+        return {NAME: name, ROLE: role, NUMBER: number + 1, TOTAL_EPOCHS: plan.told[number].epochs, **point}
 
     def goes_on(self, trial_id: str, epoch: int, value: float) -> bool:
         """Whether a trial goes on after an epoch."""
-        name, number = self._trials[trial_id]
-        on = self._plans[name].goes_on(number, epoch, value)
+        whose, number = self._trials[trial_id]
+        on = self._plans[whose].goes_on(number, epoch, value)
         if not on:
-            self._plans[name].end(number, "stopped")
+            self._plans[whose].end(number, "stopped")
         return on
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Tells the trial's plan."""
-        name, number = self._trials[trial_id]
-        if self._plans[name].told[number].state is None:
-            self._plans[name].end(number, "failed" if error or "fault" in (result or {}) else "finished")
+        whose, number = self._trials[trial_id]
+        if self._plans[whose].told[number].state is None:
+            self._plans[whose].end(number, "failed" if error or "fault" in (result or {}) else "finished")
 
     def save(self, checkpoint_path: str) -> None:
         """Writes what the trials have told."""
-        told = {name: [{"values": list(one.values.items()), "state": one.state} for one in plan.told]
-                for name, plan in self._plans.items()}
+        told = [(whose, [{"values": list(one.values.items()), "state": one.state} for one in plan.told])
+                for whose, plan in self._plans.items()]
         Path(checkpoint_path).write_text(json.dumps({"told": told, "trials": self._trials}))
 
     def restore(self, checkpoint_path: str) -> None:
         """Makes the plans what they were."""
         state = json.loads(Path(checkpoint_path).read_text())
         self._plans = self._make()
-        for name, trials in state["told"].items():
-            self._plans[name].replay([Told(dict(one["values"]), one["state"]) for one in trials])
-        self._trials = {trial: (name, number) for trial, (name, number) in state["trials"].items()}
+        for (name, role), trials in state["told"]:
+            self._plans[name, role].replay([Told(dict(one["values"]), one["state"]) for one in trials])
+        self._trials = {trial: ((name, role), number) for trial, ((name, role), number) in state["trials"].items()}
 
 
 class Halving(FIFOScheduler):

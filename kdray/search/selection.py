@@ -11,20 +11,16 @@ LIMITS = {"max_ms": ("milliseconds", 1.0), "max_mb": ("bytes", 1e6)}
 """Setting of the search: what of a student it limits, and the setting's unit in that."""
 
 
-def baseline(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """A student's trial without distillation."""
-    return next(row for row in rows if row["baseline"])
+def best(rows: list[dict[str, Any]], role: str) -> dict[str, Any]:
+    """One student's finished trial of a role with the largest validation metric, the earlier one of two equals.
 
-
-def winner(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """The finished distilled trial of one student with the largest validation metric, the earlier one of two equals.
-
-    Raises TrainingError where no distilled trial finished.
+    `role` is `baseline` or `distilled`. Raises TrainingError where none finished.
     """
-    finished = [row for row in rows if row["state"] == "finished" and not row["baseline"]]
+    own = [row for row in rows if row["baseline"] == (role == "baseline")]
+    finished = [row for row in own if row["state"] == "finished"]
     if not finished:
-        causes = [row["error"] for row in rows if row["error"]]
-        raise TrainingError(f"no distilled trial finished; first cause: {causes[0] if causes else 'all stopped early'}")
+        causes = [row["error"] for row in own if row["error"]]
+        raise TrainingError(f"no {role} trial finished; first cause: {causes[0] if causes else 'all stopped early'}")
     return max(finished, key=lambda row: row["best"])
 
 

@@ -6,6 +6,8 @@ Plain state: events and a clock's seconds in, rows out. Knows nothing about Ray,
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
+from kdray.search.describe import TOTAL_EPOCHS
+
 State = Literal["waiting", "running", "finished", "found", "stopped", "failed"]
 """found: the student was there before."""
 STATES: tuple[State, ...] = get_args(State)
@@ -32,6 +34,11 @@ class Row:
     """Clock at the last change."""
 
     @property
+    def epochs(self) -> int:
+        """Epochs that it is to take."""
+        return int(self.config[TOTAL_EPOCHS])
+
+    @property
     def pace(self) -> float | None:
         """Seconds an epoch since the trial last began; None before it did one."""
         done = self.epoch - self.begun_epoch
@@ -44,10 +51,10 @@ class Row:
 
 
 class Trials:
-    """The trials of a sweep of `total`, `epochs` each at most."""
+    """The trials of a sweep of `total`."""
 
-    def __init__(self, total: int, epochs: int):
-        self.total, self.epochs = total, epochs
+    def __init__(self, total: int):
+        self.total = total
         self.rows: dict[str, Row] = {}
 
     def proposed(self, trial: str, config: dict[str, Any]) -> None:
@@ -83,7 +90,7 @@ class Trials:
     def row_left(self, row: Row, now: float) -> float | None:
         """Seconds that a running trial still takes if it is not stopped; None where nothing tells."""
         if row.pace is not None:
-            return max(0.0, row.pace * (self.epochs - row.epoch) - (now - row.at))
+            return max(0.0, row.pace * (row.epochs - row.epoch) - (now - row.at))
         whole = self._whole()
         return None if whole is None else max(0.0, whole - (now - row.begun))
 
@@ -99,7 +106,7 @@ class Trials:
     def _whole(self) -> float | None:
         """Mean seconds of the trials that ran here, early stops included; before one ended, what the pace promises."""
         ended = [row.seconds for row in list(self.rows.values()) if row.seconds is not None]
-        promised = [row.pace * self.epochs for row in self.inside("running") if row.pace is not None]
+        promised = [row.pace * row.epochs for row in self.inside("running") if row.pace is not None]
         known = ended or promised
         return sum(known) / len(known) if known else None
 

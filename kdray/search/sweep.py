@@ -1,4 +1,4 @@
-"""Base jobs and a search become a table of trials: a plan a student proposes and stops, all share one cache.
+"""Base jobs and a search become a table of trials: plans of each student propose and stop, all share one cache.
 
 Tune runs the trials, as many side by side as the cluster has room for. A sweep that was killed goes on where it was.
 """
@@ -18,10 +18,10 @@ from kdray.config import SearchConfig, TrainingConfig
 from kdray.console import labels
 from kdray.errors import TrainingError
 from kdray.search import trackers
-from kdray.search.describe import NAME, NUMBER, describe, point_of
+from kdray.search.describe import NAME, NUMBER, ROLE, describe, point_of
 from kdray.search.live import SweepProgress
-from kdray.search.plan import Listed, Plan, make_plan
-from kdray.search.proposals import METRIC, Halving, Proposals
+from kdray.search.plan import Listed, Plan, make_plans
+from kdray.search.proposals import METRIC, Halving, Proposals, Whose
 from kdray.search.trial import run_trial
 from kdray.storage import Store, content_key
 from kdray.training.job import TrainingJob
@@ -43,28 +43,31 @@ class Sweep:
     jobs: dict[str, TrainingJob]
     """Each student by name, at the configured temperature and alpha; its key stands for everything before the sweep."""
     search: SearchConfig
-    points: dict[str, list[dict[str, Any]]] | None = None
-    """Points of each student that are given instead of searched."""
+    points: dict[str, dict[str, list[dict[str, Any]]]] | None = None
+    """Points of each student, by role, that are given instead of searched."""
     name: str = "run"
     """Name of the run, for trackers."""
 
     @property
     def key(self) -> str:
         """Content key of the sweep."""
-        return content_key({"jobs": {name: job.key for name, job in self.jobs.items()}, "points": self.points,
-                            "search": self.search.model_dump(exclude=_AFTERWARDS)})
+        return content_key({"layout": 2, "jobs": {name: job.key for name, job in self.jobs.items()},
+                            "points": self.points, "search": self.search.model_dump(exclude=_AFTERWARDS)})
 
     @property
     def base(self) -> TrainingJob:
         """The first student's job: storage, kind and resources are the same for all."""
         return next(iter(self.jobs.values()))
 
-    def plans(self) -> dict[str, Plan]:
-        """A new plan for each student."""
-        if self.points is not None:
-            return {name: Plan(Listed(self.points[name]), TrainingConfig(**job.settings))
-                    for name, job in self.jobs.items()}
-        return {name: make_plan(self.search, TrainingConfig(**job.settings)) for name, job in self.jobs.items()}
+    def plans(self) -> dict[Whose, Plan]:
+        """New plans of each student and role."""
+        return {(name, role): plan for name, job in self.jobs.items()
+                for role, plan in self._plans(name, TrainingConfig(**job.settings)).items()}
+
+    def _plans(self, name: str, training: TrainingConfig) -> dict[str, Plan]:
+        if self.points is None:
+            return make_plans(self.search, training)
+        return {role: Plan(Listed(points), training) for role, points in self.points[name].items()}
 
     @property
     def total(self) -> int:
@@ -73,11 +76,12 @@ class Sweep:
 
 
 def run_sweep(sweep: Sweep) -> list[dict[str, Any]]:
-    """Rows of the table of trials: student by student, the baseline first, in the order of the plan.
+    """Rows of the table of trials: student by student, baselines first, in the order of the plans.
 
     A row has `name` (whose trial it is), `point`, `baseline`, `state` (finished, stopped or failed), `best` (validation
     metric), `epochs`, `student` (key, None where it was not finished), `history`, `seconds` and `error`. Raises
-    ClusterError where a trial does not fit, TrainingError where all trials or a baseline failed, or time was too short.
+    ClusterError where a trial does not fit, TrainingError where all trials or a student's baselines failed, or time was
+    too short.
     """
     os.environ.update(TUNE_DISABLE_STRICT_METRIC_CHECKING="1", TUNE_DISABLE_SIGINT_HANDLER="1",
                       TUNE_DISABLE_AUTO_CALLBACK_LOGGERS="1", TUNE_PRINT_ALL_TRIAL_ERRORS="0",
@@ -86,14 +90,13 @@ def run_sweep(sweep: Sweep) -> list[dict[str, Any]]:
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     store = Store(sweep.base.storage)
-    epochs = TrainingConfig(**sweep.base.settings).total_epochs
     folder = Path(store.root) if store.local else None
     told = trackers.callbacks(sweep.search.trackers, sweep.name, sweep.key, folder, list(sweep.jobs))
-    with SweepProgress(sweep.total, list(sweep.jobs), epochs) as shown:
+    with SweepProgress(sweep.total, list(sweep.jobs)) as shown:
         every: list[tune.Result] = list(_tuner(sweep, store, [shown, *told]).fit())  # type: ignore[call-overload]
     results = [result for result in every if result.config]  # the others were proposed, but time was up
-    names = list(sweep.jobs)
-    results.sort(key=lambda result: (names.index(result.config[NAME]), result.config[NUMBER]))  # type: ignore[index]
+    whose = list(sweep.plans())
+    results.sort(key=lambda result: _place(result.config or {}, whose))
     rows = [_row(result, store, sweep) for result in results]
     _check(rows, sweep)
     return rows
@@ -149,12 +152,16 @@ def _row(result: tune.Result, store: Store, sweep: Sweep) -> dict[str, Any]:
     finished = made is not None and metrics["epoch"] == made["history"][-1]["epoch"]
     error = metrics.get("fault") or (_last_line(str(result.error)) if result.error else None)
     return {
-        "name": config[NAME], "point": point_of(config), "baseline": config[NUMBER] == 0,
+        "name": config[NAME], "point": point_of(config), "baseline": config[ROLE] == "baseline",
         "state": "failed" if error else "finished" if finished else "stopped",
         "best": metrics.get(METRIC), "epochs": metrics.get("epoch", 0), "student": student if finished else None,
         "history": made["history"] if finished and made else _history(result),
         "seconds": made["seconds"] if finished and made else metrics.get("time_total_s"), "error": error,
     }
+
+
+def _place(config: dict[str, Any], whose: list[Whose]) -> tuple[int, int]:
+    return whose.index((config[NAME], config[ROLE])), config[NUMBER]
 
 
 def _history(result: tune.Result) -> list[dict[str, Any]]:
@@ -170,11 +177,9 @@ def _check(rows: list[dict[str, Any]], sweep: Sweep) -> None:
     for row in rows:
         if row["state"] == "failed":
             logger.warning("sweep: %s failed: %s", _name(row, sweep), row["error"])
-    failed = [row for row in rows if row["state"] == "failed"]
-    lost = failed if len(failed) == len(rows) else [row for row in failed if row["baseline"]]
-    if lost:
-        which = "all trials" if len(failed) == len(rows) else "the baseline"
-        raise TrainingError(f"{which} failed, first cause: {lost[0]['error']}")
+    _check_failed("all trials", rows)
+    for name in sweep.jobs if sweep.points is None else ():
+        _check_failed(f"every baseline of {name}", [row for row in rows if row["baseline"] and row["name"] == name])
     budget = None if sweep.points else sweep.search.time_budget
     if budget is not None:
         _check_budget(rows, sweep, budget)
@@ -182,8 +187,13 @@ def _check(rows: list[dict[str, Any]], sweep: Sweep) -> None:
         raise TrainingError(f"the sweep ended with {len(rows)} trials before its time; run it again to go on")
 
 
+def _check_failed(which: str, rows: list[dict[str, Any]]) -> None:
+    if rows and all(row["state"] == "failed" for row in rows):
+        raise TrainingError(f"{which} failed, first cause: {rows[0]['error']}")
+
+
 def _check_budget(rows: list[dict[str, Any]], sweep: Sweep, budget: float) -> None:
-    """Every student must have its baseline and a distilled trial; else the sweep is dropped and must start anew."""
+    """Every student must have a baseline and a distilled trial; else the sweep is dropped and must start anew."""
     for name in sweep.jobs:
         done = [row["baseline"] for row in rows if row["name"] == name and row["state"] == "finished"]
         if not {True, False} <= set(done):
@@ -191,7 +201,7 @@ def _check_budget(rows: list[dict[str, Any]], sweep: Sweep, budget: float) -> No
             longest = max((row["seconds"] or 0.0 for row in rows), default=0.0)
             took = f"; the longest took {longest:.0f} s" if longest else ""
             raise TrainingError(
-                f"search.time_budget = {budget:g} s was over before {name} had its baseline and one distilled trial "
+                f"search.time_budget = {budget:g} s was over before {name} had a baseline and a distilled trial "
                 f"({len(done)} trials finished{took}). Give it more time, or fewer epochs")
 
 

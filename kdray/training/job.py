@@ -7,8 +7,9 @@ from kdray.models.load import Origin
 from kdray.storage import content_key
 
 RESOURCES = ("workers", "num_cpus", "num_gpus", "labels", "max_failures", "checkpoint_steps")
-_OF_DISTILLATION = ("loss", "temperature", "huber_delta", "alpha_schedule", "alpha_end", "temperature_schedule",
-                    "temperature_end", "confidence")
+OF_DISTILLATION = ("loss", "temperature", "huber_delta", "alpha_schedule", "alpha_end", "temperature_schedule",
+                   "temperature_end", "confidence")
+"""Settings that a student trained without a teacher does not feel, beside alpha."""
 
 
 @dataclass(frozen=True)
@@ -63,9 +64,9 @@ class TrainingJob:
         origin = asdict(self.origin)
         origin["folder"] = self.origin_fingerprint
         plain = self.settings["alpha"] == 1
-        left_out = (*RESOURCES, *_OF_DISTILLATION) if plain else RESOURCES
+        left_out = (*RESOURCES, *OF_DISTILLATION) if plain else RESOURCES
         settings = {name: value for name, value in self.settings.items() if name not in left_out}
-        for name in _OF_DISTILLATION:
+        for name in OF_DISTILLATION:
             if settings.get(name, ...) is None:
                 settings.pop(name)  # a setting that came later leaves the keys of those without it alone
         return content_key({"kind": self.kind, "task": self.task, "labels": self.labels,

@@ -12,7 +12,7 @@ import time
 import optuna
 
 from kdray.config import SearchConfig, TrainingConfig
-from kdray.search.plan import make_plan
+from kdray.search.plan import make_plans
 
 SPACE = {"temperature": {"min": 1, "max": 8, "log": True}, "alpha": {"min": 0, "max": 0.9},
          "lr": {"min": 5e-5, "max": 3e-4, "log": True}}
@@ -26,7 +26,8 @@ def main() -> None:
     options = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     training = TrainingConfig(epochs=options.epochs)
-    plan, chance, took = make_plan(SearchConfig(trials=options.trials, space=SPACE), training), random.Random(0), 0.0
+    plan = make_plans(SearchConfig(trials=options.trials, space=SPACE), training)["distilled"]
+    chance, took = random.Random(0), 0.0
     began = time.process_time()
     while len(plan.told) < len(plan):
         started = time.process_time()

@@ -61,10 +61,23 @@ def test_a_family_is_searched_in_one_sweep_and_the_winner_is_the_best_within_the
 
 def test_a_trial_that_diverges_is_marked_and_the_sweep_goes_on(make):
     pipeline = make(search={"algorithm": "grid", "space": {"lr": {"values": [3e-3, 1e30]}}})
-    good, bad = pipeline.sweep["trials"][1:]
-    assert (good["state"], bad["state"]) == ("finished", "failed")
+    plain, lost, good, bad = pipeline.sweep["trials"]
+    assert [row["state"] for row in (plain, lost, good, bad)] == ["finished", "failed"] * 2
     assert "the loss is" in bad["error"] and "1e+30" in bad["error"]
-    assert pipeline.selection["winner"] == good["student"]
+    assert (pipeline.selection["winner"], pipeline.selection["baseline"]) == (good["student"], plain["student"])
+
+
+def test_what_a_student_without_a_teacher_feels_is_searched_for_its_baseline_too(make):
+    space = {"lr": {"values": [1e-6, 1e-2]}, "temperature": {"values": [1, 4]}}
+    pipeline = make(student={"fresh": {"num_hidden_layers": 1, "hidden_size": 16}}, training={"epochs": 20},
+                    search={"algorithm": "grid", "space": space, "seeds": 2, "grace": 99})
+    trials, chosen = pipeline.sweep["trials"], pipeline.selection
+    plain = [row for row in trials if row["baseline"]]
+    assert [row["point"] for row in plain] == [{"alpha": 1.0, "lr": 1e-6}, {"alpha": 1.0, "lr": 1e-2}]
+    assert len(trials) == 6 and plain[0]["best"] < plain[1]["best"]
+    assert chosen["baseline"] == plain[1]["student"] and [pair["seed"] for pair in chosen["pairs"]] == [0, 1]
+    again = pipeline.store.manifest("students", chosen["pairs"][1]["baseline"])
+    assert (again["settings"]["lr"], again["settings"]["alpha"], again["settings"]["seed"]) == (1e-2, 1.0, 1)
 
 
 def test_where_all_trials_fail_the_first_cause_is_shown(store, rows, teacher, tmp_path, kdray_here: Command):
@@ -76,7 +89,7 @@ def test_where_all_trials_fail_the_first_cause_is_shown(store, rows, teacher, tm
 
 def test_a_budget_that_is_too_small_for_one_trial_is_said_and_a_larger_one_goes(make):
     small = make(training={"epochs": 50, "lr": 3e-3}, search={"trials": 4, "time_budget": 1})
-    with pytest.raises(TrainingError, match=r"search\.time_budget = 1 s was over before .* one distilled trial"):
+    with pytest.raises(TrainingError, match=r"search\.time_budget = 1 s was over before .* a distilled trial"):
         _ = small.sweep
     wide = make(training={"epochs": 1, "lr": 3e-3}, search={"trials": 200, "time_budget": 30})
     trials = wide.sweep["trials"]

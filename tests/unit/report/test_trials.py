@@ -2,7 +2,7 @@
 
 import pytest
 
-from kdray.report.trials import axes, axis, looks_logarithmic, names, role, setting, title
+from kdray.report.trials import axes, axis, looks_logarithmic, names, role, setting
 
 TRAINING = {"temperature": 2.0, "alpha": 0.5, "finetune": None, "deepspeed": {"zero": {"stage": 1}}}
 
@@ -24,10 +24,7 @@ def test_a_role_is_what_people_look_for_else_the_state():
     assert role(trial({}, state="stopped"), "w") == "stopped"
 
 
-def test_titles_and_names():
-    assert title(trial({"temperature": 2.0, "alpha": 0.5})) == "temperature 2, alpha 0.5"
-    assert title(trial({"alpha": 1.0}, baseline=True)) == "baseline (alpha 1)"
-    assert title(trial({"alpha": 1.0, "seed": 3}, baseline=True)) == "baseline (alpha 1, seed 3)"
+def test_names_are_in_the_order_of_their_first_trials():
     assert names([trial({}), trial({}, name="b"), trial({}, name="a"), trial({}, name="b")]) == ["b", "a"]
 
 

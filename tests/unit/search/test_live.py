@@ -15,9 +15,12 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from kdray.search.describe import BASELINE, NAME, NUMBER
+from kdray.search.describe import BASELINE, NAME, NUMBER, ROLE, TOTAL_EPOCHS
 from kdray.search.live import SweepProgress, draw
 from kdray.search.standings import Trials
+
+OWN = {NAME: "small", ROLE: "distilled", NUMBER: 1, TOTAL_EPOCHS: 3}
+PLAIN = {**OWN, ROLE: "baseline", **BASELINE}
 
 
 def shown(trials: Trials, width: int, height: int, students: bool = False, now: float = 10.0) -> list[str]:
@@ -29,10 +32,11 @@ def shown(trials: Trials, width: int, height: int, students: bool = False, now: 
 
 def sweep(count: int, points: list[dict[str, Any]] | None = None, running: int = 2) -> Trials:
     """`count` of 100 trials: the baseline first, the last `running` still running."""
-    trials = Trials(100, 4)
+    trials = Trials(100)
     for number in range(count):
-        point = points[number] if points else {"temperature": 1 + number / 7, "alpha": number / 200}
-        trials.proposed(str(number), BASELINE if number == 0 and not points else point)
+        point = points[number] if points else {
+            **OWN, NUMBER: number, TOTAL_EPOCHS: 4, "temperature": 1 + number / 7, "alpha": number / 200}
+        trials.proposed(str(number), PLAIN if number == 0 and not points else point)
         trials.began(str(number), 0.0)
         trials.epoch_ended(str(number), 1, 0.5 + number / 1000, 5.0)
         if number < count - running:
@@ -43,7 +47,7 @@ def sweep(count: int, points: list[dict[str, Any]] | None = None, running: int =
 @pytest.mark.parametrize("width, height", [(80, 24), (120, 40), (60, 15), (50, 10), (40, 8)])
 @pytest.mark.parametrize("count", [0, 1, 5, 100])
 def test_a_sweep_fits_the_terminal(width, height, count):
-    names = [{NAME: "a-rather-long-name", NUMBER: 7, "temperature": 1.234567, "alpha": 0.0123456,
+    names = [{**OWN, NAME: "a-rather-long-name", NUMBER: 7, "temperature": 1.234567, "alpha": 0.0123456,
               "lr": 1e-4 / 3}] * count
     for points in (None, names):
         lines = shown(sweep(count, points), width, height, students=bool(points))
@@ -61,8 +65,7 @@ def test_a_table_says_what_is_known_of_each_trial():
 
 
 def test_students_and_other_settings_have_columns_where_there_are_any():
-    trials = sweep(2, [{NAME: "small", NUMBER: 1, "temperature": 2.0, "alpha": 0.5, "loss": "kl"},
-                       {NAME: "tiny", NUMBER: 0, **BASELINE}])
+    trials = sweep(2, [{**OWN, "temperature": 2.0, "alpha": 0.5, "loss": "kl"}, {**PLAIN, NAME: "tiny"}])
     lines = shown(trials, 100, 24, students=True)
     assert lines[1].split() == ["trial", "student", "temperature", "alpha", "settings", "best", "state", "left"]
     assert lines[3].split()[:6] == ["1", "small", "2", "0.5", "loss", "kl"]
@@ -75,14 +78,14 @@ def test_what_does_not_fit_is_counted():
 
 
 def test_a_trial_without_a_metric_and_a_failed_one_are_shown():
-    trials = Trials(2, 4)
-    for name in ("0", "1"):
-        trials.proposed(name, {"alpha": 0.5})
+    trials = Trials(2)
+    for name, number in (("0", 1), ("1", 2)):
+        trials.proposed(name, {**OWN, NUMBER: number, "alpha": 0.5})
         trials.began(name, 0.0)
     trials.ended("1", "failed", 1.0)
     lines = shown(trials, 80, 24)
     assert lines[0] == "sweep: 1/2 trials | 1 running | 1 failed"
-    assert [line.split() for line in lines[3:]] == [["baseline", "0.5", "epoch", "1/4"], ["1", "0.5", "failed"]]
+    assert [line.split() for line in lines[3:]] == [["1", "0.5", "epoch", "1/3"], ["2", "0.5", "failed"]]
 
 
 @dataclass
@@ -111,8 +114,8 @@ def said(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> p
 
 
 def test_a_job_log_gets_a_line_a_change(said):
-    trial, other = Trial("a", {"temperature": 2.0, "alpha": 0.5}), Trial("b", BASELINE)
-    with SweepProgress(2, ["small"], 3) as progress:
+    trial, other = Trial("a", {**OWN, "temperature": 2.0, "alpha": 0.5}), Trial("b", PLAIN)
+    with SweepProgress(2, ["small"]) as progress:
         progress.setup()
         progress.on_step_begin(0, [trial])
         progress.on_trial_start(0, [], trial)
@@ -122,7 +125,7 @@ def test_a_job_log_gets_a_line_a_change(said):
         progress.on_trial_complete(0, [], trial)
         progress.on_trial_start(0, [], other)
         progress.on_trial_error(0, [], other)
-        progress.on_trial_complete(0, [], Trial("b", BASELINE, last_result={"fault": "the loss is nan"}))
+        progress.on_trial_complete(0, [], Trial("b", PLAIN, last_result={"fault": "the loss is nan"}))
     assert said.messages == [
         "sweep: temperature 2, alpha 0.5 begins",
         "sweep: temperature 2, alpha 0.5 | epoch 1 | loss 0.5000 | best 0.8750",
@@ -134,10 +137,10 @@ def test_a_job_log_gets_a_line_a_change(said):
 
 
 def test_trials_of_before_a_sweep_was_resumed_count(said):
-    done = Trial("a", BASELINE, "TERMINATED", {"epoch": 3, "best": 0.9})
-    early = Trial("b", {"alpha": 0.1}, "TERMINATED", {"epoch": 1, "best": 0.7})
-    again = Trial("c", {"alpha": 0.2}, last_result={"epoch": 2, "best": 0.8})
-    progress = SweepProgress(3, [], 3)
+    done = Trial("a", PLAIN, "TERMINATED", {"epoch": 3, "best": 0.9})
+    early = Trial("b", {**OWN, "alpha": 0.1}, "TERMINATED", {"epoch": 1, "best": 0.7})
+    again = Trial("c", {**OWN, "alpha": 0.2}, last_result={"epoch": 2, "best": 0.8})
+    progress = SweepProgress(3, [])
     progress.on_step_begin(0, [done, early, again])
     assert [(row.state, row.epoch) for row in progress._trials.rows.values()] == [
         ("found", 3), ("stopped", 1), ("waiting", 2)]
@@ -147,26 +150,26 @@ def test_trials_of_before_a_sweep_was_resumed_count(said):
 
 
 def test_a_line_says_whose_trial_it_is_where_there_are_several_students(said):
-    progress = SweepProgress(4, ["small", "tiny"], 3)
-    progress.on_trial_start(0, [], Trial("a", {NAME: "tiny", NUMBER: 0, **BASELINE}))
+    progress = SweepProgress(4, ["small", "tiny"])
+    progress.on_trial_start(0, [], Trial("a", {**PLAIN, NAME: "tiny"}))
     assert said.messages == ["sweep: tiny: baseline (alpha 1) begins"]
 
 
 def test_what_tune_keeps_of_it_is_how_it_was_made():
-    progress = pickle.loads(pickle.dumps(SweepProgress(5, ["a", "b"], 3)))
-    assert (progress._trials.total, progress._names, progress._trials.epochs) == (5, ["a", "b"], 3)
+    progress = pickle.loads(pickle.dumps(SweepProgress(5, ["a", "b"])))
+    assert (progress._trials.total, progress._names) == (5, ["a", "b"])
 
 
 SCRIPT = """
 import logging, sys
 from kdray.console import guarded
 from kdray.search.live import SweepProgress
-from tests.unit.search.test_live import Trial
+from tests.unit.search.test_live import OWN, Trial
 
 def act():
-    with SweepProgress(2, [], 3) as progress:
+    with SweepProgress(2, []) as progress:
         progress.setup()
-        progress.on_trial_start(0, [], Trial("a", {"alpha": 0.5}))
+        progress.on_trial_start(0, [], Trial("a", {**OWN, "alpha": 0.5}))
         logging.getLogger("kdray").warning("a line of the log")
         progress._screen._live.refresh()
         raise KeyboardInterrupt

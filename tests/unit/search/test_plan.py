@@ -7,10 +7,14 @@ import pytest
 
 from kdray.config import Domain, SearchConfig, TrainingConfig
 from kdray.search.describe import BASELINE
-from kdray.search.plan import Plan, Told, make_plan
+from kdray.search.plan import Plan, Told, make_plans
 
 EPOCHS = 5
 TRAINING = TrainingConfig(epochs=EPOCHS)
+
+
+def make_plan(search: SearchConfig, training: TrainingConfig = TRAINING) -> Plan:
+    return make_plans(search, training)["distilled"]
 
 
 def quality(point: dict[str, Any], epoch: int) -> float:
@@ -38,33 +42,33 @@ def run(plan: Plan, side_by_side: int, seed: int = 0) -> list[tuple[dict[str, An
 @pytest.mark.parametrize("algorithm", ["tpe", "random"])
 def test_what_is_found_does_not_depend_on_how_many_run_side_by_side(algorithm):
     search = SearchConfig(trials=40, algorithm=algorithm)
-    alone = run(make_plan(search, TRAINING), 1)
-    assert len(alone) == 41 and alone[0][0] == BASELINE
+    alone = run(make_plan(search), 1)
+    assert len(alone) == 40
     assert {state for _, _, state in alone} == {"finished", "stopped"}
     for side_by_side in (2, 7, 100):
         for seed in range(3):
-            assert run(make_plan(search, TRAINING), side_by_side, seed) == alone
+            assert run(make_plan(search), side_by_side, seed) == alone
 
 
 def test_tpe_learns_where_random_does_not():
     last = {}
     for algorithm in ("tpe", "random"):
-        trials = run(make_plan(SearchConfig(trials=80, algorithm=algorithm), TRAINING), 4)
+        trials = run(make_plan(SearchConfig(trials=80, algorithm=algorithm)), 4)
         last[algorithm] = sum(quality(point, EPOCHS) for point, _, _ in trials[-20:])
     assert last["tpe"] > last["random"]
 
 
 def test_other_seeds_search_elsewhere():
-    points = [[point for point, _, _ in run(make_plan(SearchConfig(trials=6, seed=seed), TRAINING), 2)]
+    points = [[point for point, _, _ in run(make_plan(SearchConfig(trials=6, seed=seed)), 2)]
               for seed in (0, 1)]
-    assert points[0][:2] == points[1][:2] and points[0][2:] != points[1][2:]
+    assert points[0][0] == points[1][0] and points[0][1:] != points[1][1:]
 
 
 def test_a_plan_that_is_told_all_again_goes_on_as_it_would_have():
     search = SearchConfig(trials=24)
-    whole = run(make_plan(search, TRAINING), 3)
+    whole = run(make_plan(search), 3)
     for cut in (0, 1, 9, 24):
-        plan = make_plan(search, TRAINING)
+        plan = make_plan(search)
         plan.replay([Told(dict(values), state) for _, values, state in whole[:cut]])
         rest = run_on(plan, whole[:cut])
         assert rest == whole
@@ -88,20 +92,20 @@ def run_on(plan: Plan, before: list[tuple[dict[str, Any], dict[int, float], str]
 
 def test_a_grid_is_every_combination_and_what_trials_says_is_nothing_to_it():
     space = {"temperature": Domain(values=[1, 2, 4]), "alpha": Domain(values=[0.0, 0.5])}
-    found = run(make_plan(SearchConfig(algorithm="grid", trials=1, space=space), TRAINING), 2)
-    assert [point for point, _, _ in found] == [BASELINE, *(
-        {"temperature": t, "alpha": a} for t in (1, 2, 4) for a in (0.0, 0.5))]
+    found = run(make_plan(SearchConfig(algorithm="grid", trials=1, space=space)), 2)
+    assert [point for point, _, _ in found] == [
+        {"temperature": t, "alpha": a} for t in (1, 2, 4) for a in (0.0, 0.5)]
 
 
 def test_the_next_trial_waits_for_those_that_it_learns_from_and_for_no_other():
-    plan = make_plan(SearchConfig(trials=8), TRAINING)
-    for _ in range(5):
+    plan = make_plan(SearchConfig(trials=8))
+    for _ in range(4):
         assert plan.ready
         plan.propose()
     assert plan.ahead == 4 and not plan.ready
-    plan.end(2, "finished")
+    plan.end(1, "finished")
     assert not plan.ready
-    plan.end(1, "failed")
+    plan.end(0, "failed")
     assert plan.ready
 
 
@@ -109,8 +113,6 @@ def told_all(grace: int, values: list[list[float]], epochs: int = 9) -> list[boo
     """Whether each trial of a grid went on at its last value; trials run one after another."""
     space = {"alpha": Domain(values=[0.1 * place for place in range(len(values))])}
     plan = make_plan(SearchConfig(algorithm="grid", space=space, grace=grace), TrainingConfig(epochs=epochs))
-    plan.propose()
-    plan.end(0, "finished")
     found = []
     for told in values:
         number, _ = plan.propose()
@@ -132,19 +134,27 @@ def test_trials_are_judged_at_the_grace_and_its_doublings_before_their_last_epoc
     assert stops == rungs
 
 
-def test_the_baseline_is_never_stopped_and_nobody_is_compared_with_it():
-    plan = make_plan(SearchConfig(trials=5), TRAINING)
-    plan.propose()
-    assert plan.goes_on(0, 1, 0.0) and plan.goes_on(0, 2, 0.0)
-    number, _ = plan.propose()
-    assert plan.goes_on(number, 1, -1.0)
+def test_a_space_that_a_student_without_a_teacher_does_not_feel_has_one_baseline_which_is_never_stopped():
+    space = {"temperature": Domain(min=1, max=8), "alpha": Domain(min=0, max=1), "loss": Domain(values=["kl", "mse"])}
+    plan = make_plans(SearchConfig(trials=5, space=space), TRAINING)["baseline"]
+    assert len(plan) == 1 and plan.propose() == (0, BASELINE)
+    assert plan.goes_on(0, 1, 0.0) and plan.goes_on(0, 2, 0.0) and not plan.ready
+
+
+def test_what_a_student_without_a_teacher_feels_is_searched_for_the_baseline_as_for_the_distilled():
+    space = {"lr": Domain(min=1e-5, max=1e-3, log=True), "temperature": Domain(min=1, max=8)}
+    found = run(make_plans(SearchConfig(trials=8, space=space), TRAINING)["baseline"], 2)
+    assert len(found) == 8 and found[0][0] == {**BASELINE, "lr": TRAINING.lr}
+    assert all(point.keys() == {"alpha", "lr"} for point, _, _ in found) and len({p["lr"] for p, _, _ in found}) == 8
+    values = {"lr": Domain(values=[1e-4, 1e-3]), "alpha": Domain(values=[0, 0.5]), "dropout": Domain(values=[0, 0.1])}
+    plan = make_plans(SearchConfig(algorithm="grid", space=values), TRAINING)["baseline"]
+    assert [plan.propose()[1] for _ in range(len(plan))] == [
+        {"alpha": 1.0, "lr": lr, "dropout": dropout} for lr in (1e-4, 1e-3) for dropout in (0, 0.1)]
 
 
 def test_a_trial_that_failed_before_its_first_epoch_is_learned_from_as_failed():
-    plan = make_plan(SearchConfig(trials=30), TRAINING)
-    plan.propose()
-    plan.end(0, "finished")
+    plan = make_plan(SearchConfig(trials=30))
     for _ in range(30):
         number, _ = plan.propose()
         plan.end(number, "failed")
-    assert len(plan.told) == 31
+    assert len(plan.told) == 30

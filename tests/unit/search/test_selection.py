@@ -1,28 +1,28 @@
-"""The winner is the best finished distilled trial on validation, and the baseline is never it."""
+"""The best finished trial of each role on validation is chosen, and a baseline is never the winner."""
 
 from typing import Any
 
 import pytest
 
 from kdray.errors import TrainingError
-from kdray.search.selection import baseline, choose, winner
+from kdray.search.selection import best, choose
 
 
-def row(best: float | None, state: str = "finished", is_baseline: bool = False, error: str | None = None,
+def row(value: float | None, state: str = "finished", is_baseline: bool = False, error: str | None = None,
         student: str | None = "s") -> dict[str, Any]:
-    return {"best": best, "state": state, "baseline": is_baseline, "error": error, "student": student}
+    return {"best": value, "state": state, "baseline": is_baseline, "error": error, "student": student}
 
 
-def test_the_winner_is_the_best_that_finished():
-    rows = [row(0.99, is_baseline=True), row(0.8), row(0.95, "stopped"), row(0.9), row(None, "failed", error="x"),
-            row(0.7)]
-    assert winner(rows) is rows[3]
-    assert baseline(rows) is rows[0]
+def test_winner_and_baseline_are_the_best_that_finished():
+    rows = [row(0.97, is_baseline=True), row(0.99, is_baseline=True), row(0.8), row(0.95, "stopped"), row(0.9),
+            row(None, "failed", error="x"), row(0.7)]
+    assert best(rows, "distilled") is rows[4]
+    assert best(rows, "baseline") is rows[1]
 
 
 def test_the_earlier_of_two_equals_wins():
     rows = [row(0.9, student="first"), row(0.9, student="second")]
-    assert winner(rows)["student"] == "first"
+    assert best(rows, "distilled")["student"] == "first"
 
 
 @pytest.mark.parametrize("rows, cause", [
@@ -32,7 +32,12 @@ def test_the_earlier_of_two_equals_wins():
 ])
 def test_without_a_finished_distilled_trial_there_is_no_winner(rows, cause):
     with pytest.raises(TrainingError, match=f"no distilled trial finished.*{cause}"):
-        winner(rows)
+        best(rows, "distilled")
+
+
+def test_without_a_finished_baseline_there_is_nothing_to_compare_with():
+    with pytest.raises(TrainingError, match=r"no baseline trial finished.*not a number"):
+        best([row(0.9), row(None, "failed", is_baseline=True, error="not a number")], "baseline")
 
 
 FAMILY = {"small": {"best": 0.8, "milliseconds": 2.0, "bytes": 10e6},

@@ -95,6 +95,8 @@ def test_a_dotted_field_has_a_value_or_none(name, value):
     ({"temperature": 2.0, "alpha": 0.123456}, "temperature 2, alpha 0.1235"),
     ({"loss": "kl", "epochs": 3}, "loss kl, epochs 3"),
     ({"seed": 2, **BASELINE}, "baseline (alpha 1), seed 2"),
+    ({"seed": 1, **BASELINE, "lr": 1e-3}, "baseline (alpha 1), lr 0.001, seed 1"),
+    ({"alpha": 1.0, "temperature": 2.0}, "alpha 1, temperature 2"),
 ])
 def test_a_point_is_described(point, text):
     assert describe(point) == text

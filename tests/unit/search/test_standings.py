@@ -2,21 +2,22 @@
 
 import pytest
 
+from kdray.search.describe import TOTAL_EPOCHS
 from kdray.search.standings import ENDED, Trials, chosen, rank
 
 
 def begun(total: int = 4, epochs: int = 4, count: int = 1) -> Trials:
     """`count` trials that began at 0."""
-    trials = Trials(total, epochs)
+    trials = Trials(total)
     for number in range(count):
-        trials.proposed(str(number), {"alpha": number / 10})
+        trials.proposed(str(number), {"alpha": number / 10, TOTAL_EPOCHS: epochs})
         trials.began(str(number), 0.0)
     return trials
 
 
 def test_a_trial_waits_runs_and_finishes():
-    trials = Trials(1, 2)
-    trials.proposed("a", {"alpha": 0.5})
+    trials = Trials(1)
+    trials.proposed("a", {"alpha": 0.5, TOTAL_EPOCHS: 2})
     assert trials.rows["a"].state == "waiting"
     trials.began("a", 10.0)
     trials.proposed("a", {"alpha": 0.5})
@@ -66,7 +67,7 @@ def test_time_left_of_a_trial_falls_between_epochs():
 
 
 def test_nothing_is_promised_before_an_epoch_ended():
-    assert begun().left(5.0) is None and Trials(3, 2).left(0.0) is None
+    assert begun().left(5.0) is None and Trials(3).left(0.0) is None
 
 
 def test_time_left_counts_waiting_trials_side_by_side():

@@ -45,7 +45,7 @@ def test_a_sweeps_key_is_its_jobs_and_search_and_not_how_many_run_at_once_or_wha
     assert {sweep(**{name: 3}).key for name in ("max_concurrent", "seeds", "max_ms", "max_mb")} == {key}
     assert len({key, sweep(trials=9).key, sweep(seed=1).key, sweep(point_job(JOB, {"lr": 1e-3})).key,
                 Sweep({"student": JOB, "other": point_job(JOB, {"lr": 1e-3})}, SearchConfig()).key,
-                Sweep({"student": JOB}, SearchConfig(), {"student": [{}]}).key}) == 6
+                Sweep({"student": JOB}, SearchConfig(), {"student": {"distilled": [{}]}}).key}) == 6
 
 
 def test_of_several_students_each_gets_its_trials_in_turn():
@@ -53,8 +53,9 @@ def test_of_several_students_each_gets_its_trials_in_turn():
     proposals = Proposals(Sweep(jobs, SearchConfig(trials=2)).plans)
     assert proposals.total == 6
     found = [proposals.suggest(str(place)) for place in range(6)]
-    assert [(one["name"], one["trial"]) for one in found] == [
-        ("small", 0), ("large", 0), ("small", 1), ("large", 1), ("small", 2), ("large", 2)]
+    assert [(one["name"], one["role"], one["trial"]) for one in found] == [
+        ("small", "baseline", 1), ("small", "distilled", 1), ("large", "baseline", 1), ("large", "distilled", 1),
+        ("small", "distilled", 2), ("large", "distilled", 2)]
     assert proposals.suggest("6") is None
 
 
