@@ -54,7 +54,7 @@ class DataConfig(Settings):
     transfer: str | None = Field(None, description="Rows without labels, beside `source` or `train`: the teacher says "
                                  "what they are, and distilled students train on them too")
     phrases: int = Field(0, ge=0, description="Phrases that each training row gives to the rows without labels: random "
-                         "runs of its words")
+                         "runs of its words, a fifth of which give way to random words of the teacher's vocabulary")
     subset: str | None = Field(None, description="Name of a hub dataset's configuration")
     arguments: dict[str, Any] = Field({}, description="Keyword arguments for package:MODULE:FUNCTION")
     columns: dict[str, str] = Field({}, description="Task column: name of that column in the data")

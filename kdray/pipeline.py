@@ -92,15 +92,16 @@ class Pipeline:
             raise ModelError(f"{self.base}/config.json has no id2label. Name the labels there, or fine-tune the "
                              "teacher (teacher.finetune)")
         self._check_length(folder)
-        key = corpus_key(self.seen, self.task, self.config.data, tokenizer_fingerprint(folder), order)
+        key = corpus_key(self.seen, self.task, self.config.data, tokenizer_fingerprint(folder), order,
+                         tokenizer_fingerprint(self.base))
         made = self._made("corpus", CORPUS, key)
         if made is not None:
             return made
-        place = str(folder)
+        place, words = str(folder), str(self.base)
         if os.environ.get("RAY_ADDRESS"):
             self._connect("corpus")  # a cluster that cannot do the rest is found out before rows are tokenised
-            place = self._model(folder).place
-        return build_corpus(self.store, key, self.seen, self.task, self.config.data, place, order, self._each)
+            place, words = self._model(folder).place, self._model(self.base).place
+        return build_corpus(self.store, key, self.seen, self.task, self.config.data, place, order, self._each, words)
 
     def _check_length(self, folder: Path) -> None:
         longest = positions(read_config(folder))

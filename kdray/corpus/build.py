@@ -63,9 +63,13 @@ def see_splits(pieces: Mapping[str, Sequence[Piece]], each: Each = one_by_one) -
 
 
 def corpus_key(seen: dict[str, list[Seen]], task: Task, data: DataConfig, tokenizer: str,
-               label_order: list[str] | None) -> str:
-    """Content key of a corpus: its raw rows, the cut, the label order and the tokenisation."""
-    phrases = {"phrases": data.phrases} if data.phrases else {}
+               label_order: list[str] | None, vocabulary: str | None = None) -> str:
+    """Content key of a corpus: its raw rows, the cut, the label order and the tokenisation.
+
+    `tokenizer` is the fingerprint of its tokenizer, `vocabulary` that of the one whose words are in phrases, where it
+    is another.
+    """
+    phrases = {"phrases": [data.phrases, vocabulary or tokenizer]} if data.phrases else {}
     return content_key({
         **phrases, "rows": {split: [part.digest for part in parts] for split, parts in seen.items()},
         "cut": [data.validation_share, data.test_share, data.seed], "layout": 2,
@@ -74,11 +78,12 @@ def corpus_key(seen: dict[str, list[Seen]], task: Task, data: DataConfig, tokeni
 
 
 def build_corpus(store: Store, key: str, seen: dict[str, list[Seen]], task: Task, data: DataConfig,
-                 tokenizer: str, label_order: list[str] | None, each: Each = one_by_one) -> dict[str, Any]:
+                 tokenizer: str, label_order: list[str] | None, each: Each = one_by_one,
+                 vocabulary: str | None = None) -> dict[str, Any]:
     """Publishes the corpus under `key` and returns its manifest; parts that an attempt before has written are kept.
 
-    `tokenizer` is the place of its files, which must be found wherever `each` calls. Raises DataError that names the
-    split, the row and what is wrong with it.
+    `tokenizer` is the place of its files, `vocabulary` that of the one whose words are in phrases, where it is another:
+    both must be found wherever `each` calls. Raises DataError that names the split, the row and what is wrong with it.
     """
     folder = folder_at(tokenizer)
     pad = load_tokenizer(folder).pad_token_id
@@ -86,7 +91,7 @@ def build_corpus(store: Store, key: str, seen: dict[str, list[Seen]], task: Task
     _check_transfer(seen, task)
     pieces = _cut_missing(dict(seen), task, data)
     labels = label_names(_survey(pieces, task, each), label_order)
-    pieces = _with_phrases(pieces, task, data)
+    pieces = _with_phrases(pieces, task, data, vocabulary or tokenizer)
     recipe = Recipe(store.uri, key, task.name, tuple(labels), data.max_length, tokenizer)
     parts = {split: _write(recipe, split, pieces[split], each) for split in pieces}
     return store.seal(KIND, key, {
@@ -224,11 +229,11 @@ def _check_transfer(seen: dict[str, list[Seen]], task: Task) -> None:
                         f"but train has {', '.join(wanted)}")
 
 
-def _with_phrases(pieces: Splits, task: Task, data: DataConfig) -> Splits:
+def _with_phrases(pieces: Splits, task: Task, data: DataConfig, vocabulary: str) -> Splits:
     """The splits in their order; those without labels have the phrases of train's rows too."""
     if data.phrases:
         train = pieces["train"]
-        made = [Phrases(part, first, number, data.seed, task.name) for number in range(data.phrases)
+        made = [Phrases(part, first, number, data.seed, task.name, vocabulary) for number in range(data.phrases)
                 for part, first in zip(train, _starts(train), strict=True)]
         pieces = {**pieces, "transfer": [*pieces.get("transfer", ()), *made]}
     return {split: pieces[split] for split in SPLITS if split in pieces}

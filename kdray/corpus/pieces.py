@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from kdray.config import DataConfig
+from kdray.corpus.tokenizer import whole_words
 from kdray.errors import DataError
 from kdray.tasks import TASKS, Task
 
@@ -66,6 +67,8 @@ class Phrases:
     number: int
     seed: int
     task: str
+    vocabulary: str
+    """Where every machine finds the tokenizer whose words take the place of some."""
 
     @property
     def anywhere(self) -> bool:
@@ -79,9 +82,9 @@ class Phrases:
 
     def read(self) -> pa.Table:
         """The phrases: the same ones however the split is cut into pieces."""
-        task = TASKS[self.task]
+        task, others = TASKS[self.task], whole_words(self.vocabulary)
         return pa.Table.from_pylist([
-            task.phrase(row, np.random.default_rng([self.seed, index, self.number]))
+            task.phrase(row, np.random.default_rng([self.seed, index, self.number]), others)
             for index, row in enumerate(self.of.read().to_pylist(), self.first)])
 
 

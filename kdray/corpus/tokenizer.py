@@ -1,11 +1,13 @@
-"""A model folder's tokenizer files become a tokenizer and a fingerprint."""
+"""A model folder's tokenizer files become a tokenizer, a fingerprint and the words that it knows."""
 
 import hashlib
 import shutil
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from kdray.errors import ModelError
+from kdray.storage import folder_at
 
 FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.txt",
          "vocab.json", "merges.txt", "spiece.model", "sentencepiece.bpe.model", "tokenizer.model")
@@ -39,6 +41,16 @@ def load_tokenizer(folder: Path) -> Any:
     if not tokenizer.is_fast:
         raise ModelError(f"{folder} has only a slow tokenizer; kdray needs tokenizer.json")
     return tokenizer
+
+
+@lru_cache(maxsize=1)
+def whole_words(place: str) -> tuple[str, ...]:
+    """Words of three letters or more that the tokenizer at `place` has whole, in the order of their ids."""
+    tokenizer = load_tokenizer(folder_at(place))
+    texts = dict.fromkeys(text.strip() for text in tokenizer.batch_decode([[id] for id in range(len(tokenizer))]))
+    words = [text for text in texts if len(text) > 2 and text.isalpha()]
+    cut = tokenizer([f" {word}" for word in words], add_special_tokens=False, return_attention_mask=False)["input_ids"]
+    return tuple(word for word, ids in zip(words, cut, strict=True) if len(ids) == 1)
 
 
 def copy_tokenizer(source: Path, target: Path) -> None:

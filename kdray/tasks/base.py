@@ -4,6 +4,7 @@ A *unit* is what gets one label: the row itself for a sequence task, a word for 
 *target* is a unit that the model sees, so that it has a vector of logits.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -11,13 +12,23 @@ import numpy as np
 from scipy.sparse import csr_array
 
 Row = dict[str, Any]
+_SWAPPED = 0.2
+"""Share of a phrase's words that give way to others."""
 
 
-def run_of(words: list[str], random: np.random.Generator) -> list[str]:
-    """Two words or more that follow each other, any number and place as likely; a single word is given back."""
+def phrase_of(words: list[str], random: np.random.Generator, others: Sequence[str]) -> list[str]:
+    """Two words or more that follow each other, any number and place as likely; a fifth of them give way to `others`.
+
+    After Tang et al. 2019 (arXiv 1903.12136), who make transfer sets of n-grams and of replaced words for a BiLSTM. A
+    single word is a run of itself; where there are no others, none gives way.
+    """
     length = int(random.integers(min(2, len(words)), len(words) + 1))
     start = int(random.integers(len(words) - length + 1))
-    return words[start:start + length]
+    run, swapped = words[start:start + length], random.random(length) < _SWAPPED
+    if not others:
+        return run
+    return [others[place] if swap else word
+            for word, swap, place in zip(run, swapped, random.integers(len(others), size=length), strict=True)]
 
 
 @dataclass(frozen=True)
@@ -51,8 +62,8 @@ class Task(Protocol):
     def complaint(self, row: Row) -> str | None:
         """What is wrong with a row's columns, None where nothing is; the label matters where the row has its column."""
 
-    def phrase(self, row: Row, random: np.random.Generator) -> Row:
-        """A random run of the row's words, without a label."""
+    def phrase(self, row: Row, random: np.random.Generator, others: Sequence[str]) -> Row:
+        """A random run of the row's words, some of which give way to `others`, without a label."""
 
     def labels(self, row: Row) -> list[str]:
         """Label names of the row's units."""

@@ -1,11 +1,12 @@
 """Single texts or pairs of texts become one label a row."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from scipy.sparse import csr_array
 
-from kdray.tasks.base import Encoded, Row, run_of
+from kdray.tasks.base import Encoded, Row, phrase_of
 
 
 class SequenceClassification:
@@ -29,9 +30,10 @@ class SequenceClassification:
                 return f"{column} is empty"
         return "label is missing" if row.get("label", True) in (None, "") else None
 
-    def phrase(self, row: Row, random: np.random.Generator) -> Row:
-        """A run of the text's words; of a pair, one of each text's."""
-        return {name: " ".join(run_of(row[name].split(), random)) for name in ("text", "text_pair") if name in row}
+    def phrase(self, row: Row, random: np.random.Generator, others: Sequence[str]) -> Row:
+        """A phrase of the text's words; of a pair, one of each text's."""
+        return {name: " ".join(phrase_of(row[name].split(), random, others))
+                for name in ("text", "text_pair") if name in row}
 
     def labels(self, row: Row) -> list[str]:
         """The row's one label."""

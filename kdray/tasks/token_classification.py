@@ -4,12 +4,13 @@ A word's logits are those of its first sub-word, so that they do not depend on h
 """
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from scipy.sparse import csr_array
 
-from kdray.tasks.base import Encoded, Row, run_of
+from kdray.tasks.base import Encoded, Row, phrase_of
 
 _WORD = re.compile(r"\w+(?:[^\w\s]+\w+)*|[^\w\s]")
 
@@ -44,9 +45,9 @@ class TokenClassification:
             return f"tag {next(i for i, tag in enumerate(tags) if tag in (None, ''))} is missing"
         return None
 
-    def phrase(self, row: Row, random: np.random.Generator) -> Row:
-        """A run of the sentence's words."""
-        return {"tokens": run_of(row["tokens"], random)}
+    def phrase(self, row: Row, random: np.random.Generator, others: Sequence[str]) -> Row:
+        """A phrase of the sentence's words."""
+        return {"tokens": phrase_of(row["tokens"], random, others)}
 
     def labels(self, row: Row) -> list[str]:
         """One tag a word."""

@@ -9,11 +9,11 @@ from kdray.corpus.build import build_corpus, corpus_key, label_names, see_splits
 from kdray.corpus.pieces import Seen, cut_up, table_digest
 from kdray.corpus.rows import Rows
 from kdray.corpus.sources import read_splits
-from kdray.corpus.tokenizer import load_tokenizer, tokenizer_fingerprint
+from kdray.corpus.tokenizer import load_tokenizer, tokenizer_fingerprint, whole_words
 from kdray.errors import DataError
 from kdray.storage import Store
 from kdray.tasks import TASKS
-from tests.small import sentences, tagged, write_jsonl
+from tests.small import make_tokenizer, sentences, tagged, write_jsonl
 from tests.unit.conftest import make_corpus
 
 SEQUENCE, TOKEN = TASKS["sequence-classification"], TASKS["token-classification"]
@@ -191,16 +191,35 @@ def test_a_files_row_order_is_kept(corpus):
     assert np.all(np.diff(places) >= 0)
 
 
-def test_phrases_are_runs_of_the_words_of_training_rows_alone(tmp_path, model_folder):
+def test_phrases_are_runs_of_the_words_of_training_rows_with_some_words_of_the_vocabulary(tmp_path, model_folder):
     data = DATA.model_copy(update={"phrases": 3})
     made = [build(tmp_path / name, model_folder, {"train": rows()}, data=data) for name in ("one", "two")]
     one, two = (Rows.open(tmp_path / name / "corpus" / "key", "transfer").table for name in ("one", "two"))
     train = Rows.open(tmp_path / "one" / "corpus" / "key", "train").table
     assert made[0]["rows"]["transfer"] == one.num_rows == 3 * train.num_rows and one.equals(two)
     assert "label" not in one.column_names
+    other, count = 0, 0
     for index, text in enumerate(one.column("text").to_pylist()):
-        assert f" {text} " in f" {' '.join(train.column('text')[index % train.num_rows].as_py().split())} "
+        words, source = text.split(), train.column("text")[index % train.num_rows].as_py().split()
+        runs = [source[start:start + len(words)] for start in range(len(source) - len(words) + 1)]
+        new = min(([word for word, old in zip(words, run, strict=True) if word != old] for run in runs), key=len)
+        assert set(new) <= set(whole_words(str(model_folder)))
+        other, count = other + len(new), count + len(words)
+    assert 0.1 < other / count < 0.25
     assert len(set(one.column("text").to_pylist())) > train.num_rows, "another number, another phrase"
+
+
+def test_a_student_with_another_tokenizer_sees_the_same_phrases(tmp_path, model_folder):
+    make_tokenizer(tmp_path / "own", more=("zebra", "quagga", "okapi"))
+    data, parts = DATA.model_copy(update={"phrases": 2}), cut_up(pa.Table.from_pylist(rows()))
+    made = [build_corpus(Store(str(tmp_path / name)), "key", see_splits({"train": parts}), SEQUENCE, data,
+                         str(place), None, vocabulary=str(model_folder))
+            for name, place in (("a", model_folder), ("b", tmp_path / "own"))]
+    one, two = (Rows.open(tmp_path / name / "corpus" / "key", "transfer").table for name in ("a", "b"))
+    assert made[0]["rows"] == made[1]["rows"] and one.column("text").equals(two.column("text"))
+    own = tokenizer_fingerprint(tmp_path / "own")
+    assert len({corpus_key(see_splits({"train": parts}), SEQUENCE, data, own, None, vocabulary)
+                for vocabulary in (None, own, tokenizer_fingerprint(model_folder))}) == 2
 
 
 def test_rows_without_labels_are_read_beside_the_others_and_their_columns_must_be_trains(tmp_path, model_folder):

@@ -4,10 +4,18 @@ import json
 import shutil
 
 import pytest
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
 
-from kdray.corpus.tokenizer import copy_tokenizer, load_tokenizer, tokenizer_files, tokenizer_fingerprint
+from kdray.corpus.tokenizer import (
+    copy_tokenizer,
+    load_tokenizer,
+    tokenizer_files,
+    tokenizer_fingerprint,
+    whole_words,
+)
 from kdray.errors import ModelError
-from tests.small import make_tokenizer
+from tests.small import FILLERS, WORDS, make_tokenizer
 
 
 @pytest.fixture
@@ -56,3 +64,27 @@ def test_a_vocabulary_alone_is_a_tokenizer(folder, tmp_path):
     (tmp_path / "bare").mkdir()
     shutil.copy(folder / "vocab.txt", tmp_path / "bare")
     assert [file.name for file in tokenizer_files(tmp_path / "bare")] == ["vocab.txt"]
+
+
+def test_whole_words_are_those_that_are_no_sub_words(folder):
+    known = [word for word in [*FILLERS, *WORDS["positive"], *WORDS["negative"], "ann", "bob", "rome", "oslo"]
+             if len(word) > 2]
+    assert list(whole_words(str(folder))) == known
+
+
+@pytest.mark.parametrize("before, splitter, decoder", [
+    ("\u0120", pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()),
+    ("\u2581", pre_tokenizers.Metaspace(prepend_scheme="never"), decoders.Metaspace(prepend_scheme="never"))])
+def test_whole_words_of_a_vocabulary_that_marks_the_space_before_a_word(tmp_path, before, splitter, decoder):
+    words = ["<unk>", *"abcdefghijklmnopqrstuvwxyz", before]
+    merges = []
+    for word in (f"{before}cat", "ing", f"{before}on"):
+        made = word[0]
+        for letter in word[1:]:
+            merges.append((made, letter))
+            made += letter
+            words += [made] if made not in words else []
+    tokenizer = Tokenizer(models.BPE({word: place for place, word in enumerate(words)}, merges, unk_token="<unk>"))
+    tokenizer.pre_tokenizer, tokenizer.decoder = splitter, decoder
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>").save_pretrained(tmp_path)
+    assert whole_words(str(tmp_path)) == ("cat",)

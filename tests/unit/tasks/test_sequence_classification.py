@@ -6,6 +6,7 @@ from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 
 from kdray.corpus.tokenizer import load_tokenizer
 from kdray.tasks import TASKS
+from kdray.tasks.base import phrase_of
 
 TASK = TASKS["sequence-classification"]
 
@@ -125,3 +126,13 @@ def test_a_wrong_parameter_is_refused_by_its_name(parameters):
 def test_large_logits_do_not_overflow():
     found = TASK.answer([{}], [np.array([[1e4, -1e4]], np.float32)], [np.array([0])], ["a", "b"], {})
     assert found == [{"label": "a", "score": 1.0}, {"label": "b", "score": 0.0}]
+
+
+def test_a_fifth_of_a_phrase_are_other_words_and_without_any_it_is_a_run():
+    words, random = [f"w{place}" for place in range(10)], np.random.default_rng(0)
+    runs = [phrase_of(words, random, ()) for _ in range(200)]
+    assert all(run == words[words.index(run[0]):][:len(run)] for run in runs)
+    assert {len(run) for run in runs} == set(range(2, 11))
+    mixed = [word for _ in range(1000) for word in phrase_of(words, random, ("x", "y"))]
+    assert 0.18 < sum(word in "xy" for word in mixed) / len(mixed) < 0.22
+    assert phrase_of(["alone"], random, ()) == ["alone"]
