@@ -41,6 +41,9 @@ _Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9
 
 PLACES = ("source", "train", "validation", "test", "transfer")
 """Fields of DataConfig that say where rows are."""
+OF_DISTILLATION = ("loss", "temperature", "huber_delta", "alpha_schedule", "alpha_end", "temperature_schedule",
+                   "temperature_end", "confidence")
+"""Fields of TrainingConfig that a student trained without a teacher does not feel, beside alpha."""
 
 
 class DataConfig(Settings):

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from kdray.training.job import OF_DISTILLATION
+from kdray.config import OF_DISTILLATION
 
 BASELINE = {"alpha": 1.0}
 """What every point of a baseline holds; the rest is as configured, or searched."""

@@ -13,10 +13,9 @@ import numpy as np
 import optuna
 from optuna.trial import TrialState
 
-from kdray.config import SearchConfig, TrainingConfig, changed
+from kdray.config import OF_DISTILLATION, SearchConfig, TrainingConfig, changed
 from kdray.search.describe import BASELINE
 from kdray.search.space import choice_of, distributions, first_point, grid, point_of
-from kdray.training.job import OF_DISTILLATION
 
 _LEAST_AHEAD = 4
 _STATES = {"finished": TrialState.COMPLETE, "stopped": TrialState.PRUNED, "failed": TrialState.FAIL}

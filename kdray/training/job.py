@@ -3,13 +3,11 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from kdray.config import OF_DISTILLATION
 from kdray.models.load import Origin
 from kdray.storage import content_key
 
 RESOURCES = ("workers", "num_cpus", "num_gpus", "labels", "max_failures", "checkpoint_steps")
-OF_DISTILLATION = ("loss", "temperature", "huber_delta", "alpha_schedule", "alpha_end", "temperature_schedule",
-                   "temperature_end", "confidence")
-"""Settings that a student trained without a teacher does not feel, beside alpha."""
 
 
 @dataclass(frozen=True)
