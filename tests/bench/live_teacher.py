@@ -7,15 +7,17 @@
     fresh  2 layers, 128 wide
 
 Measures the teacher's pass (CPU seconds of the machine during `kdray cache fill`, so nothing else may run) and, of each
-student, a trial from the cache and one with the teacher in the step (CPU seconds of the process). All trials of a sweep
-do the same work and, side by side, one a core, use their processes again: a sweep is the pass, that many trials, and
-what the first trial of each process pays for imports. Prints both and the ratio.
+student, a trial from the cache and one with the teacher in the step (CPU seconds of the process, the mean of one trial
+a core side by side, as in a sweep: cores may share what a CPU second is worth). All trials of a sweep do the same work
+and use their processes again: a sweep is the pass, that many trials, and what the first trial of each process pays for
+imports. Prints both and the ratio.
 """
 
 import multiprocessing
 import tempfile
 import time
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import psutil
@@ -86,16 +88,18 @@ def machine_cpu() -> float:
 def trial_cpu(tree: dict[str, Any]) -> tuple[float, float]:
     """CPU seconds of a trial (model, training, validation, checkpoints), and what the first of a process takes more.
 
-    A process for each, for the imports of one kind would be there for the next.
+    New processes each time, for the imports of one kind would be there for the next.
     """
-    with multiprocessing.get_context("spawn").Pool(1) as process:
-        return process.apply(_trials, (tree,))
+    with multiprocessing.get_context("spawn").Pool(CORES) as processes:
+        found = processes.starmap(_trials, [(tree, 3 * core) for core in range(CORES)], chunksize=1)
+    whole, more = zip(*found, strict=True)
+    return mean(whole), mean(more)
 
 
-def _trials(tree: dict[str, Any]) -> tuple[float, float]:
+def _trials(tree: dict[str, Any], seed: int) -> tuple[float, float]:
     short = {**tree["training"], "epochs": 1}
-    first, second, whole = (_cpu({**tree, "training": {**training, "seed": seed}})
-                            for seed, training in enumerate((short, short, tree["training"])))
+    first, second, whole = (_cpu({**tree, "training": {**training, "seed": seed + place}})
+                            for place, training in enumerate((short, short, tree["training"])))
     return whole, first - second
 
 
