@@ -144,15 +144,13 @@ def _tell_student(pipeline: Pipeline) -> None:
 
 def _tell_sweep(pipeline: Pipeline) -> None:
     from kdray.search.describe import describe
+    from kdray.search.selection import mark
 
     sweep, chosen, several = pipeline.sweep, pipeline.selection, len(pipeline.jobs) > 1
-    marks = {(False, chosen["winner"]): " <- winner"}
-    if sum(row["baseline"] for row in sweep["trials"]) > 1:
-        marks[True, chosen["baseline"]] = " <- baseline"
     for row in sorted(sweep["trials"], key=lambda row: -(row["best"] or 0)):
-        mark = marks.get((row["baseline"], row["student"]), "")
+        what = mark(row, sweep["trials"], chosen["winner"], chosen["baseline"])
         print(f"{sweep['metric']} {row['best'] or float('nan'):.4f}  {row['state']:8}  "
-              f"{describe(row['point'], row['name'] if several else '')}{mark}")
+              f"{describe(row['point'], row['name'] if several else '')}{what and f' <- {what}'}")
     print(f"winner: {pipeline.store.uri_of('students', chosen['winner'])}")
 
 

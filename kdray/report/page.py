@@ -14,6 +14,7 @@ from kdray.report.sweep_plots import learning_curves, parallel, pareto, trial_ma
 from kdray.report.table import NAMES, TITLES
 from kdray.report.trials import Trial, names, role
 from kdray.search.describe import describe
+from kdray.search.selection import mark
 
 Facts = dict[str, Any]
 _MODELS = ("teacher", "baseline", "winner")
@@ -117,11 +118,8 @@ def _sweep_plots(facts: Facts, chosen: str | None) -> list[tuple[str, str]]:
 def _trials(facts: Facts) -> list[dict[str, Any]]:
     """Lines of the table of trials, best first, those without a metric last."""
     order = sorted(facts["trials"], key=lambda row: float("-inf") if row["best"] is None else row["best"], reverse=True)
-    marks = {(False, facts["winner"]): "winner"}
-    if sum(row["baseline"] for row in facts["trials"]) > 1 and "baseline" in facts:
-        marks[True, facts["baseline"]] = "baseline"
     return [{"name": row.get("name"), "what": describe(row["point"]),
-             "mark": marks.get((row["baseline"], row["student"])),
+             "mark": mark(row, order, facts["winner"], facts.get("baseline")),
              "state": row["state"], "epochs": row["epochs"], "error": _reason(row),
              "best": "" if row["best"] is None else f"{row['best']:.4f}",
              "seconds": "" if row["seconds"] is None else span(row["seconds"])} for row in order]

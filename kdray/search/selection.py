@@ -24,6 +24,17 @@ def best(rows: list[dict[str, Any]], role: str) -> dict[str, Any]:
     return max(finished, key=lambda row: row["best"])
 
 
+def mark(row: dict[str, Any], rows: list[dict[str, Any]], winner: str, baseline: str | None) -> str:
+    """What a trial of the table `rows` is: `winner`, `baseline` where there are several to choose from, else nothing.
+
+    `winner` and `baseline` are the keys of the chosen students.
+    """
+    if not row["baseline"]:
+        return "winner" if row["student"] == winner else ""
+    several = sum(other["baseline"] for other in rows) > 1
+    return "baseline" if several and baseline and row["student"] == baseline else ""
+
+
 def choose(students: dict[str, dict[str, Any]], limits: dict[str, float]) -> tuple[str, dict[str, Any] | None]:
     """Name of the best student within `limits`, and what is to be said of them; None where there are none.
 

@@ -95,8 +95,8 @@ def run_sweep(sweep: Sweep) -> list[dict[str, Any]]:
     with SweepProgress(sweep.total, list(sweep.jobs)) as shown:
         every: list[tune.Result] = list(_tuner(sweep, store, [shown, *told]).fit())  # type: ignore[call-overload]
     results = [result for result in every if result.config]  # the others were proposed, but time was up
-    whose = list(sweep.plans())
-    results.sort(key=lambda result: _place(result.config or {}, whose))
+    names = list(sweep.jobs)
+    results.sort(key=lambda result: _place(result.config or {}, names))
     rows = [_row(result, store, sweep) for result in results]
     _check(rows, sweep)
     return rows
@@ -160,8 +160,8 @@ def _row(result: tune.Result, store: Store, sweep: Sweep) -> dict[str, Any]:
     }
 
 
-def _place(config: dict[str, Any], whose: list[Whose]) -> tuple[int, int]:
-    return whose.index((config[NAME], config[ROLE])), config[NUMBER]
+def _place(config: dict[str, Any], names: list[str]) -> tuple[int, bool, int]:
+    return names.index(config[NAME]), config[ROLE] != "baseline", config[NUMBER]
 
 
 def _history(result: tune.Result) -> list[dict[str, Any]]:

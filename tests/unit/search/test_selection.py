@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from kdray.errors import TrainingError
-from kdray.search.selection import best, choose
+from kdray.search.selection import best, choose, mark
 
 
 def row(value: float | None, state: str = "finished", is_baseline: bool = False, error: str | None = None,
@@ -58,3 +58,11 @@ def test_where_none_is_within_it_is_the_nearest_and_by_how_much_is_said():
     assert name == "small" and constraint["met"] is False
     assert constraint["excess"] == pytest.approx({"max_ms": 1.0, "max_mb": 0.25})
     assert (constraint["max_ms"], constraint["max_mb"]) == (1.0, 8.0)
+
+
+def test_the_winner_is_marked_and_its_baseline_where_there_are_several():
+    rows = [row(0.8, is_baseline=True, student="p"), row(0.7, is_baseline=True, student="q"), row(0.9, student="w"),
+            row(0.8, student="p"), row(None, "failed", is_baseline=True, student=None)]
+    assert [mark(one, rows, "w", "p") for one in rows] == ["baseline", "", "winner", "", ""]
+    assert [mark(one, rows, "w", None) for one in rows] == ["", "", "winner", "", ""]
+    assert [mark(one, rows[1:3], "w", "q") for one in rows[1:3]] == ["", "winner"]
