@@ -447,14 +447,14 @@ class Config(Settings):
             try:
                 changed(self.training, {field: value})
             except ConfigError as error:
-                raise ValueError(f"{at}.training.{field}: {error}") from error
+                raise ValueError(f"{at}.training.{error}") from error
 
     def _check_searched(self, name: str, domain: Domain) -> None:
         for value in domain.values or [domain.min, domain.max]:
             try:
                 self._check_soft_targets(f"search.space.{name}", changed(self.training, {name: value}))
             except ConfigError as error:
-                raise ValueError(f"search.space.{name}: {error}") from error
+                raise ValueError(f"search.space.{error}") from error
 
     def _check_soft_targets(self, origin: str, training: TrainingConfig) -> None:
         """An ensemble is of caches, and its mean of probabilities is taken at one temperature, before the loss."""
@@ -497,7 +497,7 @@ def parse(tree: dict[str, Any], origin: str) -> Config:
 
 
 def changed(settings: T, changes: dict[str, Any]) -> T:
-    """A copy of `settings` with dotted `changes`, checked like the whole. Raises ConfigError."""
+    """A copy of `settings` with dotted `changes`, checked like the whole. Raises ConfigError that begins with them."""
     tree = settings.model_dump()
     for name, value in changes.items():
         _assign(tree, name.split("."), value)
