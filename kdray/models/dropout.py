@@ -1,26 +1,43 @@
-"""A model's dropouts become ones that a CPU draws in a third of the time.
+"""A model's dropouts become ones that a CPU draws in a fifth of the time.
 
 torch draws a number for each element on a CPU, here 16 of a number's bits do; a GPU needs none of it.
 """
 
+from functools import cache
+
 import torch
 from torch import Tensor, nn
 
-_BITS = 16
+_DRAWS = 2**16
 
 
 class Dropout(nn.Dropout):
-    """Srivastava et al. 2014, as torch.nn.Dropout but for the rate, which is rounded to a multiple of 1/65536."""
+    """Srivastava et al. 2014, as torch.nn.Dropout but for the rate: the nearest whose scale the dtype can tell."""
 
     def forward(self, input: Tensor) -> Tensor:
         """Zeroes elements at the rate and scales the others, so that the mean stays; from torch's default generator."""
-        dropped = round(self.p * 2**_BITS)
-        if not self.training or not 0 < dropped < 2**_BITS:
+        kept, scale = chance(self.p, input.dtype)
+        if not self.training or not 0 < kept < _DRAWS:
             return super().forward(input)
         count = input.numel()
-        drawn = torch.empty(-(-count * _BITS // 64), dtype=torch.int64).random_(-2**63, None).view(torch.int16)
-        kept = drawn[:count].view(input.shape) >= dropped - 2**(_BITS - 1)
-        return torch.ops.aten.native_dropout_backward(input, kept, 2**_BITS / (2**_BITS - dropped))
+        drawn = torch.empty(-(-count // 4), dtype=torch.int64).random_(-2**63, None).view(torch.int16)
+        first = _DRAWS // 2 - kept
+        # Booleans would take twice as long as the rest: 1 from `first` on, else 0.
+        ones = drawn[:count].view(input.shape).clamp_(first - 1, first).sub_(first - 1)
+        return input * ones.to(input.dtype).mul_(scale)
+
+
+@cache
+def chance(rate: float, dtype: torch.dtype) -> tuple[int, float]:
+    """How many of 65536 draws keep an element, and the scale of what is kept: together 1, to 1 in 131072.
+
+    bfloat16 tells scales 1/128 apart: of 0.1 it makes 0.0986.
+    """
+    near = round(_DRAWS * (1 - rate))
+    if not near:
+        return 0, 0.0
+    scale = torch.tensor(_DRAWS / near, dtype=dtype).item()
+    return round(_DRAWS / scale), scale
 
 
 def quicken_dropout(model: nn.Module) -> None:
