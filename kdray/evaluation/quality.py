@@ -19,7 +19,6 @@ from kdray.models.load import count_parameters, load_model
 from kdray.tasks import Task
 
 _RESAMPLES = 1000
-_TOKENS = 8192
 Scores = dict[str, float]
 
 
@@ -47,7 +46,7 @@ def model_predictions(task: Task, folder: Path, rows: Rows, labels: list[str],
                       pad_token_id: int) -> tuple[Predictions, int]:
     """Those of the model in `folder`, in float32, and its number of parameters."""
     model = load_model(task, folder, labels).eval()
-    logits = predict(model, task, rows, np.arange(len(rows)), pad_token_id, _TOKENS)
+    logits = predict(model, task, rows, np.arange(len(rows)), pad_token_id)
     found = zip((rows.targets[row] for row in range(len(rows))), logits, strict=True)
     return _predictions(task, rows, found, labels), count_parameters(model)
 

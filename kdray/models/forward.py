@@ -14,6 +14,10 @@ from kdray.corpus.grouping import length_batches
 from kdray.corpus.rows import Ragged, Rows
 from kdray.tasks import Task
 
+_TOKENS = {"cpu": 2048, "cuda": 8192}
+"""Padded tokens a batch. A CPU takes 1.6 times as long for rows of 250 in batches of 8192: attention leaves its
+caches."""
+
 
 @dataclass(frozen=True)
 class Inputs:
@@ -51,15 +55,16 @@ def collate(rows: Rows, indices: np.ndarray, pad_token_id: int) -> Inputs:
 
 
 @torch.no_grad()
-def predict(model: Any, task: Task, rows: Rows, indices: np.ndarray, pad_token_id: int, batch_tokens: int,
+def predict(model: Any, task: Task, rows: Rows, indices: np.ndarray, pad_token_id: int, batch_tokens: int | None = None,
             done: Callable[[int], None] = lambda count: None) -> list[np.ndarray]:
     """Logits of the rows `indices`, in their order: float32 arrays (targets of the row, labels).
 
-    `done` is told how many rows each batch brought.
+    `batch_tokens` are padded ones, None what suits the device; `done` is told how many rows each batch brought.
     """
     device = next(model.parameters()).device
+    most = batch_tokens or _TOKENS[device.type]
     found: list[np.ndarray] = [np.empty(0)] * len(indices)
-    for batch in length_batches(rows.lengths[indices], batch_tokens):
+    for batch in length_batches(rows.lengths[indices], most):
         inputs = collate(rows, indices[batch], pad_token_id).to(device)
         logits = task.gather(model(**inputs.model).logits, inputs.row, inputs.position).float().cpu().numpy()
         ends = np.cumsum(rows.positions.lengths[indices[batch]])

@@ -22,7 +22,6 @@ from kdray.storage import Store
 from kdray.tasks import TASKS
 from kdray.teacher.runner import load_teacher
 
-_TOKENS = 2048
 _TOLERANCE = {"float32": 1e-3, "float16": 1e-2, "bfloat16": 1e-1}
 """How far another batch may move a logit, as a share of the largest: a few units of the precision's last place."""
 
@@ -68,7 +67,7 @@ def rerun(store: Store, cache: dict[str, Any], teacher: str | None, rows: int, s
         share = min(total, max(1, round(rows * total / max(1, sum(cache["rows"].values())))))
         chosen = np.sort(random.choice(total, share, replace=False))
         found = predict(model, task, Rows.open(store.fetch("corpus", corpus["key"]), split), chosen,
-                        corpus["pad_token_id"], _TOKENS)
+                        corpus["pad_token_id"])
         soft = SoftTargets(store, cache["key"], split)
         for row, again in zip(chosen, found, strict=True):
             _, kept = soft[row]

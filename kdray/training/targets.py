@@ -21,7 +21,6 @@ from kdray.storage import Store
 from kdray.tasks import TASKS
 from kdray.training.job import TrainingJob
 
-_TOKENS = 8192
 _RUNS = 8
 
 
@@ -41,7 +40,7 @@ class LiveTeacher:
 
     def ask(self, rows: Rows, indices: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
         """Units (targets,) and logits, float32 (targets, labels), of each of the rows `indices`."""
-        logits = predict(self._model, self._task, rows, indices, self._pad, _TOKENS)
+        logits = predict(self._model, self._task, rows, indices, self._pad)
         return [(rows.targets[row], part) for row, part in zip(indices, logits, strict=True)]
 
 

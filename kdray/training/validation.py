@@ -17,8 +17,6 @@ from kdray.training.health import closeness
 from kdray.training.job import TrainingJob
 from kdray.training.targets import Soft, aligned
 
-_TOKENS = 8192
-
 
 class Validation:
     """One worker's view of the validation split."""
@@ -37,7 +35,7 @@ class Validation:
         engine.eval()
         together = engine.zero_optimization_stage() == 3
         mine = np.arange(len(self.rows)) if together else np.arange(len(self.rows))[self.rank::self.workers]
-        logits = predict(engine, self.task, self.rows, mine, self.job.pad_token_id, _TOKENS)
+        logits = predict(engine, self.task, self.rows, mine, self.job.pad_token_id)
         decided = decisions(self.task, self.rows, mine, logits, self.labels)
         part = (dict(zip(mine.tolist(), decided, strict=True)), self._closeness(mine, logits),
                 all(np.isfinite(row).all() for row in logits))

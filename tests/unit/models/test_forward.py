@@ -29,7 +29,7 @@ def alone(corpus, rows, model, index: int) -> np.ndarray:
     return (logits if logits.ndim == 2 else logits[0, rows.positions[index].astype(np.int64)]).numpy()
 
 
-@pytest.mark.parametrize("batch_tokens", [1, 40, 10_000])
+@pytest.mark.parametrize("batch_tokens", [1, 40, 10_000, None])
 def test_logits_are_those_of_each_row_alone_in_the_order_asked_for(part, batch_tokens):
     corpus, rows, model = part
     indices = np.random.default_rng(0).permutation(len(rows))[:30]
