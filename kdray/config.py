@@ -302,6 +302,8 @@ class SearchConfig(Settings):
 
     @model_validator(mode="after")
     def _listed(self) -> Self:
+        if "seed" in self.space:
+            raise ValueError("space.seed: the best seed is chance. To see how far chance goes, set search.seeds")
         open_ended = [name for name, domain in self.space.items() if domain.values is None]
         if self.algorithm == "grid" and open_ended:
             raise ValueError(f"space.{open_ended[0]} is an interval: algorithm grid needs `values`")
