@@ -116,7 +116,8 @@ def test_a_sweep_whose_driver_is_killed_keeps_what_ended_and_resumes_what_ran(tm
     trial = "alpha 0.5"
     assert driver.stderr is not None
     lines = iter(driver.stderr.readline, "")
-    assert any(f"{trial} | epoch 4" in line for line in lines), "the trial did not come so far"
+    seen = (int(found[1]) for line in lines if (found := re.search(rf"{trial} \| epoch (\d+)", line)))
+    assert (reached := next((epoch for epoch in seen if epoch >= 4), None)), "the trial did not come so far"
     os.kill(driver.pid, signal.SIGKILL)
     driver.wait(60)
     students = tmp_path / "store" / "students"
@@ -126,7 +127,7 @@ def test_a_sweep_whose_driver_is_killed_keeps_what_ended_and_resumes_what_ran(tm
     assert done.returncode == 0, done.stderr
     assert "winner:" in done.stdout and done.stdout.count("alpha") == 3
     epochs = [int(found) for found in re.findall(rf"{trial} \| epoch (\d+)", done.stderr)]
-    assert epochs[0] >= 4 and epochs[-1] == 90
+    assert epochs[0] >= reached - 1 and epochs[-1] == 90  # the last checkpoint may not have been there yet
     assert "baseline (alpha 1) begins" not in done.stderr
     assert {name: (students / name).stat().st_mtime_ns for name in kept} == kept
     sweep = json.loads(next((tmp_path / "store" / "sweeps").glob("*/manifest.json")).read_text())
