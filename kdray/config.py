@@ -301,7 +301,7 @@ class SearchConfig(Settings):
         "WANDB_API_KEY or WANDB_MODE=offline in the environment")
 
     @model_validator(mode="after")
-    def _listed(self) -> Self:
+    def _searchable(self) -> Self:
         if "seed" in self.space:
             raise ValueError("space.seed: the best seed is chance. To see how far chance goes, set search.seeds")
         open_ended = [name for name, domain in self.space.items() if domain.values is None]
