@@ -301,9 +301,7 @@ class SearchConfig(Settings):
         "WANDB_API_KEY or WANDB_MODE=offline in the environment")
 
     @model_validator(mode="after")
-    def _searchable(self) -> Self:
-        if "seed" in self.space:
-            raise ValueError("space.seed: the best seed is chance. To see how far chance goes, set search.seeds")
+    def _listed(self) -> Self:
         open_ended = [name for name, domain in self.space.items() if domain.values is None]
         if self.algorithm == "grid" and open_ended:
             raise ValueError(f"space.{open_ended[0]} is an interval: algorithm grid needs `values`")
@@ -452,6 +450,8 @@ class Config(Settings):
                 raise ValueError(f"{at}.training.{error}") from error
 
     def _check_searched(self, name: str, domain: Domain) -> None:
+        if name == "seed":
+            raise ValueError("search.space.seed: the best seed is chance. To see how far chance goes, set search.seeds")
         for value in domain.values or [domain.min, domain.max]:
             try:
                 self._check_soft_targets(f"search.space.{name}", changed(self.training, {name: value}))

@@ -88,7 +88,7 @@ def test_an_unknown_key_names_the_nearest_known_one(wrong, words):
     (tree(cache={"ensemble": ["ab"], "weights": [1, -1]}), ["must be 0 or more"]),
     (tree(cache={"weights": [0]}), ["not all 0"]),
     (space("alpha", min=0, max=1.2), ["search.space.alpha", "alpha = 1.2"]),
-    (space("seed", values=[0, 1]), ["search: ", "space.seed: the best seed is chance", "search.seeds"]),
+    (space("seed", values=[0, 1]), ["search.space.seed: the best seed is chance", "search.seeds"]),
     (space("alpha", values=[0.5, -1]), ["search.space.alpha", "alpha = -1"]),
     (space("temperature", min=0, max=4), ["search.space.temperature", "temperature = 0"]),
     (space("temperature", min=4, max=1), ["min 4.0 must be below max 1.0"]),
