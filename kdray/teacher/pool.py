@@ -47,13 +47,14 @@ class Pool:
             while not self.leases.finished:
                 while len(self.actors) < min(self.most, self.leases.unfinished):
                     self._start()
+                tell_actors(len(self.up), len(self.actors) - len(self.up))
                 for reference in self._ready():
                     self._settle(reference)
-                tell_actors(len(self.up), len(self.actors) - len(self.up))
         finally:
             self.report.close()
             for actor in self.actors.values():
                 ray.kill(actor)
+            tell_actors(0, 0)
 
     def _start(self) -> None:
         name = f"actor-{self.started}"
