@@ -148,7 +148,7 @@ def test_a_resumed_sweep_has_each_trial_once(cluster, tmp_path, monkeypatch):
     folder = tmp_path / "tensorboard" / NAME
     assert {trial.name for trial in folder.iterdir()} == TRIALS
     assert all(set(scalars(trial)["loss"]) == {1, 2, 3} for trial in folder.iterdir())
-    runs = [run for file in wandb_files(tmp_path) for run in [wandb_run(file)] if run["steps"] == {1, 2, 3}]
+    runs = [run for run in ended_runs(tmp_path) if run["steps"] == {1, 2, 3}]
     assert {run["name"] for run in runs} == TRIALS and len({run["id"] for run in runs}) == len(TRIALS)
 
 
@@ -156,11 +156,24 @@ def wandb_files(folder: Path) -> list[Path]:
     return sorted(folder.glob("wandb/offline-run-*/*.wandb"))
 
 
+def ended_runs(folder: Path) -> list[dict[str, Any]]:
+    """Runs whose end is written down; waits for those of all trials.
+
+    W&B does not: its own process writes the last of a log after `finish` has returned.
+    """
+    ends = time.monotonic() + 30
+    while True:
+        runs = [run for run in map(wandb_run, wandb_files(folder)) if run["ended"]]
+        if {run["name"] for run in runs} == TRIALS or time.monotonic() > ends:
+            return runs
+        time.sleep(0.05)
+
+
 def wandb_run(file: Path) -> dict[str, Any]:
     """What a run's log says of it: records in blocks of 32 KiB, each a checksum, its length and kind, and itself."""
     from wandb.proto.wandb_internal_pb2 import Record
 
-    data, at, part, run = file.read_bytes(), 7, b"", {"steps": set()}
+    data, at, part, run = file.read_bytes(), 7, b"", {"steps": set(), "ended": False}
     while at + 7 < len(data):
         if 32768 - at % 32768 < 7:
             at += 32768 - at % 32768
@@ -177,6 +190,7 @@ def wandb_run(file: Path) -> dict[str, Any]:
                     "config": {item.key: json.loads(item.value_json) for item in record.run.config.update}}
         if record.HasField("history"):
             run["steps"].add(record.history.step.num)
+        run["ended"] |= record.HasField("exit")
     return run
 
 
@@ -185,8 +199,8 @@ def test_wandb_offline_has_a_run_a_trial_with_its_point(cluster, tmp_path, monke
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_API_KEY", "f" * 40)
     sweep(tmp_path, ["wandb"])
-    runs = {run["name"]: run for run in map(wandb_run, wandb_files(tmp_path))}
-    assert set(runs) == TRIALS
+    runs = {run["name"]: run for run in ended_runs(tmp_path)}
+    assert set(runs) == TRIALS and len(wandb_files(tmp_path)) == len(TRIALS)
     run = runs["temperature 2, alpha 0.25"]
     assert (run["project"], run["group"], run["steps"]) == ("kdray", NAME, {1, 2, 3})
     assert {name: run["config"][name] for name in ("temperature", "alpha")} == {"temperature": 2.0, "alpha": 0.25}
