@@ -17,7 +17,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import parse_qsl
 
 import pyarrow as pa
@@ -25,12 +25,15 @@ import pyarrow.fs as pafs
 
 from kdray.errors import StorageError
 
+T = TypeVar("T")
 MANIFEST = "manifest.json"
 MANIFEST_VERSION = 2
 _S3_RETRIES = 11
 """After waits of 0, 0.05, 0.1, 0.2 seconds and so on, 51 in all."""
 _S3_CONNECT, _S3_SILENCE = 10.0, 30.0
 """Seconds without a connection, or a byte of an answer, after which a request is sent again."""
+_TRIES = 100
+"""At a folder that another process removes again and again."""
 _SECRET = re.compile("key|secret|token|password|signature", re.IGNORECASE)
 
 
@@ -160,20 +163,21 @@ class Store:
 
     def names(self, *parts: str) -> list[str]:
         """Sorted names in a folder, hidden ones left out; empty where there is no folder."""
-        selector = pafs.FileSelector(self.path(*parts), allow_not_found=True)
-        names = (info.base_name for info in self.file_system.get_file_info(selector))
-        return sorted(name for name in names if not name.startswith("."))
+        return sorted(info.base_name for info in self._listed(*parts) if not info.base_name.startswith("."))
 
     def files(self, *parts: str, hidden: bool = False) -> tuple[list[str], list[int], list[float]]:
         """Names, bytes and times of the last change (seconds since 1970) of a folder's files; none without a folder.
 
         Hidden files, which a writer that died may leave, are listed on request, and then they alone.
         """
-        selector = pafs.FileSelector(self.path(*parts), allow_not_found=True)
-        found = [info for info in self.file_system.get_file_info(selector)
-                 if info.type == pafs.FileType.File and info.base_name.startswith(".") == hidden]
+        found = [info for info in self._listed(*parts) if info.type == pafs.FileType.File
+                 and info.base_name.startswith(".") == hidden]
         return ([info.base_name for info in found], [info.size for info in found],
                 [info.mtime_ns / 1e9 for info in found])
+
+    def _listed(self, *parts: str) -> list[pafs.FileInfo]:
+        selector = pafs.FileSelector(self.path(*parts), allow_not_found=True)
+        return _while_folders_go(lambda: self.file_system.get_file_info(selector))
 
     def write(self, data: bytes | memoryview, *parts: str) -> None:
         """Publishes one file atomically: readers see the old one or all of the new one."""
@@ -192,20 +196,29 @@ class Store:
                 return False
             self.write(data, *parts)
             return True
-        with storage_errors(self.uri), contextlib.suppress(FileExistsError):
-            _write_local(data, Path(self.path(*parts)), os.link)
-            return True
-        return False
+        with storage_errors(self.uri):
+            try:
+                _write_local(data, Path(self.path(*parts)), os.link)
+            except FileExistsError:
+                return False
+        return True
 
     def delete(self, *parts: str) -> None:
         """Removes one file; nothing happens where there is none."""
-        if self.exists(*parts):
-            self.file_system.delete_file(self.path(*parts))
+        with contextlib.suppress(FileNotFoundError):
+            if self.exists(*parts):
+                self.file_system.delete_file(self.path(*parts))
 
     def delete_folder(self, *parts: str) -> None:
-        """Removes a folder and what is in it; nothing happens where there is none."""
-        if self.exists(*parts):
-            self.file_system.delete_dir(self.path(*parts))
+        """Removes a folder and what is in it, at once where storage is a folder; nothing happens where there is none.
+
+        Who writes a file into it at the same moment makes it anew.
+        """
+        with contextlib.suppress(FileNotFoundError):
+            if self.local:
+                _remove_local(Path(self.path(*parts)))
+            elif self.exists(*parts):
+                self.file_system.delete_dir(self.path(*parts))
 
     def upload(self, folder: Path, *parts: str) -> None:
         """Copies the local `folder` to a folder here; a reader may see a part of it."""
@@ -233,9 +246,8 @@ class Store:
         """A local folder to fill before `publish`; gone afterwards, whatever happens."""
         parent = Path(self.path(kind)) if self.local else Path(tempfile.gettempdir())
         with storage_errors(self.uri):
-            parent.mkdir(parents=True, exist_ok=True)
-            folder = parent / f".tmp-{uuid.uuid4().hex}"
-            folder.mkdir()
+            folder = _hidden(parent)
+            _while_folders_go(lambda: folder.mkdir(parents=True))
             try:
                 yield folder
             finally:
@@ -270,13 +282,17 @@ class Store:
     def _publish_local(self, kind: str, key: str, folder: Path, manifest: bytes) -> None:
         _write_local(manifest, folder / MANIFEST, os.replace)
         target = Path(self.path(kind, key))
-        try:
-            os.rename(folder, target)
-        except OSError:
+        while True:
+            try:
+                os.rename(folder, target)
+                break
+            except OSError as error:
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                    raise
             if (target / MANIFEST).exists():
                 return
-            shutil.rmtree(target, ignore_errors=True)
-            os.rename(folder, target)
+            with contextlib.suppress(FileNotFoundError):
+                _remove_local(target)
         _sync_folder(target.parent)
 
     def fetch(self, kind: str, key: str) -> Path:
@@ -342,16 +358,52 @@ def _json(manifest: dict[str, Any]) -> bytes:
 
 
 def _write_local(data: bytes | memoryview, target: Path, name: Callable[[Path, Path], None]) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.parent / f".tmp-{uuid.uuid4().hex}"
-    try:
+    partial = _hidden(target.parent)
+
+    def write() -> None:
+        _make_folder(target.parent)
         with open(partial, "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
         name(partial, target)
+
+    try:
+        _while_folders_go(write)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _make_folder(folder: Path) -> None:
+    """`mkdir -p`, for a folder that another process may remove at any moment.
+
+    `Path.mkdir(exist_ok=True)` raises where the folder is gone again by the time it looks whether it is one.
+    """
+    with contextlib.suppress(FileExistsError):
+        folder.mkdir(parents=True)
+
+
+def _while_folders_go(act: Callable[[], T]) -> T:
+    """What `act` returns; tries again where another process has removed a folder under its hands."""
+    for _ in range(_TRIES - 1):
+        with contextlib.suppress(FileNotFoundError):
+            return act()
+    return act()
+
+
+def _remove_local(folder: Path) -> None:
+    """Removes a folder in one act. Raises FileNotFoundError where it is gone."""
+    hidden = _hidden(folder.parent)
+    os.rename(folder, hidden)
+    for _ in range(_TRIES):  # who was about to make a file in it may do so until it is gone
+        shutil.rmtree(hidden, ignore_errors=True)
+        if not hidden.exists():
+            break
+
+
+def _hidden(parent: Path) -> Path:
+    """A new name in `parent` that no reader sees."""
+    return parent / f".tmp-{uuid.uuid4().hex}"
 
 
 def _sync_folder(folder: Path) -> None:

@@ -4,7 +4,6 @@ Knows nothing about rows. Invariant: a receipt in a journal is that of a shard t
 """
 
 import contextlib
-import errno
 import time
 import uuid
 from collections.abc import Iterable
@@ -32,8 +31,6 @@ _FLUSH_ROWS, _FLUSH_SECONDS = 1000, 5.0
 _LISTERS = 8
 _PARTS = 1000
 """Files of a journal beyond which they are merged into one."""
-_TRIES = 10
-"""At a journal that another run of the same cache removes or writes at the same moment."""
 
 
 def table_of(receipts: Iterable[tuple[Receipt, float]]) -> np.ndarray:
@@ -136,14 +133,13 @@ class Journal:
         self._store, self._cache = store, plan.key
         self._new: list[tuple[Receipt, float]] = []
         self._written = time.monotonic()
-        self._put(plan_key.encode(), PLAN)
+        store.write(plan_key.encode(), FILLS, self._cache, PLAN)
         parts = journal_parts(store, self._cache)
         self._tables = [latest(list(parts.values()))]
         if len(parts) > _PARTS:
             self._write(self._tables[0])
             for name in parts:
-                with contextlib.suppress(FileNotFoundError):  # another run has merged it too
-                    store.delete(FILLS, self._cache, name)
+                store.delete(FILLS, self._cache, name)
 
     def receipts(self) -> np.ndarray:
         """Writes what is new; returns every receipt, sorted by key."""
@@ -171,23 +167,8 @@ class Journal:
 
     def remove(self) -> None:
         """The manifest is there, the journal is not needed any more; what another run writes later, it removes."""
-        for _ in range(_TRIES):
-            try:
-                self._store.delete_folder(FILLS, self._cache)
-                break
-            except OSError as error:
-                if error.errno not in (errno.ENOENT, errno.ENOTEMPTY):
-                    raise
+        self._store.delete_folder(FILLS, self._cache)
 
     def _write(self, receipts: np.ndarray) -> None:
         name = f"{time.time_ns():020d}-{uuid.uuid4().hex[:8]}.arrow"
-        self._put(memoryview(encode_table(receipts)), name)
-
-    def _put(self, data: bytes | memoryview, name: str) -> None:
-        for left in reversed(range(_TRIES)):
-            try:
-                self._store.write(data, FILLS, self._cache, name)
-                break
-            except FileNotFoundError:  # another run was done, and removed the folder under this one's hands
-                if not left:
-                    raise
+        self._store.write(memoryview(encode_table(receipts)), FILLS, self._cache, name)
