@@ -309,10 +309,10 @@ class SearchConfig(Settings):
 
 
 class ExportConfig(Settings):
-    """What the package of the winner must hold to be accepted."""
+    """How good the files must be that serve the winner."""
 
-    max_drop: float = Field(0.005, ge=0, description="Largest loss of the metric on validation, ONNX int8 against "
-                            "PyTorch (two units are always allowed)")
+    max_drop: float = Field(0.005, ge=0, description="Loss of the metric on validation, ONNX int8 against PyTorch, "
+                            "above which, unless it is chance, a gentler int8 is taken, then float32")
 
 
 class TeacherServing(Settings):
@@ -338,7 +338,8 @@ class ServeConfig(Settings):
                              "adds to them. Without any, everybody who reaches the port may ask")
     open: bool = Field(False, description="Listen beyond this machine without API keys")
     backend: Literal["auto", "onnx-int8", "onnx", "openvino-int8", "openvino", "torch"] = Field(
-        "auto", description="auto is onnx-int8 on CPU, torch on GPU (kdray bench measures them)")
+        "auto", description="auto is torch on a GPU, else onnx-int8 where it is as good as the student, else onnx "
+        "(kdray bench measures them)")
     replicas: int = Field(1, ge=1, description="Copies of the service; with max_replicas, the fewest")
     max_replicas: int | None = Field(None, ge=1, description="Copies when inputs pile up; null keeps to `replicas`")
     num_cpus: float = Field(1, ge=0, description="CPUs a replica")

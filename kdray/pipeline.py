@@ -259,12 +259,13 @@ class Pipeline:
         from kdray.search.finalists import KIND, select, selection_key
 
         search, threads = self.config.search, max(1, int(self.config.serve.num_cpus))
-        key = selection_key(self.sweep["key"], search, threads)
+        max_drop = self.config.export.max_drop
+        key = selection_key(self.sweep["key"], search, max_drop, threads)
         made = self._made("selection", KIND, key)
         if made is None:
             if search.seeds > 1:
                 self._connect("students")
-            made = select(self.store, key, self._plan, self.sweep, search, threads)
+            made = select(self.store, key, self._plan, self.sweep, search, max_drop, threads)
         return made
 
     @cached_property
@@ -280,20 +281,19 @@ class Pipeline:
     @cached_property
     def package(self) -> dict[str, Any]:
         """Manifest of the winner's package."""
-        from kdray.export.package import build_package
+        from kdray.export.files import student_files
+        from kdray.export.package import build_package, check_backend, package_key
 
         winner = self._manifest("students", self.selection["winner"])
-        numbers = self.evaluation["numbers"]
-        lineage = self.lineage
-        key = content_key({"student": winner["key"], "evaluation": self.evaluation["key"],
-                           "max_drop": self.config.export.max_drop, "layout": 2})
-        corpus = self._manifest(CORPUS, winner["parents"]["corpus"])
-        return self._made("package", "packages", key) or build_package(
-            self.store, key, self.store.fetch("students", winner["key"]),
-            {"parents": {"student": winner["key"], "evaluation": self.evaluation["key"]}, "numbers": numbers,
-             "lineage": lineage},
-            self.task, corpus["labels"], self.store.fetch(CORPUS, corpus["key"]), corpus["pad_token_id"],
-            corpus["max_length"], self.config.export.max_drop, _threads())
+        numbers, lineage = self.evaluation["numbers"], self.lineage
+        label(stage="package")
+        export = student_files(self.store, winner, self.config.export.max_drop, _threads())
+        parents = {"student": winner["key"], "export": export["key"], "evaluation": self.evaluation["key"]}
+        key = package_key(parents)
+        made = self._made("package", "packages", key) or build_package(
+            self.store, key, winner, export, {"parents": parents, "numbers": numbers, "lineage": lineage}, _threads())
+        check_backend(made, self.config.serve.backend)
+        return made
 
     @property
     def lineage(self) -> dict[str, Any]:

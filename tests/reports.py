@@ -5,6 +5,7 @@ from pathlib import Path
 
 from kdray.config import Config, DataConfig, TeacherConfig
 from kdray.evaluation.evaluate import evaluate
+from kdray.export.files import student_files
 from kdray.export.package import build_package
 from kdray.models.load import Origin, build, save_model
 from kdray.report.build import build_report
@@ -36,7 +37,8 @@ def add_student(corpus: Corpus, key: str, layers: tuple[int, ...]) -> None:
     with corpus.store.staging("students") as folder:
         save_model(build(corpus.task, Origin(str(corpus.model), layers), corpus.labels, 0), corpus.model, folder)
         corpus.store.publish("students", key, folder, {
-            "parents": {"corpus": corpus.manifest["key"]}, "metric": corpus.task.metrics[0], "settings": SETTINGS,
+            "parents": {"corpus": corpus.manifest["key"]}, "task": corpus.task.name,
+            "metric": corpus.task.metrics[0], "settings": SETTINGS,
             "validation": dict.fromkeys(corpus.task.metrics, 0.5), "labels": corpus.labels})
 
 
@@ -48,10 +50,9 @@ def _run(corpus: Corpus, trials: int) -> Path:
     pairs = [{"seed": seed, "winner": sweep["winner"], "baseline": sweep["baseline"]} for seed in (0, 1)]
     cache = make_cache(corpus)
     evaluation = evaluate(store, "evaluation", task, corpus.manifest, corpus.model, cache["key"], pairs)
-    package = build_package(
-        store, "package", store.fetch("students", sweep["winner"]),
-        {"parents": {}, "numbers": evaluation["numbers"], "lineage": {"corpus": corpus.manifest["key"]}}, task,
-        corpus.labels, corpus.folder, corpus.manifest["pad_token_id"], 24, 1.0, 1)
+    winner = store.manifest("students", sweep["winner"])
+    package = build_package(store, "package", winner, student_files(store, winner, 1.0, 1), {
+        "parents": {}, "numbers": evaluation["numbers"], "lineage": {"corpus": corpus.manifest["key"]}}, 1)
     config = Config(name="tiny", storage=store.uri, task=task.name, data=DataConfig(source="rows.jsonl"),
                     teacher=TeacherConfig(model=str(corpus.model)))
     report = build_report(store, "report", config, package, sweep, evaluation, cache, corpus.manifest, corpus.model)

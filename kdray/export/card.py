@@ -1,32 +1,34 @@
-"""Numbers, checks and lineage of a package become its model card.
+"""The manifest of a package becomes its model card.
 
-Knows nothing about files: it says what it is given, and leaves out what it is not.
+Knows nothing about files: it says what it is told, and leaves out what it is not.
 """
 
 import json
 from typing import Any
 
+from kdray.serving.backends import FILES
 from kdray.tasks import Task
 
 _WHO = {"teacher": "teacher", "baseline": "baseline: this student without distillation",
         "winner": "**this model**"}
 
 
-def model_card(task: Task, labels: list[str], max_length: int, numbers: dict[str, Any],
-               checks: dict[str, dict[str, Any]], sizes: dict[str, int], lineage: dict[str, str]) -> str:
-    """The model card, as the Hugging Face hub reads it.
+def model_card(task: Task, package: dict[str, Any]) -> str:
+    """The model card of a package with this manifest, as the Hugging Face hub reads it.
 
-    `numbers` has `test` (metrics with intervals), `parameters` and `settings`; `checks` is ONNX against
-    PyTorch by backend, `sizes` bytes by file, and `lineage` artefact keys by kind.
+    Of the manifest it takes `labels`, `max_length`, `bytes` by file, `backend` (which file is served), `checks` (ONNX
+    against PyTorch, by backend), `refused` (files that are not there, and why), `lineage` (artefact keys by kind) and
+    `numbers` with `test` (metrics with intervals), `parameters` and `settings`.
     """
+    numbers, checks = package.get("numbers", {}), package["checks"]
     parts = [
-        _front_matter(task), "# A distilled model", _summary(task, labels, numbers),
+        _front_matter(task), "# A distilled model", _summary(task, package["labels"], numbers),
         _section("Test split", _metrics_table(numbers)),
-        _section("Files", _sizes_table(sizes)),
+        _section("Files", _sizes_table(package["bytes"]) + _refused(package["refused"])),
         _section("ONNX against PyTorch, on the validation split", _checks_table(checks)),
-        _section("Use", _use(task, max_length)),
+        _section("Use", _use(task, package["max_length"], package["backend"])),
         _section("Settings of the distillation", _named(numbers.get("settings", {}))),
-        _section("Lineage", _named(lineage)),
+        _section("Lineage", _named(package.get("lineage", {}))),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -59,15 +61,19 @@ def _sizes_table(sizes: dict[str, int]) -> str:
     return _table(["file", "bytes"], [[f"`{name}`", f"{size:,}"] for name, size in sizes.items()])
 
 
+def _refused(reasons: dict[str, str]) -> str:
+    return "".join([f"\n\nNot here, {what}: {why}." for what, why in reasons.items()])
+
+
 def _checks_table(checks: dict[str, dict[str, Any]]) -> str:
-    lines = [[name, f"{check['value']:.4f}", f"{check['torch']:.4f}", f"{check['agreement']:.2%}",
-              f"{check['largest_difference']:.2g}"] for name, check in checks.items()]
+    lines = [[", ".join([name, *filter(None, [check.get("way")])]), f"{check['value']:.4f}", f"{check['torch']:.4f}",
+              f"{check['agreement']:.2%}", f"{check['largest_difference']:.2g}"] for name, check in checks.items()]
     metric = next((check["metric"] for check in checks.values()), "metric")
     head = ["backend", metric, f"{metric}, PyTorch", "same decision", "largest difference of a logit"]
     return _table(head, lines)
 
 
-def _use(task: Task, max_length: int) -> str:
+def _use(task: Task, max_length: int, backend: str) -> str:
     return f"""In this folder, with transformers:
 
 ```python
@@ -75,20 +81,24 @@ from transformers import pipeline
 
 print(pipeline("{task.pipeline_tag}", model=".")("Some text."))
 ```
+{_use_onnx(max_length, FILES[backend]) if backend != "torch" else ""}
+Rows were cut to {max_length} tokens in training."""
 
-With ONNX Runtime, for the logits (`onnx/model.onnx` is the float32 file):
+
+def _use_onnx(max_length: int, file: str) -> str:
+    return f"""
+With ONNX Runtime, for the logits (`{file}` is what kdray serves on a CPU):
 
 ```python
 import onnxruntime
 from transformers import AutoTokenizer
 
 tokenizer = AutoTokenizer.from_pretrained(".")
-session = onnxruntime.InferenceSession("onnx/model_int8.onnx")
+session = onnxruntime.InferenceSession("{file}")
 batch = tokenizer(["Some text."], padding=True, truncation=True, max_length={max_length}, return_tensors="np")
 print(session.run(["logits"], {{item.name: batch[item.name] for item in session.get_inputs()}})[0])
 ```
-
-Rows were cut to {max_length} tokens in training."""
+"""
 
 
 def _named(values: dict[str, Any]) -> str:

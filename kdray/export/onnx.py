@@ -1,11 +1,10 @@
-"""A model becomes ONNX files, float32 and int8, and an ONNX file is called like the model it came from.
+"""A model becomes a float32 ONNX file, and an ONNX file is called like the model it came from.
 
 Knows nothing about what the model is good at: whether a file is accepted is decided elsewhere.
 """
 
 import contextlib
 import logging
-import tempfile
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,7 +21,7 @@ from kdray.errors import ExportError
 from kdray.models.forward import predict
 from kdray.tasks import Task
 
-FLOAT32, INT8 = "onnx/model.onnx", "onnx/model_int8.onnx"
+FLOAT32 = "onnx/model.onnx"
 ATTENTION = "eager"
 """Implementation to load a model with before its export. Float32 is as fast as sdpa's and int8 1.03 times as
 fast, for sdpa adds a check for NaN and slices to each layer."""
@@ -68,7 +67,7 @@ def export_onnx(model: nn.Module, inputs: list[str], folder: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     example = {name: torch.ones((2, 8), dtype=torch.int64) for name in inputs}
     shapes = {name: {0: "batch", 1: "sequence"} for name in inputs}
-    with _quiet():
+    with quiet():
         try:
             torch.onnx.export(_Logits(model).eval(), (), str(path), kwargs={"inputs": example},
                               input_names=inputs, output_names=["logits"], dynamic_shapes={"inputs": shapes},
@@ -76,26 +75,6 @@ def export_onnx(model: nn.Module, inputs: list[str], folder: Path) -> Path:
         except torch.onnx.errors.OnnxExporterError as error:
             raise ExportError(f"cannot export {type(model).__name__} to ONNX: {_reason(error)}. Choose a "
                               "student of another architecture (student.model)") from error
-    return path
-
-
-def quantise(folder: Path) -> Path:
-    """Writes the folder's float32 ONNX again with int8 weights; activations are quantised as they come.
-
-    One scale spans all activations of a batch, so a row's logits move a little with the rows beside it.
-    """
-    # Measured with the SST-2 teacher against float32 (AVX-512 VNNI, one thread): 2.5 times as fast. Scales
-    # per channel: logits differ by 0.081 in the mean instead of 0.185, at the same speed. Embeddings too
-    # (Gather is a default operator): 0.081 instead of 0.075, for 0.26 of the bytes instead of 0.65. Weights
-    # of 7 bits (reduce_range): 0.082, no slower, and without VNNI, sums of 8-bit products may saturate.
-    from onnxruntime.quantization import QuantType, quantize_dynamic
-    from onnxruntime.quantization.shape_inference import quant_pre_process
-
-    path = folder / INT8
-    with _quiet(), tempfile.TemporaryDirectory() as scratch:
-        prepared = Path(scratch) / "prepared.onnx"
-        quant_pre_process(folder / FLOAT32, prepared, skip_symbolic_shape=True)
-        quantize_dynamic(prepared, path, weight_type=QuantType.QInt8, per_channel=True, reduce_range=True)
     return path
 
 
@@ -114,13 +93,14 @@ def _reason(error: BaseException) -> str:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Holds back the warnings of exporters, which tell of parts that kdray does not use; errors pass."""
-    level, handlers = logging.root.manager.disable, list(logging.root.handlers)
+    disabled, level, handlers = logging.root.manager.disable, logging.root.level, list(logging.root.handlers)
     logging.disable(logging.WARNING)
     try:
         with warnings.catch_warnings(action="ignore"):
             yield
     finally:
-        logging.disable(level)
-        logging.root.handlers[:] = handlers  # the quantiser calls logging.info, which adds one
+        logging.disable(disabled)
+        logging.root.setLevel(level)
+        logging.root.handlers[:] = handlers  # the quantisers add one

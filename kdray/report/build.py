@@ -16,12 +16,15 @@ from kdray.corpus.rows import Rows
 from kdray.evaluation.evaluate import KIND as EVALUATIONS
 from kdray.evaluation.evaluate import PREDICTIONS
 from kdray.evaluation.quality import interval_scores
-from kdray.export.onnx import INT8, onnx_predict
-from kdray.models.forward import decisions
+from kdray.export.onnx import onnx_predict
+from kdray.models.forward import decisions, predict
+from kdray.models.load import load_model
+from kdray.models.precision import DTYPES, resolve_precision
 from kdray.report.examples import most_different
 from kdray.report.facts import FACTS, KIND, VERSION
 from kdray.report.page import draw
 from kdray.report.speed import ROWS, measure
+from kdray.serving.backends import FILES
 from kdray.storage import Store, content_key
 from kdray.tasks import TASKS, Task
 
@@ -71,20 +74,25 @@ def _numbers(store: Store, package: dict[str, Any], sweep: dict[str, Any], evalu
     return {
         **found, "test": {**found["test"], "served": _served(task, store, folder, package, sweep, threads)},
         "parameters": {**found["parameters"], "served": found["parameters"]["winner"]},
-        "bytes": {**{name: _weights(path) for name, path in folders.items()}, "served": package["bytes"][INT8]},
+        "bytes": {**{name: _weights(path) for name, path in folders.items()},
+                  "served": (folder / FILES[package["backend"]]).stat().st_size},
         "speed": measure(task, folders, folder, items, config.data.max_length, threads, config.serve.batch_tokens),
-        "timed_rows": len(items), "threads": threads,
+        "backend": package["backend"], "refused": package["refused"], "timed_rows": len(items), "threads": threads,
     }
 
 
 def _served(task: Task, store: Store, folder: Path, package: dict[str, Any], sweep: dict[str, Any],
             threads: int) -> dict[str, Any]:
-    """Test metrics of the ONNX int8 model, on the rows as the winner's own tokenizer cuts them."""
+    """Test metrics of what is served, on the rows as the winner's own tokenizer cuts them."""
     winner = store.manifest("students", sweep["winner"]) or {}
     corpus = store.manifest("corpus", winner["parents"]["corpus"]) or {}
     rows, labels = Rows.open(store.fetch("corpus", corpus["key"]), "test"), package["labels"]
-    whole = np.arange(len(rows))
-    logits = onnx_predict(folder / INT8, task, rows, whole, corpus["pad_token_id"], _BATCH_TOKENS, threads)
+    whole, pad, file = np.arange(len(rows)), corpus["pad_token_id"], folder / FILES[package["backend"]]
+    if package["backend"] == "torch":
+        model = load_model(task, folder, labels, dtype=DTYPES[resolve_precision("auto")]).eval()
+        logits = predict(model, task, rows, whole, pad, _BATCH_TOKENS)
+    else:
+        logits = onnx_predict(file, task, rows, whole, pad, _BATCH_TOKENS, threads)
     return interval_scores(task, rows.gold(), decisions(task, rows, whole, logits, labels), labels)
 
 

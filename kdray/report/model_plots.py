@@ -8,7 +8,6 @@ from matplotlib.colors import to_rgba
 from matplotlib.ticker import MaxNLocator
 
 from kdray.report.figure import COLOURS, DATA, HEAT, INK, SOFT, canvas, svg
-from kdray.report.table import TITLES
 
 _FEW = 5
 """Units below which a bar of a reliability diagram is pale."""
@@ -16,15 +15,15 @@ _NUMBERED, _NAMED = 12, 40
 """Labels up to which a confusion matrix has numbers in its cells, or names at its sides."""
 
 
-def intervals(test: dict[str, Any], metric: str) -> str:
-    """Test metric of each model with its 95 % interval."""
+def intervals(test: dict[str, Any], titles: dict[str, str], metric: str) -> str:
+    """Test metric of each model, by its title, with its 95 % interval."""
     with canvas(5.6, 0.9 + 0.42 * len(test)) as figure:
         area = figure.subplots()
         for place, (name, scores) in enumerate(reversed(test.items())):
             score = scores[metric]
             area.plot([score["low"], score["high"]], [place, place], color=COLOURS[name], linewidth=3, gid=DATA)
             area.plot(score["value"], place, "o", color=COLOURS[name], markersize=9)
-        area.set_yticks(range(len(test)), [TITLES.get(name, name) for name in reversed(test)])
+        area.set_yticks(range(len(test)), [titles[name] for name in reversed(test)])
         area.set(ylim=(-0.6, len(test) - 0.4), xlabel=f"test {metric}")
         area.xaxis.set_major_locator(MaxNLocator(5))
         area.grid(axis="x", color=SOFT, alpha=0.3)

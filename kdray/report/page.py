@@ -11,7 +11,7 @@ import yaml
 
 from kdray.report.model_plots import confusion, intervals, reliability
 from kdray.report.sweep_plots import learning_curves, parallel, pareto, trial_map
-from kdray.report.table import NAMES, TITLES
+from kdray.report.table import NAMES, title
 from kdray.report.trials import Trial, names, role
 from kdray.search.describe import describe
 from kdray.search.selection import mark
@@ -31,10 +31,12 @@ def draw(facts: Facts) -> str:
                               undefined=jinja2.StrictUndefined).get_template("page.html")
     numbers, breakdown = facts["numbers"], facts["breakdown"]
     metric, chosen = numbers["metric"], _chosen(facts)
+    titles = {name: title(name, numbers) for name in NAMES}
     return page.render(
-        facts, metric=metric, models=_MODELS, titles=TITLES, kept=_kept(numbers), limits=_limits(facts["constraint"]),
-        sides=_sides(numbers, breakdown), few=_FEW, shown=_SHOWN, classes=_classes(breakdown), chosen=chosen,
-        interval_plot=intervals(numbers["test"], metric),
+        facts, metric=metric, models=_MODELS, served=titles["served"], kept=_kept(numbers),
+        limits=_limits(facts["constraint"]), sides=_sides(numbers, breakdown), few=_FEW, shown=_SHOWN,
+        classes=_classes(breakdown), chosen=chosen,
+        interval_plot=intervals(numbers["test"], titles, metric),
         confusions=[confusion(name, facts["labels"], breakdown[name]["confusion"]) for name in _MODELS],
         reliabilities=[reliability(name, breakdown[name]["calibration"]) for name in _MODELS],
         sweep_plots=_sweep_plots(facts, chosen), named=len(names(facts["trials"])) > 1, trials=_trials(facts),
@@ -61,7 +63,7 @@ def _kept(numbers: Facts) -> dict[str, float]:
 
 def _limits(constraint: Facts | None) -> list[dict[str, str]]:
     """Each limit that was set, and by how much the winner is above it, empty where it is not."""
-    told = {"max_mb": "MB for the ONNX int8 file", "max_ms": "ms for one text (p50)"}
+    told = {"max_mb": "MB for the file that is served", "max_ms": "ms for one text (p50)"}
     return [{"limit": f"{constraint[name]:g} {unit}",
              "above": f"{constraint['excess'][name] * 100:.0f} %" if constraint["excess"].get(name) else ""}
             for name, unit in told.items() if constraint[name] is not None] if constraint else []

@@ -1,7 +1,8 @@
 """Model folders and test inputs become examples a second and latencies, all measured in one run on this machine.
 
 The teacher and the students run as people run them, in `transformers.pipeline` with batches of 32 in
-float32; the package as it is served.
+float32; the package as it is served. They take turns, and what is told is the median of their turns: a machine that
+others share is slower at one moment than at the next.
 """
 
 import time
@@ -13,47 +14,60 @@ import numpy as np
 import torch
 
 from kdray.serving.predictor import load_predictor
+from kdray.serving.texts import spread
 from kdray.tasks import Task
 
 ROWS = 512
+TURNS = 5
 _BATCH = 32
-_ALONE = 200
-_SECONDS = 10.0
-"""What a slow model may take for its texts alone; it answers as many as it can."""
+_TOGETHER = 0.8
+"""Seconds that the slowest model's turn with many texts may take; with fewer than two batches it says nothing."""
+_ALONE, _SECONDS = 200, 10.0
+"""Texts that each model answers alone over all turns, and what the slowest may take for them."""
 Model = Callable[[list[Any]], Any]
 
 
 def measure(task: Task, folders: dict[str, Path], package: Path, items: list[Any], max_length: int,
             threads: int, batch_tokens: int) -> dict[str, dict[str, float]]:
-    """{examples_per_second, p50, p99} of the model in each folder, and of the `package` in ONNX int8 as `served`.
+    """{examples_per_second, p50, p99} of the model in each folder, and of the `package` as `served` by its own backend.
 
     p50 and p99 are milliseconds of one text alone. All cut an item at `max_length` tokens, but for
     token-classification, whose pipeline cuts nowhere.
     """
     torch.set_num_threads(threads)
-    found = {name: _times(_pipeline(task, folder, max_length), items) for name, folder in folders.items()}
-    predictor = load_predictor(package, "onnx-int8", 0, threads, batch_tokens)
-    return {**found, "served": _times(lambda part: predictor.predict([(item, {}) for item in part]), items)}
+    models = {name: _pipeline(task, folder, max_length) for name, folder in folders.items()}
+    predictor = load_predictor(package, "auto", 0, threads, batch_tokens)
+    return take_turns({**models, "served": lambda part: predictor.predict([(item, {}) for item in part])}, items)
 
 
-def _times(run: Model, items: list[Any]) -> dict[str, float]:
-    run(items[:_BATCH])
+def take_turns(models: dict[str, Model], items: list[Any]) -> dict[str, dict[str, float]]:
+    """{examples_per_second, p50, p99} of each model, on the same texts."""
+    many = spread(items, max(2 * _BATCH, int(_TOGETHER / _slowest(models, items[:_BATCH]))))
+    alone = spread(items, max(TURNS, min(_ALONE, int(_SECONDS / _slowest(models, items[:1])))))
+    rates: dict[str, list[float]] = {name: [] for name in models}
+    times: dict[str, list[float]] = {name: [] for name in models}
+    for turn in range(TURNS):
+        for name, model in models.items():
+            rates[name].append(len(many) / _seconds(model, many))
+            times[name] += [_seconds(model, [item]) * 1000 for item in alone[turn::TURNS]]
+    found = {}
+    for name in models:
+        p50, p99 = np.percentile(times[name], (50, 99))
+        found[name] = {"examples_per_second": float(np.median(rates[name])), "p50": float(p50), "p99": float(p99)}
+    return found
+
+
+def _slowest(models: dict[str, Model], items: list[Any]) -> float:
+    """Seconds an item of the slowest model, when it is warm."""
+    for model in models.values():
+        model(items)
+    return max(_seconds(model, items) for model in models.values()) / len(items)
+
+
+def _seconds(run: Model, items: list[Any]) -> float:
     started = time.perf_counter()
     run(items)
-    return {"examples_per_second": len(items) / (time.perf_counter() - started), **_latency(run, items[:_ALONE])}
-
-
-def _latency(run: Model, items: list[Any]) -> dict[str, float]:
-    run(items[:1])
-    spent: list[float] = []
-    for item in items:
-        started = time.perf_counter()
-        run([item])
-        spent.append(time.perf_counter() - started)
-        if sum(spent) > _SECONDS:
-            break
-    p50, p99 = np.percentile(spent, (50, 99)) * 1000
-    return {"p50": float(p50), "p99": float(p99)}
+    return time.perf_counter() - started
 
 
 def _pipeline(task: Task, folder: Path, max_length: int) -> Model:

@@ -170,7 +170,7 @@ def pareto(students: dict[str, dict[str, Any]], measure: str, limit: float | Non
             area.axvline(limit, color=FAILED, linestyle=":", label=f"limit {limit:g}")
             area.legend(fontsize=9)
         area.margins(0.18)
-        area.set(xlabel="MB of the ONNX int8 file" if measure == "bytes" else "ms of one text (p50)",
+        area.set(xlabel="MB of the file that is served" if measure == "bytes" else "ms of one text (p50)",
                  ylabel=f"validation {metric}")
         return svg(figure, f"Pareto front: {measure} and validation {metric}")
 

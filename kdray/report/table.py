@@ -2,8 +2,9 @@
 
 from typing import Any
 
+from kdray.serving.backends import TITLES
+
 NAMES = ("teacher", "baseline", "winner", "served")
-TITLES = {"served": "winner as served (ONNX int8)"}
 
 
 def text_table(numbers: dict[str, Any]) -> str:
@@ -15,9 +16,14 @@ def text_table(numbers: dict[str, Any]) -> str:
                      for line in lines)
 
 
+def title(name: str, numbers: dict[str, Any]) -> str:
+    """How a line or column of a model is called."""
+    return f"winner as served ({TITLES[numbers['backend']]})" if name == "served" else name
+
+
 def _line(numbers: dict[str, Any], name: str) -> tuple[str, ...]:
     score, speed = numbers["test"][name][numbers["metric"]], numbers["speed"]
     rate = speed[name]["examples_per_second"]
-    return (TITLES.get(name, name), f"{score['value']:.4f} [{score['low']:.4f}, {score['high']:.4f}]",
+    return (title(name, numbers), f"{score['value']:.4f} [{score['low']:.4f}, {score['high']:.4f}]",
             f"{numbers['parameters'][name] / 1e6:.1f} M", f"{numbers['bytes'][name] / 1e6:.1f} MB",
             f"{rate:.0f} ({rate / speed['teacher']['examples_per_second']:.1f}x)")

@@ -18,19 +18,20 @@ KIND = "selections"
 logger = logging.getLogger("kdray")
 
 
-def selection_key(sweep: str, search: SearchConfig, threads: int) -> str:
-    """Content key of a selection."""
+def selection_key(sweep: str, search: SearchConfig, max_drop: float, threads: int) -> str:
+    """Content key of a selection; what a student is served with matters where there are limits."""
     limits = {name: getattr(search, name) for name in LIMITS}
-    return content_key({"sweep": sweep, "seeds": search.seeds, **limits,
-                        "threads": threads if any(limits.values()) else None})
+    served = {"threads": threads, "max_drop": max_drop} if any(limits.values()) else {}
+    return content_key({"sweep": sweep, "seeds": search.seeds, **limits, **served})
 
 
-def select(store: Store, key: str, sweep: Sweep, made: dict[str, Any], search: SearchConfig,
+def select(store: Store, key: str, sweep: Sweep, made: dict[str, Any], search: SearchConfig, max_drop: float,
            threads: int) -> dict[str, Any]:
     """Publishes the winner of the sweep whose manifest is `made`, trained in pairs with its baseline on all seeds.
 
-    `students` has each student's keys, its mean validation metric and what it costs to serve on `threads` threads,
-    where there are several students or a limit; `pairs` the winner's and its baseline's keys by seed.
+    `students` has each student's keys, its mean validation metric and, where there are several or a limit, what it
+    costs to serve on `threads` threads, `max_drop` being what int8 may lose; `pairs` the winner's and its baseline's
+    keys by seed.
     """
     finalists = {name: _finalists(name, made["trials"]) for name in sweep.jobs}
     pairs = _pairs(sweep, finalists, search.seeds)
@@ -38,7 +39,7 @@ def select(store: Store, key: str, sweep: Sweep, made: dict[str, Any], search: S
     students = {name: {**pairs[name][0], "best": mean(pair["best"] for pair in pairs[name])} for name in pairs}
     if limits or len(students) > 1:
         for student in students.values():
-            student |= footprint(store, store.manifest("students", student["winner"]) or {}, threads)
+            student |= footprint(store, store.manifest("students", student["winner"]) or {}, max_drop, threads)
     name, constraint = choose(students, limits)
     _warn(pairs[name], constraint)
     with store.staging(KIND) as folder:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from kdray.errors import ModelError
+from kdray.storage import MANIFEST, parse_manifest
 from kdray.tasks import Task
 
 Model = Callable[[dict[str, np.ndarray]], np.ndarray]
@@ -21,22 +22,25 @@ INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 FILES = {"onnx-int8": "onnx/model_int8.onnx", "onnx": "onnx/model.onnx", "openvino-int8": "onnx/model_int8.onnx",
          "openvino": "onnx/model.onnx", "torch": "model.safetensors"}
 """What of a package each backend reads."""
+TITLES = {"onnx-int8": "ONNX int8", "onnx": "ONNX float32", "torch": "PyTorch"}
+"""How people call what serves a package."""
 
 
 def resolve_backend(folder: Path, backend: str, num_gpus: float) -> str:
-    """`auto` becomes torch on a GPU, else onnx-int8.
+    """`auto` becomes torch on a GPU, else what the package was accepted with.
 
     Raises ModelError where the package lacks its file, or this machine OpenVINO.
     """
     if backend == "auto":
-        backend = "torch" if num_gpus else "onnx-int8"
+        manifest = parse_manifest((folder / MANIFEST).read_bytes(), str(folder / MANIFEST))
+        backend = "torch" if num_gpus else manifest.get("backend", "onnx-int8")
     if backend.startswith("openvino") and find_spec("openvino") is None:
         raise ModelError(f"backend {backend} needs OpenVINO, which is not installed: pip install -e '.[openvino]', or "
                          "choose another `serve.backend`")
     file = folder / FILES[backend]
     if not file.exists():
-        raise ModelError(f"backend {backend} needs {file}, which is not there. Choose another "
-                         "`serve.backend`, or export again")
+        raise ModelError(f"backend {backend} needs {file}, which is not there: README.md beside it says whether it was "
+                         "refused, and why. Choose another `serve.backend`, or leave it out")
     return backend
 
 

@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
+from scipy.stats import binom
 
-from kdray.evaluation.comparison import mcnemar, paired
+from kdray.evaluation.comparison import lost_by_chance, mcnemar, paired
 from kdray.tasks import TASKS
 
 TASK, LABELS = TASKS["sequence-classification"], ["a", "b"]
@@ -46,6 +47,27 @@ def test_mcnemar_rejects_as_often_as_it_says():
         winner, baseline = (one_each((random.random(60) < 0.2).astype(int)) for _ in range(2))
         low += mcnemar(one_each(gold), winner, baseline)["p"] < 0.05
     assert low <= 0.05 * 300
+
+
+@pytest.mark.parametrize("only_one, only_other", [(6, 0), (8, 2), (3, 3), (0, 0), (0, 4)])
+def test_of_accuracy_the_permutation_test_is_mcnemar_s(only_one, only_other):
+    gold = np.zeros(40, int)
+    one, other = flipped(gold, only_other), flipped(gold, only_one, 20)
+    exact = binom.sf(only_one - 1, only_one + only_other, 0.5)
+    assert lost_by_chance(TASK, "accuracy", one_each(gold), one, other, LABELS) == pytest.approx(exact, abs=0.02)
+
+
+def test_a_loss_of_nothing_is_chance_as_often_as_it_says(monkeypatch):
+    """Entity F1, where rows do not add up: two equal models, 200 times."""
+    monkeypatch.setattr("kdray.evaluation.comparison._SWAPS", 100)
+    task, labels, random = TASKS["token-classification"], ["O", "B-X", "I-X"], np.random.default_rng(1)
+    low = 0
+    for _ in range(200):
+        gold = [random.integers(0, 3, 6) for _ in range(40)]
+        one, other = ([np.where(random.random(6) < 0.1, random.integers(0, 3, 6), row) for row in gold]
+                      for _ in range(2))
+        low += lost_by_chance(task, "f1", gold, one, other, labels) < 0.05
+    assert low <= 0.05 * 200 + 6
 
 
 def test_pairs_have_mean_and_deviation_of_their_differences():

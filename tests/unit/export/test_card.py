@@ -1,10 +1,10 @@
 """The package and the card in it: what it says must be so."""
 
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 import pytest
@@ -15,11 +15,9 @@ from safetensors.torch import load_file
 from kdray.config import DataConfig
 from kdray.corpus.build import build_corpus, see_splits
 from kdray.corpus.pieces import cut_up
-from kdray.corpus.rows import Rows
 from kdray.corpus.tokenizer import copy_tokenizer
-from kdray.errors import ExportError
-from kdray.export import package
 from kdray.export.card import model_card
+from kdray.export.files import student_files
 from kdray.export.package import build_package
 from kdray.models.folder import locate
 from kdray.storage import Store
@@ -63,10 +61,18 @@ def make_package(root: Path, task: str, max_drop: float = 1.0) -> tuple[Path, di
                                                  for split in ("train", "validation", "test")}
     labels = sorted({label for row in ROWS[task] for label in TASKS[task].labels(row)})
     student = make_student(root / "student", task, labels)
-    corpus = build_corpus(store, "c", see_splits(tables), TASKS[task], DataConfig(source="x.csv"), str(student), None)
-    manifest = build_package(store, "k", student, {"parents": {"student": "s"}, "numbers": NUMBERS,
-                                                   "lineage": LINEAGE}, TASKS[task], labels,
-                             store.fetch("corpus", "c"), corpus["pad_token_id"], 128, max_drop, threads=1)
+    build_corpus(store, "c", see_splits(tables), TASKS[task], DataConfig(source="x.csv"), str(student), None)
+    return package_of(store, student, task, labels, max_drop, 1)
+
+
+def package_of(store: Store, folder: Path, task: str, labels: list[str], max_drop: float,
+               threads: int) -> tuple[Path, dict[str, Any]]:
+    """The package of the model in `folder` as a student, whose corpus is there as `c`."""
+    with store.staging("students") as staged:
+        shutil.copytree(folder, staged, dirs_exist_ok=True)
+        made = store.publish("students", "s", staged, {"parents": {"corpus": "c"}, "task": task, "labels": labels})
+    manifest = build_package(store, "k", made, student_files(store, made, max_drop, threads),
+                             {"parents": {"student": "s"}, "numbers": NUMBERS, "lineage": LINEAGE}, threads)
     return store.fetch("packages", "k"), manifest
 
 
@@ -93,33 +99,6 @@ def test_package_is_whole_and_does_what_its_card_says(task: str, tmp_path: Path,
     assert isinstance(answer, list)
 
 
-def answer_well_but(monkeypatch: pytest.MonkeyPatch, file: str, change: Any) -> None:
-    """Makes the student and its ONNX files give logits that are right, changed for one file; exports nothing."""
-    def answer(source: Any, task: Any, rows: Rows, *arguments: Any) -> list[np.ndarray]:
-        logits = [np.eye(2, dtype=np.float32)[ids] for ids in rows.gold()]
-        return [change(part) for part in logits] if str(source).endswith(file) else logits
-
-    monkeypatch.setattr(package, "export_onnx", lambda *arguments: None)
-    monkeypatch.setattr(package, "quantise", lambda *arguments: None)
-    monkeypatch.setattr(package, "predict", answer)
-    monkeypatch.setattr(package, "onnx_predict", answer)
-
-
-def test_int8_that_loses_too_much_is_refused_and_nothing_is_published(
-        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    answer_well_but(monkeypatch, package.INT8, lambda logits: logits * [[1, 0]])
-    message = r"is 0\.5000, the student's 1\.0000: a drop of 0\.5000, and export\.max_drop is 0\.1\. Raise"
-    with pytest.raises(ExportError, match=message):
-        make_package(tmp_path, "sequence-classification", max_drop=0.1)
-    assert list((tmp_path / "store" / "packages").iterdir()) == []
-
-
-def test_float32_that_differs_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    answer_well_but(monkeypatch, package.FLOAT32, lambda logits: logits + 0.5)
-    with pytest.raises(ExportError, match=r"up to 0\.5 apart \(allowed below 0\.001\) and 0 of 40 decisions"):
-        make_package(tmp_path, "sequence-classification")
-
-
 @pytest.mark.skipif(not SHARED.exists(), reason="no shared/ beside the repository")
 def test_int8_keeps_a_real_teacher_s_accuracy(tmp_path: Path) -> None:
     task, store, teacher = TASKS["sequence-classification"], Store(str(tmp_path)), SHARED / "models/sst2-teacher"
@@ -127,28 +106,32 @@ def test_int8_keeps_a_real_teacher_s_accuracy(tmp_path: Path) -> None:
     data = DataConfig(train="x", columns={"text": "sentence"})
     rows = pa.csv.read_csv(SHARED / "data/sst2/validation.csv").rename_columns(["text", "label"])
     tables = {split: cut_up(rows.slice(0, 200)) for split in ("train", "validation", "test")}
-    corpus = build_corpus(store, "c", see_splits(tables), task, data, str(teacher), labels)
-    folder = store.fetch("corpus", "c")
-    manifest = build_package(store, "k", teacher, {"parents": {}}, task, labels, folder,
-                             corpus["pad_token_id"], 128, 0.02, threads=2)
+    build_corpus(store, "c", see_splits(tables), task, data, str(teacher), labels)
+    _, manifest = package_of(store, teacher, task.name, labels, 0.02, 2)
     check = manifest["checks"]["onnx-int8"]
     assert check["torch"] > 0.85 and check["agreement"] > 0.95 and check["largest_difference"] < 2.5
     assert manifest["bytes"]["onnx/model_int8.onnx"] < 0.27 * manifest["bytes"]["model.safetensors"]
-    assert len(Rows.open(folder, "validation")) == 200
+    assert check["units"] == 200
+
+
+def told(labels: list[str], **more: Any) -> dict[str, Any]:
+    return {"labels": labels, "max_length": 64, "backend": "onnx", "checks": {}, "refused": {}, "bytes": {}, **more}
 
 
 def test_card_shows_every_number_it_is_given() -> None:
-    card = model_card(TASKS["sequence-classification"], ["bad", "good"], 64, NUMBERS, CHECKS,
-                      {"onnx/model.onnx": 91_444_876}, LINEAGE)
+    card = model_card(TASKS["sequence-classification"], told(
+        ["bad", "good"], numbers=NUMBERS, checks=CHECKS, bytes={"onnx/model.onnx": 91_444_876}, lineage=LINEAGE,
+        refused={"int8, weights of 7 bits": "accuracy is 0.5"}))
     _, front, body = card.split("---\n", 2)
     assert yaml.safe_load(front) == {"library_name": "transformers", "pipeline_tag": "text-classification",
                                      "tags": ["distillation", "kdray"]}
     shown = ["0.9012 (0.8912 to 0.9112)", "0.8534", "0.8756", "22,713,986", "17,389,826", "91,444,876",
-             "- temperature: `2.5`", "- finetune: `null`", "100.00%", "max_length=64", *LINEAGE.values()]
+             "- temperature: `2.5`", "- finetune: `null`", "100.00%", "max_length=64", *LINEAGE.values(),
+             "Not here, int8, weights of 7 bits: accuracy is 0.5."]
     assert [text for text in shown if text not in body] == []
 
 
 def test_card_leaves_out_what_it_is_not_given() -> None:
-    card = model_card(TASKS["token-classification"], ["O"], 64, {}, {}, {}, {})
+    card = model_card(TASKS["token-classification"], told(["O"]))
     assert re.findall(r"^## (.*)$", card, re.MULTILINE) == ["Use"]
     assert "None" not in card and "|" not in card

@@ -12,7 +12,8 @@ import transformers
 from kdray.corpus.rows import Rows
 from kdray.errors import ExportError
 from kdray.export import onnx
-from kdray.export.onnx import FLOAT32, INT8, OnnxModel, export_onnx, onnx_predict, quantise
+from kdray.export.onnx import FLOAT32, OnnxModel, export_onnx, onnx_predict
+from kdray.export.quantise import INT8, WAYS, quantise
 from kdray.models.forward import predict
 from kdray.tasks import TASKS
 
@@ -26,6 +27,7 @@ CONFIGS = {
         vocab_size=100, dim=32, n_layers=2, n_heads=4, hidden_dim=64, num_labels=3, initializer_range=0.2),
 }
 TYPED = ("bert", "electra")
+QUICKEST = next(iter(WAYS))
 SHAPES = ((1, 5), (7, 120), (1, 2))
 
 
@@ -70,7 +72,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], P
     def make(name: str, task: str) -> Path:
         folder = tmp_path_factory.mktemp(f"{name}-{task}")
         export_onnx(make_model(name, task), input_names(name), folder)
-        quantise(folder)
+        quantise(folder, QUICKEST)
         return folder
 
     return make
@@ -108,17 +110,18 @@ def test_predicts_like_the_model(task: str, exported: Callable[[str, str], Path]
 def test_weights_are_in_the_file_and_int8_is_smaller(tmp_path: Path) -> None:
     model = transformers.BertForSequenceClassification(transformers.BertConfig(
         **{**SMALL, "vocab_size": 5000, "hidden_size": 128}))
-    path, small = export_onnx(model, ["input_ids", "attention_mask"], tmp_path), quantise(tmp_path)
+    path, small = export_onnx(model, ["input_ids", "attention_mask"], tmp_path), quantise(tmp_path, QUICKEST)
     assert sorted(file.name for file in path.parent.iterdir()) == ["model.onnx", "model_int8.onnx"]
     assert small.stat().st_size < 0.35 * path.stat().st_size
 
 
 def test_says_nothing_and_leaves_logging_alone(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    handlers, level = list(logging.root.handlers), logging.root.manager.disable
+    before = list(logging.root.handlers), logging.root.level, logging.root.manager.disable
     export_onnx(make_model("bert", "sequence-classification"), input_names("bert"), tmp_path)
-    quantise(tmp_path)
+    for way in WAYS:
+        quantise(tmp_path, way)
     assert capfd.readouterr() == ("", "")
-    assert (logging.root.handlers, logging.root.manager.disable) == (handlers, level)
+    assert (logging.root.handlers, logging.root.level, logging.root.manager.disable) == before
 
 
 def test_a_model_that_cannot_be_followed_is_an_error(tmp_path: Path) -> None:

@@ -24,6 +24,14 @@ def test_the_head_compares_what_is_served_with_the_teacher_and_the_page_is_the_s
     assert page == draw(facts)
 
 
+def test_a_file_that_is_not_served_is_told_with_the_reason(facts):
+    assert "Not served" not in words(draw(facts))
+    facts["numbers"] |= {"backend": "onnx", "refused": {"int8, weights of 7 bits": "a drop of 0.0300"}}
+    told = words(draw(facts))
+    assert "Not served, for it does not answer like the student on validation: int8, weights of 7 bits (a drop" in told
+    assert "The winner as served (ONNX float32) against the teacher" in told
+
+
 def test_rows_without_labels_are_told_where_there_are_some(facts):
     assert "without labels" not in words(draw(facts))
     facts["rows"]["transfer"] = 1280
@@ -36,7 +44,7 @@ def test_a_constraint_that_nothing_meets_says_by_how_much(facts):
     facts["constraint"] = {"max_mb": 3.2, "max_ms": 9.0, "met": False, "excess": {"max_mb": 0.25}}
     told = words(draw(facts))
     assert "No student is within the constraint." in told
-    assert "is 25 % above the limit of 3.2 MB for the ONNX int8 file" in told
+    assert "is 25 % above the limit of 3.2 MB for the file that is served" in told
     assert "is within the limit of 9 ms for one text (p50)." in told
 
 

@@ -1,9 +1,8 @@
-"""Every model is timed on the same texts, alone and together."""
+"""Every model is timed on the same texts, alone and together, in turns."""
 
 import pytest
 
-from kdray.report import speed
-from kdray.report.speed import measure
+from kdray.report.speed import TURNS, measure, take_turns
 from kdray.tasks import TASKS
 
 
@@ -16,8 +15,27 @@ def test_each_model_and_the_package_as_served_are_timed(request, package, task):
         assert times["examples_per_second"] > 0 and 0 < times["p50"] <= times["p99"]
 
 
-def test_a_slow_model_answers_as_many_texts_as_it_can(monkeypatch):
-    monkeypatch.setattr(speed, "_SECONDS", 0.0)
-    answered: list[list[str]] = []
-    assert speed._latency(answered.append, ["a", "b", "c"])["p50"] > 0
-    assert answered == [["a"], ["a"]]
+def test_models_take_turns_on_the_same_texts():
+    calls: list[tuple[str, tuple[str, ...]]] = []
+    models = {name: lambda part, name=name: calls.append((name, tuple(part))) for name in ("one", "two")}
+    texts = [f"text {number}" for number in range(1000)]
+    take_turns(models, texts)
+    one, two = ([part for name, part in calls if name == whose] for whose in models)
+    assert one == two
+    whole = [(place, name) for place, (name, part) in enumerate(calls) if len(part) > 32]
+    assert [name for _, name in whole] == ["one", "two"] * TURNS
+    assert len({part for part in one if len(part) == 1}) == 200, "each text that is asked alone is another one"
+
+
+def test_the_median_of_the_turns_is_told_and_a_slow_model_is_asked_less(monkeypatch):
+    clock, asked = [0.0], list[int]()
+    monkeypatch.setattr("kdray.report.speed.time.perf_counter", lambda: clock[0])
+
+    def slow(part: list[str]) -> None:
+        asked.append(len(part))
+        disturbed = 10 if asked.count(64) == 2 and len(part) == 64 else 1
+        clock[0] += 2.0 * len(part) * disturbed
+
+    found = take_turns({"slow": slow}, ["text"] * 1000)
+    assert found["slow"] == {"examples_per_second": 0.5, "p50": 2000.0, "p99": 2000.0}
+    assert asked.count(64) == TURNS and asked.count(1) == 2 + TURNS
