@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from kdray.config import SearchConfig, TrainingConfig
+from kdray.config import Domain, SearchConfig, TrainingConfig
 from kdray.errors import ConfigError
 from kdray.models.load import Origin
 from kdray.search.describe import BASELINE
@@ -50,13 +50,13 @@ def test_a_sweeps_key_is_its_jobs_and_search_and_not_how_many_run_at_once_or_wha
 
 def test_of_several_students_each_gets_its_trials_in_turn():
     jobs = {"small": JOB, "large": replace(JOB, origin_fingerprint="other")}
-    proposals = Proposals(Sweep(jobs, SearchConfig(trials=2)).plans)
-    assert proposals.total == 6
-    found = [proposals.suggest(str(place)) for place in range(6)]
+    space = {"lr": Domain(min=1e-5, max=1e-3), "alpha": Domain(min=0, max=1)}
+    proposals = Proposals(Sweep(jobs, SearchConfig(trials=2, space=space)).plans)
+    assert proposals.total == 8
+    found = [proposals.suggest(str(place)) for place in range(8)]
     assert [(one["name"], one["role"], one["trial"]) for one in found] == [
-        ("small", "baseline", 1), ("small", "distilled", 1), ("large", "baseline", 1), ("large", "distilled", 1),
-        ("small", "distilled", 2), ("large", "distilled", 2)]
-    assert proposals.suggest("6") is None
+        (name, role, number) for number in (1, 2) for name in ("small", "large") for role in ("baseline", "distilled")]
+    assert proposals.suggest("8") is None
 
 
 def test_proposals_that_were_saved_go_on_as_they_would_have(tmp_path):
