@@ -6,9 +6,10 @@ Knows nothing about files: it says what it is given, and leaves out what it is n
 import json
 from typing import Any
 
+from kdray.evaluation.comparison import told
 from kdray.tasks import Task
 
-_WHO = {"teacher": "teacher", "baseline": "baseline: this student without distillation",
+_WHO = {"teacher": "teacher", "baseline": "baseline: this student without distillation, with as many tries",
         "winner": "**this model**"}
 
 
@@ -16,7 +17,7 @@ def model_card(task: Task, labels: list[str], max_length: int, numbers: dict[str
                checks: dict[str, dict[str, Any]], sizes: dict[str, int], lineage: dict[str, str]) -> str:
     """The model card, as the Hugging Face hub reads it.
 
-    `numbers` has `test` (metrics with intervals), `parameters` and `settings`; `checks` is ONNX against
+    `numbers` has `test` (metrics with intervals), `seeds`, `parameters` and `settings`; `checks` is ONNX against
     PyTorch by backend, `sizes` bytes by file, and `lineage` artefact keys by kind.
     """
     parts = [
@@ -52,7 +53,8 @@ def _metrics_table(numbers: dict[str, Any]) -> str:
     if not lines:
         return ""
     table = _table(["model", *metrics, "parameters"], lines)
-    return f"{table}\n\nIn brackets: the confidence interval. The winner was chosen on the validation split."
+    gain = f" {told(numbers['seeds'], numbers['metric'])}." if "seeds" in numbers else ""
+    return f"{table}\n\nIn brackets: the confidence interval. Settings were chosen on the validation split.{gain}"
 
 
 def _sizes_table(sizes: dict[str, int]) -> str:

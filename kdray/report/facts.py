@@ -7,7 +7,7 @@ from kdray.errors import StorageError
 from kdray.storage import Store
 
 KIND = "reports"
-VERSION = 1
+VERSION = 2
 FACTS = "report.json"
 
 

@@ -71,15 +71,15 @@ class Sampled:
 
 
 def make_plans(search: SearchConfig, training: TrainingConfig) -> dict[str, Plan]:
-    """The plans of a search by role: the student's baselines, and its distilled trials.
+    """The plans of a search by role: the student's distilled trials and, where there is something to search, baselines.
 
-    What the space has of settings that a student feels without a teacher, such as lr, is searched for the baseline too,
-    in the same way: else a winner would be compared with a baseline that nobody has tuned.
+    That is what the space has of settings that a student feels without a teacher, such as lr: it is searched in the
+    same way, else a winner would be compared with a baseline that nobody has tuned.
     """
     space = search.searched(training)
     felt = {name: domain for name, domain in space.items() if name not in ("alpha", *OF_DISTILLATION)}
-    return {"baseline": Plan(_points(search, felt, training), training, search.grace, BASELINE),
-            "distilled": Plan(_points(search, space, training), training, search.grace)}
+    plain = {"baseline": Plan(_points(search, felt, training), training, search.grace, BASELINE)} if felt else {}
+    return {**plain, "distilled": Plan(_points(search, space, training), training, search.grace)}
 
 
 def startups(trials: int) -> int:

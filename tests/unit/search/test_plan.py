@@ -9,6 +9,8 @@ from kdray.config import Domain, SearchConfig, TrainingConfig
 from kdray.search.describe import BASELINE
 from kdray.search.plan import Plan, Told
 from kdray.search.points import Listed, learns, make_plans
+from kdray.search.selection import best
+from tests.simulated import Hill, Schedules, sweep
 
 EPOCHS = 5
 TRAINING = TrainingConfig(epochs=EPOCHS)
@@ -75,6 +77,18 @@ def proposed(plan: Plan, sign: int) -> list[dict[str, Any]]:
         plan.end(number, "finished")
         points.append(point)
     return points
+
+
+def test_tpe_finds_better_settings_than_random_more_often_than_not_in_16_trials():
+    space = SearchConfig().searched(TRAINING)
+    better = 0
+    for seed in range(40):
+        world, found = Hill(seed, space), []
+        for number, algorithm in enumerate(("tpe", "random")):
+            search = SearchConfig(trials=16, algorithm=algorithm, seed=2 * seed + number)
+            found.append(world.quality(best(sweep(search, TRAINING, world), "distilled")["point"]))
+        better += found[0] > found[1]
+    assert better >= 24
 
 
 def test_other_seeds_search_elsewhere():
@@ -178,11 +192,17 @@ def test_a_trial_that_its_patience_ended_stays_where_it_was():
     assert plan.goes_on(number, 4, 0.6) and not plan.goes_on(number, 4, 0.59)
 
 
-def test_a_space_that_a_student_without_a_teacher_does_not_feel_has_one_baseline_which_is_never_stopped():
+def test_where_longer_is_better_the_longest_schedule_is_chosen():
+    space = {"lr": Domain(values=[1e-4, 2e-4, 5e-4, 1e-3]), "epochs": Domain(values=[1, 2, 4, 8])}
+    for seed in range(10):
+        rows = sweep(SearchConfig(algorithm="grid", space=space), TRAINING, Schedules(seed))
+        assert best(rows, "distilled")["point"]["epochs"] == 8
+        assert any(row["state"] == "stopped" for row in rows)
+
+
+def test_a_space_that_a_student_without_a_teacher_does_not_feel_has_no_baseline_to_search():
     space = {"temperature": Domain(min=1, max=8), "alpha": Domain(min=0, max=1), "loss": Domain(values=["kl", "mse"])}
-    plan = make_plans(SearchConfig(trials=5, space=space), TRAINING)["baseline"]
-    assert len(plan) == 1 and plan.propose() == (0, BASELINE)
-    assert plan.goes_on(0, 1, 0.0) and plan.goes_on(0, 2, 0.0) and not plan.ready
+    assert make_plans(SearchConfig(trials=5, space=space), TRAINING).keys() == {"distilled"}
 
 
 def test_what_a_student_without_a_teacher_feels_is_searched_for_the_baseline_as_for_the_distilled():
