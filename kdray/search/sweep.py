@@ -14,7 +14,7 @@ from ray import tune
 from ray.tune.execution.class_cache import ENV_VARS_TO_PROPAGATE
 
 from kdray.cluster import check_resources, nodes_with
-from kdray.config import SearchConfig, TrainingConfig
+from kdray.config import OF_DISTILLATION, SearchConfig, TrainingConfig
 from kdray.console import labels
 from kdray.errors import TrainingError
 from kdray.search import trackers
@@ -51,9 +51,10 @@ class Sweep:
 
     @property
     def key(self) -> str:
-        """Content key of the sweep."""
-        return content_key({"layout": 3, "jobs": {name: job.key for name, job in self.jobs.items()},
-                            "points": self.points, "search": self.search.model_dump(exclude=_AFTERWARDS)})
+        """Content key of the sweep; a job's own leaves out, at alpha 1, what its distilled trials start from."""
+        jobs = {name: [job.key, *(job.settings[field] for field in OF_DISTILLATION)] for name, job in self.jobs.items()}
+        return content_key({"layout": 3, "jobs": jobs, "points": self.points,
+                            "search": self.search.model_dump(exclude=_AFTERWARDS)})
 
     @property
     def base(self) -> TrainingJob:

@@ -48,6 +48,11 @@ def test_a_sweeps_key_is_its_jobs_and_search_and_not_how_many_run_at_once_or_wha
                 Sweep({"student": JOB}, SearchConfig(), {"student": {"distilled": [{}]}}).key}) == 6
 
 
+def test_a_sweep_from_a_plain_student_has_another_key_where_its_distilled_trials_start_elsewhere():
+    plain, warmer = (point_job(JOB, {"alpha": 1.0, "temperature": temperature}) for temperature in (2.0, 4.0))
+    assert plain.key == warmer.key and sweep(plain).key != sweep(warmer).key
+
+
 def test_of_several_students_each_gets_its_trials_in_turn():
     jobs = {"small": JOB, "large": replace(JOB, origin_fingerprint="other")}
     space = {"lr": Domain(min=1e-5, max=1e-3), "alpha": Domain(min=0, max=1)}
