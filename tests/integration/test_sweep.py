@@ -106,9 +106,9 @@ def test_a_budget_that_is_too_small_for_one_trial_is_said_and_a_larger_one_goes(
     small = make(training={"epochs": 50, "lr": 3e-3}, search={"trials": 4, "time_budget": 1})
     with pytest.raises(TrainingError, match=r"search\.time_budget = 1 s was over before a distilled trial"):
         _ = small.sweep
-    wide = make(training={"epochs": 1, "lr": 3e-3}, search={"trials": 200, "time_budget": 30})
+    wide = make(training={"epochs": 1, "lr": 3e-3}, search={"trials": 400, "time_budget": 30})
     trials = wide.sweep["trials"]
-    assert 2 <= len(trials) < 201 and wide.selection["winner"]
+    assert 1 <= len(trials) < 400 and wide.selection["winner"]
 
 
 def test_results_do_not_depend_on_how_many_trials_run_side_by_side(rows, teacher, cluster, tmp_path):

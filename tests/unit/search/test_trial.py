@@ -64,21 +64,35 @@ def test_of_several_students_each_gets_its_trials_in_turn():
     assert proposals.suggest("8") is None
 
 
-def test_proposals_that_were_saved_go_on_as_they_would_have(tmp_path):
-    kept, file = Proposals(sweep(trials=12).plans), str(tmp_path / "state")
-    for place in range(7):
-        if kept.suggest(str(place)) is None:
-            break
-        kept.goes_on(str(place), 1, 0.1 * place)
-        kept.on_trial_complete(str(place), {})
-    kept.suggest("running")
-    kept.save(file)
-    restored = Proposals(sweep(trials=12).plans)
-    restored.restore(file)
-    assert restored.goes_on("running", 1, 1.0) == kept.goes_on("running", 1, 1.0)
-    for one in (kept, restored):
-        one.on_trial_complete("running", {})
-    assert restored.suggest("next") == kept.suggest("next")
+@pytest.mark.parametrize("space", [None, {"epochs": Domain(values=[1, 2, 8]), "alpha": Domain(min=0, max=1)}])
+def test_proposals_that_were_saved_go_on_as_they_would_have(space, tmp_path):
+    search = sweep(trials=12, space=space)
+    whole, file = Proposals(search.plans), str(tmp_path / "state")
+    went = go_on(whole, 0)
+    assert {on for _, *judged in went for on in judged} == {True, False}
+    for cut in (1, 7, 9, len(went) - 1):
+        kept, restored = Proposals(search.plans), Proposals(search.plans)
+        assert go_on(kept, 0, cut) == went[:cut]
+        kept.suggest(str(cut))
+        kept.goes_on(str(cut), 1, 1.0)
+        kept.save(file)
+        restored.restore(file)
+        restored.on_trial_complete(str(cut), {})
+        kept.on_trial_complete(str(cut), {})
+        assert go_on(restored, cut + 1) == go_on(kept, cut + 1)
+
+
+def go_on(proposals: Proposals, place: int, end: int = 10**6) -> list[tuple[Any, ...]]:
+    """Trials from `place` up to `end`: each one's configuration, and whether it went on after each epoch."""
+    found: list[tuple[Any, ...]] = []
+    while place < end and (config := proposals.suggest(str(place))) is not None:
+        judged = [True]
+        while judged[-1] and len(judged) <= config["total_epochs"]:
+            judged.append(proposals.goes_on(str(place), len(judged), 0.01 * len(judged) * (1 + place % 5)))
+        proposals.on_trial_complete(str(place), {})
+        found.append((config, *judged))
+        place += 1
+    return found
 
 
 @pytest.mark.parametrize("settings, own, whole", [
