@@ -65,15 +65,14 @@ def interval(winner: np.ndarray, baseline: np.ndarray, drawn: np.ndarray) -> dic
 def told(seeds: dict[str, Any], metric: str) -> str:
     """What distillation has gained, in the words of every place that says it; `seeds` are those of an evaluation."""
     difference, pairs = seeds["difference"], len(seeds["pairs"])
-    gain = f"{100 * difference['mean']:+.2f} points of test {metric}"
-    if pairs == 1:
-        return (f"Gain of distillation on one seed that the sweep has not seen: {gain}. One seed does not say how far "
-                "chance goes; search.seeds=3 does")
-    lost = f" ({seeds['asked'] - pairs} more failed)" if pairs < seeds["asked"] else ""
     low, high = difference["low"], difference["high"]
+    lost = f" ({seeds['asked'] - pairs} more failed)" if pairs < seeds["asked"] else ""
+    gain = (f"Gain of distillation on {pairs} seed{'s' * (pairs > 1)} that the sweep has not seen{lost}: "
+            f"{100 * difference['mean']:+.2f} points of test {metric}")
+    if low is None:
+        return f"{gain}. One seed does not say how far chance goes; 3 or more do (search.seeds)"
     chance = ", which may be chance" if low <= 0 <= high else ""
-    return (f"Gain of distillation on {pairs} seeds that the sweep has not seen{lost}: {gain} "
-            f"[{100 * low:.2f}, {100 * high:.2f}]{chance}")
+    return f"{gain} [{100 * low:.2f}, {100 * high:.2f}]{chance}"
 
 
 def _halves(scores: list[dict[str, float]], metric: str) -> tuple[np.ndarray, np.ndarray]:

@@ -56,7 +56,7 @@ def test_the_gain_is_told_in_the_same_words_everywhere(first: str, config: Path)
     run = json.loads((run_folder(first) / "run.json").read_text())
     store = config.parent / "store"
     [words] = [line for line in first.splitlines() if line.startswith("Gain of distillation")]
-    assert "on one seed that the sweep has not seen" in words and "search.seeds=3" in words
+    assert "on 1 seed that the sweep has not seen" in words and "One seed does not say how far chance goes" in words
     assert words in (store / "reports" / run["report"] / "report.html").read_text()
     assert words in (store / "packages" / run["package"] / "README.md").read_text()
 

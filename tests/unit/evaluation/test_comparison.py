@@ -112,8 +112,8 @@ def seeds_of(low: float | None, high: float | None, pairs: int = 3, asked: int =
      "accuracy [-0.48, 0.75], which may be chance"),
     (seeds_of(0.001, 0.002, 2, 3), "Gain of distillation on 2 seeds that the sweep has not seen (1 more failed): +0.15 "
      "points of test accuracy [0.10, 0.20]"),
-    (seeds_of(None, None, 1, 1), "Gain of distillation on one seed that the sweep has not seen: +0.15 points of test "
-     "accuracy. One seed does not say how far chance goes; search.seeds=3 does"),
+    (seeds_of(None, None, 1, 1), "Gain of distillation on 1 seed that the sweep has not seen: +0.15 points of test "
+     "accuracy. One seed does not say how far chance goes; 3 or more do (search.seeds)"),
 ])
 def test_a_gain_is_told_with_its_interval_and_as_chance_where_it_may_be(seeds, words):
     assert told(seeds, "accuracy") == words

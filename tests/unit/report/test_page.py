@@ -21,7 +21,7 @@ def test_the_head_compares_what_is_served_with_the_teacher_and_the_page_is_the_s
                  "6.0x sooner with one text"):
         assert part in told
     assert "the limit of" not in told and "deviation" not in told and "may be chance" not in told
-    assert "+10.00 points of test accuracy. One seed does not say how far chance goes; search.seeds=3 does." in told
+    assert "on 1 seed that the sweep has not seen: +10.00 points of test accuracy. One seed does not say" in told
     assert "on seeds that it has not seen. seed winner baseline" in told
     assert page == draw(facts)
 
