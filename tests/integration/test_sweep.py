@@ -58,7 +58,6 @@ def test_a_family_is_searched_in_one_sweep_and_the_winner_is_the_best_within_the
         assert chosen[kind] == max(chosen["pairs"], key=lambda pair: pair[metric])[kind]
 
     most = students["tiny"]["bytes"] / 1e6
-    assert make(**FAMILY, search={"trials": 2, "max_mb": most}).selection["name"] == "tiny"
     near = make(**FAMILY, search={"trials": 2, "max_mb": most / 2}).selection
     assert near["name"] == "tiny" and not near["constraint"]["met"]
     assert near["constraint"]["excess"] == {"max_mb": pytest.approx(1.0)}
