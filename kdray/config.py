@@ -4,6 +4,7 @@ Knows nothing about Ray, torch or the data: it checks what can be checked from t
 """
 
 import difflib
+import itertools
 import re
 import types
 import typing
@@ -44,6 +45,18 @@ PLACES = ("source", "train", "validation", "test", "transfer")
 OF_DISTILLATION = ("loss", "temperature", "huber_delta", "alpha_schedule", "alpha_end", "temperature_schedule",
                    "temperature_end", "confidence")
 """Fields of TrainingConfig that a student trained without a teacher does not feel, beside alpha."""
+_OF_LOSS = {**dict.fromkeys(("temperature", "temperature_end", "temperature_schedule"), ("kl", "annealing")),
+            "huber_delta": ("huber",)}
+"""Fields of TrainingConfig that a student feels with some losses alone."""
+_NOT_SEARCHED = {
+    **dict.fromkeys(("accumulation", "workers", "num_cpus", "num_gpus", "labels", "checkpoint_steps", "max_failures",
+                     "deepspeed.zero_optimization"),
+                    "it is how a student is trained, not what it learns. Set training.{name}"),
+    "precision": "it is the device's arithmetic, one for all trials. Set training.{name}",
+    "patience": "who stops early can only miss a better epoch, so the longest would be best. Set training.{name}",
+    "seed": "the best seed is chance. To see how far chance goes, set search.seeds",
+}
+"""Fields of TrainingConfig that a search could only pretend to choose, and why."""
 
 
 class DataConfig(Settings):
@@ -273,26 +286,31 @@ class Domain(Settings):
         return self
 
 
+_SPACE = {"temperature": Domain(min=1, max=8, log=True), "alpha": Domain(min=0, max=0.9)}
+
+
 class SearchConfig(Settings):
     """The sweep over students."""
 
     algorithm: Literal["tpe", "random", "grid"] = Field(
         "tpe", description="tpe learns from the trials before; grid takes every combination of `values`, not `trials`")
     trials: int = Field(8, ge=1, description="Trials of each student, its baselines aside")
-    space: dict[str, Domain] = Field(
-        {"temperature": Domain(min=1, max=8, log=True), "alpha": Domain(min=0, max=0.9)},
-        description="Field of `training`: what to search, as {min, max, log} or {values}. What a student without a "
-        "teacher feels too, such as lr, is searched for the baseline as well")
+    space: dict[str, Domain] | None = Field(
+        None, description="Field of `training`: what to search, as {min, max, log} or {values}. What a student without "
+        "a teacher feels too, such as lr, is searched for the baseline as well. null: temperature from 1 to 8, log, "
+        "where the loss has one, and alpha from 0 to 0.9")
     metric: str | None = Field(None, description="Validation metric that picks the winner; null takes the task's")
     max_concurrent: int | None = Field(None, ge=1, description="Trials side by side; null fills the cluster, as far as "
                                "the next trial may start: each knows how all but the last quarter before it ended")
     time_budget: float | None = Field(None, gt=0, description="Seconds after which trials that run are stopped and "
-                                      "the winner is taken of those that finished")
+                                      "the best is taken of those that finished; `seeds` come on top")
     grace: int = Field(1, ge=1, description="Epochs before a trial may be stopped; later ones are judged at 2, 4, 8 "
-                       "times as many")
+                       "times as many, against others when as large a share of their epochs was done")
     seed: int = Field(0, description="Seed of the search")
-    seeds: int = Field(1, ge=1, description="Seeds on which each student's best trial and its baseline are trained in "
-                       "pairs, the sweep's included; more say how far chance goes")
+    seeds: int = Field(1, ge=1, description="Seeds that the sweep has not seen, on which the student of the best trial "
+                       "and its baseline are trained in pairs: winner and baseline are the best of these on "
+                       "validation. The gain of distillation is measured on all of them; 3 or more say how far chance "
+                       "goes")
     max_ms: float | None = Field(None, gt=0, description="Milliseconds that one text may take with the winner as "
                                  "served, on this machine")
     max_mb: float | None = Field(None, gt=0, description="Megabytes of the winner's file as served")
@@ -302,10 +320,31 @@ class SearchConfig(Settings):
 
     @model_validator(mode="after")
     def _listed(self) -> Self:
-        open_ended = [name for name, domain in self.space.items() if domain.values is None]
+        open_ended = [name for name, domain in self._whole.items() if domain.values is None]
         if self.algorithm == "grid" and open_ended:
             raise ValueError(f"space.{open_ended[0]} is an interval: algorithm grid needs `values`")
         return self
+
+    def searched(self, training: TrainingConfig) -> dict[str, Domain]:
+        """What of the space a student with such a `training` feels."""
+        return {name: domain for name, domain in self._whole.items() if not self.idle(name, training)}
+
+    def idle(self, name: str, training: TrainingConfig) -> str:
+        """Why the field `name` changes nothing beside the rest of the space and of `training`; empty where it does."""
+        fixed = {field: value for field, value in training.model_dump().items() if field not in self._whole}
+        if name in OF_DISTILLATION and fixed.get("alpha") == 1:
+            return "training.alpha is 1, so nothing is distilled"
+        schedule = name.replace("_end", "_schedule")
+        if name != schedule and fixed.get(schedule) == "constant":
+            return f"training.{schedule} is constant, so there is no end"
+        losses = [fixed["loss"]] if "loss" in fixed else self._whole["loss"].values or []
+        if name in _OF_LOSS and not any(loss in _OF_LOSS[name] for loss in losses):
+            return f"loss {', '.join(map(str, losses))} does not use it"
+        return ""
+
+    @property
+    def _whole(self) -> dict[str, Domain]:
+        return _SPACE if self.space is None else self.space
 
 
 class ExportConfig(Settings):
@@ -438,7 +477,7 @@ class Config(Settings):
             raise ValueError(f"search.metric: {self.task} has no metric {self.search.metric!r}, "
                              f"only {', '.join(task.metrics)}")
         self._check_soft_targets("training", self.training)
-        for name, domain in self.search.space.items():
+        for name, domain in (self.search.space or {}).items():
             self._check_searched(name, domain)
         return self
 
@@ -451,11 +490,16 @@ class Config(Settings):
                 raise ValueError(f"{at}.training.{error}") from error
 
     def _check_searched(self, name: str, domain: Domain) -> None:
-        if name == "seed":
-            raise ValueError("search.space.seed: the best seed is chance. To see how far chance goes, set search.seeds")
-        for value in domain.values or [domain.min, domain.max]:
+        for field, reason in _NOT_SEARCHED.items():
+            if f"{name}.".startswith(f"{field}."):
+                raise ValueError(f"search.space.{name}: {reason.format(name=field)}")
+        trainings = [changed(self.training, student.training) for student in self.family.values()]
+        feeling = [training for training in trainings if not self.search.idle(name, training)]
+        if not feeling:
+            raise ValueError(f"search.space.{name}: {self.search.idle(name, trainings[0])}. Leave it out")
+        for training, value in itertools.product(feeling, domain.values or [domain.min, domain.max]):
             try:
-                self._check_soft_targets(f"search.space.{name}", changed(self.training, {name: value}))
+                self._check_soft_targets(f"search.space.{name}", changed(training, {name: value}))
             except ConfigError as error:
                 raise ValueError(f"search.space.{error}") from error
 
@@ -542,13 +586,18 @@ def hint(name: str, known: Iterable[str], path: Iterable[str] = ()) -> str:
 
 
 def _settings_type(annotation: Any) -> type[Settings] | None:
-    options = typing.get_args(annotation) if isinstance(annotation, types.UnionType) else (annotation,)
+    options = _options(annotation)
     return next((option for option in options if isinstance(option, type) and issubclass(option, Settings)), None)
 
 
 def _value_type(annotation: Any) -> type[Settings] | None:
     """The settings that a mapping of free names holds."""
-    return _settings_type(typing.get_args(annotation)[1]) if typing.get_origin(annotation) is dict else None
+    mapping = next((option for option in _options(annotation) if typing.get_origin(option) is dict), None)
+    return _settings_type(typing.get_args(mapping)[1]) if mapping else None
+
+
+def _options(annotation: Any) -> tuple[Any, ...]:
+    return typing.get_args(annotation) if isinstance(annotation, types.UnionType) else (annotation,)
 
 
 def _override(tree: dict[str, Any], override: str) -> None:

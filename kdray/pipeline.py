@@ -255,7 +255,7 @@ class Pipeline:
 
     @cached_property
     def selection(self) -> dict[str, Any]:
-        """Manifest of the selection: the winner and its baseline, on every seed."""
+        """Manifest of the selection: winner and baseline, trained on seeds that the sweep has not seen."""
         from kdray.search.finalists import KIND, select, selection_key
 
         search, threads = self.config.search, max(1, int(self.config.serve.num_cpus))
@@ -263,20 +263,19 @@ class Pipeline:
         key = selection_key(self.sweep["key"], search, max_drop, threads)
         made = self._made("selection", KIND, key)
         if made is None:
-            if search.seeds > 1:
-                self._connect("students")
+            self._connect("students")
             made = select(self.store, key, self._plan, self.sweep, search, max_drop, threads)
         return made
 
     @cached_property
     def evaluation(self) -> dict[str, Any]:
-        """Manifest of the numbers on the test split: teacher, baselines, winners."""
+        """Manifest of the numbers on the test split: teacher, baseline and winner, on every seed."""
         from kdray.evaluation.evaluate import KIND, evaluate, evaluation_key
 
-        pairs, cache = self.selection["pairs"], self._cache_key
-        key = evaluation_key(cache or self.teacher.fingerprint, pairs)
+        chosen, cache = self.selection, self._cache_key
+        key = evaluation_key(cache or self.teacher.fingerprint, chosen)
         return self._made("evaluation", KIND, key) or evaluate(
-            self.store, key, self.task, self.corpus, self.teacher.folder, cache, pairs)
+            self.store, key, self.task, self.corpus, self.teacher.folder, cache, chosen)
 
     @cached_property
     def package(self) -> dict[str, Any]:
@@ -309,9 +308,10 @@ class Pipeline:
         from kdray.report.build import KIND, build_report, report_key
 
         key = report_key(self.package["key"], self.selection["key"])
+        sweep = {**self.selection, "trials": [*self.sweep["trials"], *self.selection["trials"]]}
         return self._made("report", KIND, key) or build_report(
-            self.store, key, self.config, self.package, {**self.sweep, **self.selection}, self.evaluation, self.cache,
-            self.corpus, self.teacher.folder)
+            self.store, key, self.config, self.package, sweep, self.evaluation, self.cache, self.corpus,
+            self.teacher.folder)
 
     def run(self) -> str:
         """All stages; returns the run's folder, which names them all."""

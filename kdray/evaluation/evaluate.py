@@ -23,42 +23,42 @@ PREDICTIONS = "predictions.arrow"
 _PAIR = ("baseline", "winner")
 
 
-def evaluation_key(teacher: str, pairs: list[dict[str, Any]]) -> str:
+def evaluation_key(teacher: str, chosen: dict[str, Any]) -> str:
     """Content key of an evaluation; `teacher` is the cache's key, or a live teacher's fingerprint."""
-    return content_key({"teacher": teacher, "pairs": pairs})
+    return content_key({"layout": 2, "teacher": teacher, **{name: chosen[name] for name in ("pairs", "seeds", *_PAIR)}})
 
 
 def evaluate(store: Store, key: str, task: Task, corpus: dict[str, Any], teacher: Path, cache: str | None,
-             pairs: list[dict[str, Any]]) -> dict[str, Any]:
+             chosen: dict[str, Any]) -> dict[str, Any]:
     """Publishes `numbers` and a `breakdown` by class of teacher, baseline and winner, and every prediction.
 
     `corpus` is the manifest of the rows as the folder `teacher` reads them. The teacher's answers are those of `cache`;
-    it runs where that is None. `pairs` are {seed, winner, baseline}, keys of students; the first pair is the sweep's.
+    it runs where that is None. `chosen` has the keys of `winner` and `baseline`, the `pairs` {seed, winner, baseline}
+    that they are of, and on how many `seeds` pairs were to be trained.
     """
     labels, rows = list(corpus["labels"]), Rows.open(store.fetch("corpus", corpus["key"]), "test")
     said, parameters = _teacher(store, task, corpus, teacher, cache, rows)
-    made = {(name, number): _student(store, task, pair[name], labels)
-            for number, pair in enumerate(pairs) for name in _PAIR}
-    first = {"teacher": said, **{name: made[name, 0][0] for name in _PAIR}}
-    manifests = {name: made[name, 0][2] for name in _PAIR}
-    gold, won = rows.gold(), manifests["winner"]
-    ids = [(pair["seed"], made["winner", number][0].ids, made["baseline", number][0].ids)
-           for number, pair in enumerate(pairs)]
+    pairs = chosen["pairs"]
+    students = [pair[name] for pair in pairs for name in _PAIR]
+    made = {student: _student(store, task, student, labels) for student in dict.fromkeys(students)}
+    sides = {name: made[chosen[name]] for name in _PAIR}
+    models = {"teacher": said, **{name: predictions for name, (predictions, *_) in sides.items()}}
+    gold, won = rows.gold(), sides["winner"][2]
+    ids = [(pair["seed"], *(made[pair[name]][0].ids for name in ("winner", "baseline"))) for pair in pairs]
     numbers = {
         "metric": won["metric"], "rows": len(rows),
-        "test": {name: interval_scores(task, gold, found.ids, labels) for name, found in first.items()},
-        "validation": {name: student["validation"] for name, student in manifests.items()},
-        "parameters": {"teacher": parameters, **{name: made[name, 0][1] for name in _PAIR}},
+        "test": {name: interval_scores(task, gold, found.ids, labels) for name, found in models.items()},
+        "validation": {name: manifest["validation"] for name, (*_, manifest) in sides.items()},
+        "parameters": {"teacher": parameters, **{name: count for name, (_, count, _) in sides.items()}},
         "settings": {name: won["settings"][name] for name in ("loss", "temperature", "alpha", "lr", "epochs")},
-        "seeds": paired(task, won["metric"], gold, ids, labels),
-        "mcnemar": mcnemar(gold, first["winner"].ids, first["baseline"].ids),
+        "seeds": {"asked": chosen["seeds"], **paired(task, won["metric"], gold, ids, labels)},
+        "mcnemar": mcnemar(gold, models["winner"].ids, models["baseline"].ids),
     }
-    students = [pair[name] for pair in pairs for name in _PAIR]
     with store.staging(KIND) as folder:
-        _write_predictions(folder / PREDICTIONS, gold, first, ids[1:])
+        _write_predictions(folder / PREDICTIONS, gold, models, ids if len(ids) > 1 else [])
         return store.publish(KIND, key, folder, {
             "parents": {"corpus": corpus["key"], "cache": cache, "students": students}, "numbers": numbers,
-            "breakdown": {name: breakdown(gold, found, labels) for name, found in first.items()}})
+            "breakdown": {name: breakdown(gold, found, labels) for name, found in models.items()}})
 
 
 def _teacher(store: Store, task: Task, corpus: dict[str, Any], folder: Path, cache: str | None,
@@ -79,14 +79,14 @@ def _student(store: Store, task: Task, key: str, labels: list[str]) -> tuple[Pre
 
 
 def _write_predictions(path: Path, gold: list[np.ndarray], models: dict[str, Predictions],
-                       others: list[tuple[int, list[np.ndarray], list[np.ndarray]]]) -> None:
+                       pairs: list[tuple[int, list[np.ndarray], list[np.ndarray]]]) -> None:
     """One row a test row, a list over its units in each column.
 
-    Label ids of the truth, of each model and of the other seeds' students; confidence of each model; and `divergence`,
+    Label ids of the truth, of each model and of every seed's students; confidence of each model; and `divergence`,
     KL(teacher || winner) in nats.
     """
     ids = {"gold": gold, **{name: found.ids for name, found in models.items()}}
-    for seed, winner, baseline in others:
+    for seed, winner, baseline in pairs:
         ids |= {f"winner_{seed}": winner, f"baseline_{seed}": baseline}
     reals = {f"{name}_confidence": found.confidence for name, found in models.items()}
     reals["divergence"] = divergences(models["teacher"], models["winner"])

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.sparse import hstack
 from scipy.special import log_softmax
 
 from kdray.cache.ensemble import Ensemble
@@ -80,11 +81,14 @@ def interval_scores(task: Task, gold: list[np.ndarray], predicted: list[np.ndarr
 def resampled(task: Task, gold: list[np.ndarray], models: list[list[np.ndarray]], labels: list[str],
               seed: int = 0) -> tuple[list[Scores], list[list[Scores]]]:
     """Metrics of each of `models` on all rows, and on each of 1,000 resamples of rows, the same for all models."""
-    tallies = [task.tally(gold, predicted, labels) for predicted in models]
+    tallies = hstack([task.tally(gold, predicted, labels) for predicted in models], format="csr")
     random, rows = np.random.default_rng(seed), len(gold)
-    weights = (np.bincount(random.integers(0, rows, rows), minlength=rows) for _ in range(_RESAMPLES))
-    samples = [[task.rates(weight @ tally, labels) for tally in tallies] for weight in weights]
-    return [task.rates(tally.sum(0), labels) for tally in tallies], samples
+
+    def rated(weight: np.ndarray) -> list[Scores]:
+        return [task.rates(counts, labels) for counts in np.split(weight @ tallies, len(models))]
+
+    samples = [rated(np.bincount(random.integers(0, rows, rows), minlength=rows)) for _ in range(_RESAMPLES)]
+    return rated(np.ones(rows)), samples
 
 
 def percentiles(samples: list[float]) -> dict[str, float]:

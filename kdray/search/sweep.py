@@ -14,13 +14,14 @@ from ray import tune
 from ray.tune.execution.class_cache import ENV_VARS_TO_PROPAGATE
 
 from kdray.cluster import check_resources, nodes_with
-from kdray.config import SearchConfig, TrainingConfig
+from kdray.config import OF_DISTILLATION, SearchConfig, TrainingConfig
 from kdray.console import labels
 from kdray.errors import TrainingError
 from kdray.search import trackers
 from kdray.search.describe import NAME, NUMBER, ROLE, describe, point_of
 from kdray.search.live import SweepProgress
-from kdray.search.plan import Listed, Plan, make_plans
+from kdray.search.plan import Plan
+from kdray.search.points import Listed, learns, make_plans
 from kdray.search.proposals import METRIC, Halving, Proposals, Whose
 from kdray.search.trial import run_trial
 from kdray.storage import Store, content_key
@@ -50,9 +51,10 @@ class Sweep:
 
     @property
     def key(self) -> str:
-        """Content key of the sweep."""
-        return content_key({"layout": 2, "jobs": {name: job.key for name, job in self.jobs.items()},
-                            "points": self.points, "search": self.search.model_dump(exclude=_AFTERWARDS)})
+        """Content key of the sweep; a job's own leaves out, at alpha 1, what its distilled trials start from."""
+        jobs = {name: [job.key, *(job.settings[field] for field in OF_DISTILLATION)] for name, job in self.jobs.items()}
+        return content_key({"layout": 3, "jobs": jobs, "points": self.points,
+                            "search": self.search.model_dump(exclude=_AFTERWARDS)})
 
     @property
     def base(self) -> TrainingJob:
@@ -91,6 +93,8 @@ def run_sweep(sweep: Sweep) -> list[dict[str, Any]]:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     store = Store(sweep.base.storage)
     folder = Path(store.root) if store.local else None
+    if sweep.points is None and sweep.search.algorithm == "tpe" and not learns(sweep.search):
+        logger.info("sweep: %d trials are too few to learn from, so points are random", sweep.search.trials)
     told = trackers.callbacks(sweep.search.trackers, sweep.name, sweep.key, folder, list(sweep.jobs))
     with SweepProgress(sweep.total, list(sweep.jobs)) as shown:
         every: list[tune.Result] = list(_tuner(sweep, store, [shown, *told]).fit())  # type: ignore[call-overload]
@@ -193,15 +197,15 @@ def _check_failed(which: str, rows: list[dict[str, Any]]) -> None:
 
 
 def _check_budget(rows: list[dict[str, Any]], sweep: Sweep, budget: float) -> None:
-    """Every student must have a baseline and a distilled trial; else the sweep is dropped and must start anew."""
-    for name in sweep.jobs:
-        done = [row["baseline"] for row in rows if row["name"] == name and row["state"] == "finished"]
-        if not {True, False} <= set(done):
+    """Every student must have a finished trial of each role; else the sweep is dropped and must start anew."""
+    done = [(row["name"], "baseline" if row["baseline"] else "distilled") for row in rows if row["state"] == "finished"]
+    for name, role in sweep.plans():
+        if (name, role) not in done:
             discard(sweep)
             longest = max((row["seconds"] or 0.0 for row in rows), default=0.0)
             took = f"; the longest took {longest:.0f} s" if longest else ""
             raise TrainingError(
-                f"search.time_budget = {budget:g} s was over before {name} had a baseline and a distilled trial "
+                f"search.time_budget = {budget:g} s was over before a {role} trial of {name} had finished "
                 f"({len(done)} trials finished{took}). Give it more time, or fewer epochs")
 
 

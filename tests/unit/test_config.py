@@ -89,6 +89,23 @@ def test_an_unknown_key_names_the_nearest_known_one(wrong, words):
     (tree(cache={"weights": [0]}), ["not all 0"]),
     (space("alpha", min=0, max=1.2), ["search.space.alpha", "alpha = 1.2"]),
     (space("seed", values=[0, 1]), ["search.space.seed: the best seed is chance", "search.seeds"]),
+    *((space(name, values=[1, 2]), [f"search.space.{name}: it is how a student is trained", f"Set training.{name}"])
+      for name in ("accumulation", "workers", "num_cpus", "num_gpus", "checkpoint_steps", "max_failures")),
+    (space("labels.zone", values=["a", "b"]), ["search.space.labels.zone: it is how", "Set training.labels"]),
+    (space("deepspeed.zero_optimization.stage", values=[1, 2]), ["it is how", "training.deepspeed.zero_optimization"]),
+    (space("precision", values=["float32", "bfloat16"]), ["search.space.precision: it is the device's arithmetic"]),
+    (space("patience", min=1, max=3), ["search.space.patience: who stops early can only miss a better epoch"]),
+    (space("huber_delta", min=1, max=3), ["search.space.huber_delta: loss kl does not use it. Leave it out"]),
+    (tree(training={"loss": "mse"}, search={"space": {"temperature": {"min": 1, "max": 3}}}),
+     ["search.space.temperature: loss mse does not use it"]),
+    (tree(search={"space": {"temperature": {"min": 1, "max": 3}, "loss": {"values": ["mse", ["huber"]]}}}),
+     ["search.space.temperature: loss mse, ['huber'] does not use it"]),
+    (tree(training={"alpha": 1}, search={"space": {"temperature": {"min": 1, "max": 3}}}),
+     ["search.space.temperature: training.alpha is 1, so nothing is distilled"]),
+    (tree(training={"alpha_schedule": "constant"}, search={"space": {"alpha_end": {"min": 0, "max": 1}}}),
+     ["search.space.alpha_end: training.alpha_schedule is constant"]),
+    (tree(students={"a": {"layers": 1, "training": {"loss": "mse"}}},
+          search={"space": {"temperature_end": {"min": 1, "max": 2}}}), ["search.space.temperature_end"]),
     (space("alpha", values=[0.5, -1]), ["search.space.alpha", "alpha = -1"]),
     (space("temperature", min=0, max=4), ["search.space.temperature", "temperature = 0"]),
     (space("temperature", min=4, max=1), ["min 4.0 must be below max 1.0"]),
@@ -113,6 +130,26 @@ def test_a_wrong_value_is_refused_by_its_name(wrong, words):
 def test_a_schedule_is_allowed_where_it_says_something(training):
     config = parse(tree(training=training, cache={"ensemble": ["ab"]}), "c.yaml")
     assert {name: config.training.model_dump()[name] for name in training} == training
+
+
+def test_every_other_setting_of_the_training_is_open_to_the_sweep():
+    refused = {"accumulation", "workers", "num_cpus", "num_gpus", "labels", "checkpoint_steps", "max_failures", "seed",
+               "precision", "patience"}
+    values = {"finetune": [None], "deepspeed": [{}], "loss": ["kl", "huber"], "alpha_end": [0.1], "confidence": [None],
+              "temperature_end": [2.0], "alpha_schedule": ["constant"], "temperature_schedule": ["constant"]}
+    plain = TrainingConfig().model_dump()
+    space = {name: {"values": values.get(name, [plain[name]])} for name in plain.keys() - refused}
+    assert parse(tree(search={"space": space}), "c.yaml").search.searched(TrainingConfig()).keys() == space.keys()
+
+
+def test_a_setting_that_one_of_several_students_feels_may_be_searched():
+    students = {"a": {"layers": 1, "training": {"loss": "mse"}}, "b": {"layers": 1}}
+    config = parse(tree(students=students, search={"space": {"temperature_end": {"min": 1, "max": 2}}}), "c.yaml")
+    assert config.search.searched(TrainingConfig(loss="mse")) == {}
+
+
+def test_a_loss_without_a_temperature_needs_no_space_of_its_own():
+    assert parse(tree(training={"loss": "mse"}), "c.yaml").search.space is None
 
 
 def test_an_ensemble_of_probabilities_is_allowed_at_one_temperature():

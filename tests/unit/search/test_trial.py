@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from kdray.config import SearchConfig, TrainingConfig
+from kdray.config import Domain, SearchConfig, TrainingConfig
 from kdray.errors import ConfigError
 from kdray.models.load import Origin
 from kdray.search.describe import BASELINE
@@ -48,32 +48,51 @@ def test_a_sweeps_key_is_its_jobs_and_search_and_not_how_many_run_at_once_or_wha
                 Sweep({"student": JOB}, SearchConfig(), {"student": {"distilled": [{}]}}).key}) == 6
 
 
+def test_a_sweep_from_a_plain_student_has_another_key_where_its_distilled_trials_start_elsewhere():
+    plain, warmer = (point_job(JOB, {"alpha": 1.0, "temperature": temperature}) for temperature in (2.0, 4.0))
+    assert plain.key == warmer.key and sweep(plain).key != sweep(warmer).key
+
+
 def test_of_several_students_each_gets_its_trials_in_turn():
     jobs = {"small": JOB, "large": replace(JOB, origin_fingerprint="other")}
-    proposals = Proposals(Sweep(jobs, SearchConfig(trials=2)).plans)
-    assert proposals.total == 6
-    found = [proposals.suggest(str(place)) for place in range(6)]
+    space = {"lr": Domain(min=1e-5, max=1e-3), "alpha": Domain(min=0, max=1)}
+    proposals = Proposals(Sweep(jobs, SearchConfig(trials=2, space=space)).plans)
+    assert proposals.total == 8
+    found = [proposals.suggest(str(place)) for place in range(8)]
     assert [(one["name"], one["role"], one["trial"]) for one in found] == [
-        ("small", "baseline", 1), ("small", "distilled", 1), ("large", "baseline", 1), ("large", "distilled", 1),
-        ("small", "distilled", 2), ("large", "distilled", 2)]
-    assert proposals.suggest("6") is None
+        (name, role, number) for number in (1, 2) for name in ("small", "large") for role in ("baseline", "distilled")]
+    assert proposals.suggest("8") is None
 
 
-def test_proposals_that_were_saved_go_on_as_they_would_have(tmp_path):
-    kept, file = Proposals(sweep(trials=12).plans), str(tmp_path / "state")
-    for place in range(7):
-        if kept.suggest(str(place)) is None:
-            break
-        kept.goes_on(str(place), 1, 0.1 * place)
-        kept.on_trial_complete(str(place), {})
-    kept.suggest("running")
-    kept.save(file)
-    restored = Proposals(sweep(trials=12).plans)
-    restored.restore(file)
-    assert restored.goes_on("running", 1, 1.0) == kept.goes_on("running", 1, 1.0)
-    for one in (kept, restored):
-        one.on_trial_complete("running", {})
-    assert restored.suggest("next") == kept.suggest("next")
+@pytest.mark.parametrize("space", [None, {"epochs": Domain(values=[1, 2, 8]), "alpha": Domain(min=0, max=1)}])
+def test_proposals_that_were_saved_go_on_as_they_would_have(space, tmp_path):
+    search = sweep(trials=12, space=space)
+    whole, file = Proposals(search.plans), str(tmp_path / "state")
+    went = go_on(whole, 0)
+    assert {on for _, *judged in went for on in judged} == {True, False}
+    for cut in (1, 7, 9, len(went) - 1):
+        kept, restored = Proposals(search.plans), Proposals(search.plans)
+        assert go_on(kept, 0, cut) == went[:cut]
+        kept.suggest(str(cut))
+        kept.goes_on(str(cut), 1, 1.0)
+        kept.save(file)
+        restored.restore(file)
+        restored.on_trial_complete(str(cut), {})
+        kept.on_trial_complete(str(cut), {})
+        assert go_on(restored, cut + 1) == go_on(kept, cut + 1)
+
+
+def go_on(proposals: Proposals, place: int, end: int = 10**6) -> list[tuple[Any, ...]]:
+    """Trials from `place` up to `end`: each one's configuration, and whether it went on after each epoch."""
+    found: list[tuple[Any, ...]] = []
+    while place < end and (config := proposals.suggest(str(place))) is not None:
+        judged = [True]
+        while judged[-1] and len(judged) <= config["total_epochs"]:
+            judged.append(proposals.goes_on(str(place), len(judged), 0.01 * len(judged) * (1 + place % 5)))
+        proposals.on_trial_complete(str(place), {})
+        found.append((config, *judged))
+        place += 1
+    return found
 
 
 @pytest.mark.parametrize("settings, own, whole", [
