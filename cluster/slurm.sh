@@ -17,7 +17,8 @@ fi
 first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | sed -n 1p)
 export RAY_AUTH_MODE=token
 RAY_AUTH_TOKEN=$(python -c 'import secrets; print(secrets.token_hex(32))')
-export RAY_AUTH_TOKEN RAY_SYMMETRIC_RUN_CLUSTER_WAIT_TIMEOUT=300
+# Nodes start at different times: each waits for the first, and the first for all.
+export RAY_AUTH_TOKEN RAY_SYMMETRIC_RUN_CLUSTER_WAIT_TIMEOUT=300 RAY_gcs_rpc_server_connect_timeout_s=300
 address="$first:$((20000 + SLURM_JOB_ID % 10000))"
 
 # Only the first node runs what follows `--`; the others serve it until it ends.

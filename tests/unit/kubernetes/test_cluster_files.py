@@ -4,6 +4,7 @@ import copy
 import os
 import re
 import subprocess
+import tomllib
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
@@ -87,6 +88,51 @@ def test_commands_are_shell(name: str) -> None:
     for field in (field for field in config if field.endswith("_commands")):
         for command in config[field]:
             subprocess.run(["bash", "-n", "-c", command], check=True)
+
+
+@pytest.mark.parametrize("name", SITES)
+def test_an_image_without_what_ray_up_needs_is_found_before_it_starts(name: str, tmp_path: Path) -> None:
+    config = site(name)
+    line = next(line for line in config["initialization_commands"] if line.startswith("docker run"))
+    assert config["docker"]["image"] in line.split()
+    client = {"aws": "boto3", "gcp": "googleapiclient"}.get(name)
+    stand_in(tmp_path, "docker", 'while [ "$1" != -c ]; do shift; done; PATH=$IMAGE exec /bin/sh -c "$2"')
+    image = tmp_path / "image"
+    image.mkdir()
+    for tool in ("bash", "ray", "rsync", "ssh"):
+        done = checked(line, tmp_path)
+        assert done.returncode == 1 and f"the image has no {tool}: build it from cluster/Dockerfile" in done.stderr
+        stand_in(image, tool, "")
+    stand_in(image, "python", "exit 1")
+    done = checked(line, tmp_path)
+    assert done.returncode == bool(client)
+    assert not client or f"the image has no {client}: build it with the extra clouds" in done.stderr
+    stand_in(image, "python", "")
+    assert checked(line, tmp_path).returncode == 0
+
+
+def checked(line: str, folder: Path) -> subprocess.CompletedProcess:
+    return subprocess.run(["bash", "-c", line], capture_output=True, text=True, env={
+        "PATH": f"{folder}:{os.environ['PATH']}", "IMAGE": str(folder / "image")})
+
+
+def test_the_image_has_what_ray_up_needs() -> None:
+    text = (CLUSTER / "Dockerfile").read_text()
+    installed = text.partition("apt-get install")[2].partition("&&")[0].split()
+    assert {"rsync", "openssh-client"} <= set(installed)
+    assert re.search(r"^ARG EXTRAS=.*\bclouds\b", text, re.M) and "ENV HOME=/home/kdray" in text
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    wanted = [Requirement(line) for line in extras["clouds"]]
+    assert {one.name for one in wanted} == {"boto3", "google-api-python-client"}
+    assert all(one.specifier.contains(pins()[_normal(one.name)]) for one in wanted)
+
+
+def test_gpu_nodes_have_a_driver() -> None:
+    """Ray's own default on AWS is of 2019; on GCP, families that name no driver have none."""
+    for group in site("aws")["available_node_types"].values():
+        assert group["node_config"]["ImageId"].startswith("ami-")
+    for group in site("gcp")["available_node_types"].values():
+        assert re.search(r"-nvidia-5[89]\d$", group["node_config"]["disks"][0]["initializeParams"]["sourceImage"])
 
 
 def test_a_host_says_what_it_is_for(tmp_path: Path) -> None:
