@@ -17,11 +17,13 @@ fi
 first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | sed -n 1p)
 export RAY_AUTH_MODE=token
 RAY_AUTH_TOKEN=$(python -c 'import secrets; print(secrets.token_hex(32))')
-# Nodes start at different times: each waits for the first, and the first for all.
-export RAY_AUTH_TOKEN RAY_SYMMETRIC_RUN_CLUSTER_WAIT_TIMEOUT=300 RAY_gcs_rpc_server_connect_timeout_s=300
+export RAY_AUTH_TOKEN RAY_SYMMETRIC_RUN_CLUSTER_WAIT_TIMEOUT=300
 address="$first:$((20000 + SLURM_JOB_ID % 10000))"
 
-# Only the first node runs what follows `--`; the others serve it until it ends.
-srun --nodes="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1 --kill-on-bad-exit=1 \
-  ray symmetric-run --address "$address" --min-nodes "$SLURM_JOB_NUM_NODES" --num-cpus "$SLURM_CPUS_ON_NODE" \
+# Only the first node runs what follows `--`; the others serve it until it ends. They start when it listens: Ray itself
+# gives up after 40 s, which Python on a shared file system may take to start.
+srun --nodes="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1 --kill-on-bad-exit=1 bash -c '
+  until [ "$SLURM_NODEID" = 0 ] || (: < "/dev/tcp/${0/://}") 2> /dev/null; do sleep 1; done
+  exec ray symmetric-run --address "$0" "$@"' \
+  "$address" --min-nodes "$SLURM_JOB_NUM_NODES" --num-cpus "$SLURM_CPUS_ON_NODE" \
   -- env RAY_ADDRESS="$address" python jobs/pipeline.py "$@"

@@ -117,8 +117,10 @@ def test_ray_up_a_job_and_ray_down(tmp_path: Path, kdray: Command) -> None:
             config = write_config(tmp_path / "c.yaml", small_config(
                 Path("/storage/kdray"), Path("/storage/rows.jsonl"), Path(), {
                     **CHANGES, "teacher": {"model": "/storage/base", **teacher}}))
-            job = subprocess.run(command("submit", str(config), "--address", address, "--shared", "/storage"),
-                                 env=site.environment, capture_output=True, text=True, timeout=900)
+            submit = command("submit", str(config), "--address", address)  # from here, where there is no /storage
+            refused, job = (subprocess.run([*submit, *more], env=site.environment, capture_output=True, text=True,
+                                           timeout=900) for more in ([], ["--shared", "/storage"]))
+            assert refused.returncode == 1 and "say so with --shared /storage" in refused.stderr
             assert job.returncode == 0, job.stdout[-3000:] + job.stderr[-2000:]
         assert numbers(site.shared / "kdray") == numbers(tmp_path / "alone")
         assert len(site.containers()) == 2

@@ -75,6 +75,14 @@ class Site:
         return host.start(f"{program}.log", "unshare", "--pid", "--fork", "--mount-proc", str(SBIN / program),
                           *arguments, **self.environment)
 
+    def wait(self) -> None:
+        """Returns when Slurm has both nodes."""
+        ends = time.monotonic() + 60
+        while self.run("sinfo", "-h", "-o", "%t %D")[1].strip() != "idle 2":
+            assert time.monotonic() < ends, [path.read_text()[-1000:] for host in self.hosts
+                                             for path in host.disc.glob("*.log")]
+            time.sleep(1)
+
     def run(self, *words: str, log: str = "run.log") -> tuple[int, str]:
         """A command on the head, and what it printed."""
         status = self.head.start(log, *words, **self.environment).wait(1200)
@@ -92,11 +100,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     try:
         with hosts(2) as machines:
             site = Site(machines, tmp_path_factory.mktemp("slurm"))
-            ends = time.monotonic() + 60
-            while site.run("sinfo", "-h", "-o", "%t %D")[1].strip() != "idle 2":
-                assert time.monotonic() < ends, [path.read_text()[-1000:] for host in machines
-                                                 for path in host.disc.glob("*.log")]
-                time.sleep(1)
+            site.wait()
             yield site
     except RefusedError as error:
         pytest.skip(f"no network namespaces here: {error}")

@@ -157,7 +157,7 @@ def slurm(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
     stand_in(folder, "ray", 'printf "%s|" "$@"; echo; echo "$RAY_AUTH_MODE ${#RAY_AUTH_TOKEN}"')
     return subprocess.run([str(CLUSTER / "slurm.sh"), *arguments], capture_output=True, text=True, env={
         "PATH": f"{folder}:{os.environ['PATH']}", "SLURM_JOB_NODELIST": "node[7-8]", "SLURM_JOB_NUM_NODES": "2",
-        "SLURM_JOB_ID": "123456", "SLURM_CPUS_ON_NODE": "16"})
+        "SLURM_JOB_ID": "123456", "SLURM_CPUS_ON_NODE": "16", "SLURM_NODEID": "0"})
 
 
 def test_slurm_runs_one_line_on_every_node(tmp_path: Path) -> None:
