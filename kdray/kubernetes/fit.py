@@ -132,11 +132,11 @@ def _services(manifest: Manifest) -> Iterator[str]:
 
 
 def rights(manifests: list[Manifest]) -> Iterator[Problem]:
-    """A right is given to an account of the same namespace."""
+    """A right is given to an account where that is made."""
+    accounts = {one.name: one.at("metadata.namespace") for one in manifests if one.kind == "ServiceAccount"}
     for manifest in manifests:
-        subjects = manifest.at("subjects", []) if manifest.kind == "RoleBinding" else []
-        for place, subject in enumerate(subjects):
-            if subject.get("namespace") != manifest.at("metadata.namespace"):
+        for place, subject in enumerate(manifest.at("subjects", []) if manifest.kind == "RoleBinding" else []):
+            if subject.get("namespace") != accounts.get(subject.get("name"), subject.get("namespace")):
                 yield manifest.problem(f"subjects.{place}.namespace", "the account is made in another namespace, "
                                        "whichever kubectl is set to: name it with --namespace")
 

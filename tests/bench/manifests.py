@@ -22,9 +22,11 @@ def main() -> None:
     sound = sum(check(one, GATES) == [] for one in documents)
     print(f"{len(OVERLAYS)} overlays, {sum(map(len, documents))} documents rendered and checked in "
           f"{time.perf_counter() - began:.1f} s, {sound} sound")
-    caught = sum(any(path in problem.path and says in problem.remedy for problem in check(planted(overlay, kind, changes)))
-                 for _, overlay, kind, changes, path, says in (*OPERATOR, *OURS))
-    print(f"{caught} of {len(OPERATOR) + len(OURS)} planted mistakes caught ({len(OPERATOR)} of the operator's rules)")
+    mistakes = [*OPERATOR, *OURS]
+    caught = sum(any(path in problem.path and says in problem.remedy
+                     for problem in check(planted(overlay, kind, changes)))
+                 for _, overlay, kind, changes, path, says in mistakes)
+    print(f"{caught} of {len(mistakes)} planted mistakes caught, {len(OPERATOR)} of them against the operator's rules")
 
 
 if __name__ == "__main__":

@@ -123,7 +123,7 @@ def test_a_run_on_two_nodes_ends_with_the_numbers_of_one_alone(site: Site, tmp_p
         write_config(tmp_path / f"{name}.yaml", small_config(tmp_path / name, rows, model, changes))
     done = kdray("run", str(tmp_path / "alone.yaml"))
     assert done.returncode == 0, done.stderr
-    status, said = site.batch(str(tmp_path / "together.yaml"), "name=of two nodes")
+    status, said = site.batch(str(tmp_path / "together.yaml"), "name=together")
     assert status == 0 and "2 nodes" in said, said
     assert numbers(tmp_path / "together") == numbers(tmp_path / "alone")
     assert site.run("sinfo", "-h", "-o", "%t %D")[1].strip() == "idle 2"

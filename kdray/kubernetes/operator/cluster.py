@@ -68,8 +68,8 @@ def labels(manifest: RayManifest) -> Iterator[Problem]:
             yield manifest.problem(f"{group}.rayStartParams.labels", "not taken there: use `labels` of the group")
         for key, value in manifest.at(f"{group}.labels", {}).items():
             if not (_KEY.fullmatch(str(key)) and _VALUE.fullmatch(str(value))):
-                yield manifest.problem(f"{group}.labels.{key}", "not a Kubernetes label: at most 63 letters, digits, "
-                                       "'-', '_' and '.', with a letter or digit at both ends")
+                yield Problem(str(manifest), f"{group}.labels.{key}", value, "not a Kubernetes label: at most 63 "
+                              "letters, digits, '-', '_' and '.', with a letter or digit at both ends")
 
 
 def tokens(manifest: RayManifest) -> Iterator[Problem]:

@@ -40,8 +40,8 @@ def selected(manifest: RayManifest) -> Iterator[Problem]:
         found = manifest.at(path, {})
         for key in found.keys() & {*_SELECTED, "ray.io/identifier"}:
             if found[key] != _SELECTED.get(key):
-                yield manifest.problem(f"{path}.{key}", "the operator's services select heads by its own value, and "
-                                       "would be empty: leave it out (app.kubernetes.io/part-of is free)")
+                yield Problem(str(manifest), f"{path}.{key}", found[key], "the operator's services select heads by its "
+                              "own value, and would be empty: leave it out (app.kubernetes.io/part-of is free)")
 
 
 def fault_tolerance(manifest: RayManifest) -> Iterator[Problem]:

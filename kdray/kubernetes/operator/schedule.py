@@ -56,11 +56,11 @@ def metadata(manifest: RayManifest) -> Iterator[Problem]:
     if manifest.kind != "RayCronJob":
         return
     for field in ("labels", "annotations"):
-        for key in manifest.at(f"metadata.{field}", {}):
+        for key, value in manifest.at(f"metadata.{field}", {}).items():
             if str(key).startswith(_READ):
-                yield manifest.problem(f"metadata.{field}.{key}", "never reaches the jobs, which have the template's "
-                                       "specification alone: leave it out (Kueue queues no nightly job; a namespace's "
-                                       "LocalQueue called default takes all jobs)")
+                yield Problem(str(manifest), f"metadata.{field}.{key}", value, "never reaches the jobs, which have the "
+                              "template's specification alone: leave it out (a LocalQueue called default takes all "
+                              "jobs of its namespace)")
 
 
 RULES: tuple[Callable[[RayManifest], Iterator[Problem]], ...] = (schedule, metadata)

@@ -9,7 +9,9 @@ import yaml
 
 from kdray import metrics as run_metrics
 from kdray.errors import ConfigError
+from kdray.kubernetes import schema
 from kdray.kubernetes.check import check, refuse
+from kdray.kubernetes.problem import Manifest
 from kdray.kubernetes.render import render
 from kdray.serving import metrics
 from tests.kuberay_fields import VERSION, table
@@ -255,7 +257,7 @@ def test_any_misspelt_field_is_caught(overlay: str, place: int) -> None:
     for path in fields(body):
         if path in ("apiVersion", "kind"):
             continue
-        problems = check([misspelt(body, path)])
+        problems = schema.fields(Manifest(misspelt(body, path)))
         assert any(problem.path.endswith(f"{path.rpartition('.')[2]}z") for problem in problems), path
 
 

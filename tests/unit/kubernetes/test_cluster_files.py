@@ -153,6 +153,7 @@ def stand_in(folder: Path, name: str, script: str) -> None:
 def slurm(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
     """The script with stand-ins: scontrol names hosts, srun runs its command once, ray says what it was told."""
     stand_in(folder, "scontrol", "printf 'node7\\nnode8\\n'")
+    stand_in(folder, "getent", "[ $2 = node7 ] && printf '127.0.1.1 STREAM node7\\n10.0.0.7 STREAM\\n'")
     stand_in(folder, "srun", 'echo "srun $1 $2 $3"; shift 3; exec "$@"')
     stand_in(folder, "ray", 'printf "%s|" "$@"; echo; echo "$RAY_AUTH_MODE ${#RAY_AUTH_TOKEN}"')
     return subprocess.run([str(CLUSTER / "slurm.sh"), *arguments], capture_output=True, text=True, env={
@@ -165,7 +166,7 @@ def test_slurm_runs_one_line_on_every_node(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == [
         "srun --nodes=2 --ntasks-per-node=1 --kill-on-bad-exit=1",
-        "symmetric-run|--address|node7:23456|--min-nodes|2|--num-cpus|16|--|env|RAY_ADDRESS=node7:23456|python|"
+        "symmetric-run|--address|10.0.0.7:23456|--min-nodes|2|--num-cpus|16|--|env|RAY_ADDRESS=10.0.0.7:23456|python|"
         "jobs/pipeline.py|my config.yaml|search.trials=2|",
         "token 64"]
 
