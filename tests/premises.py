@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ray.autoscaler.sdk import get_docker_host_mount_location
@@ -72,15 +72,28 @@ def premises(count: int, shared: Path, hidden: tuple[str, ...] = ()) -> Iterator
     key = shared.parent / "id_ed25519"
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)], check=True)
     os.chown(shared, 1000, 1000)
-    with hosts(count) as machines:
+    mounts = get_docker_host_mount_location("kdray")  # of each host's own, over a folder of this machine
+    with _removed(Path(mounts)), hosts(count) as machines:
         for host in machines:
             given = host.disc / "given"
             _write_host(host, given, key, (*hidden, *_not_installed()))
             host.start("sshd.log", "sh", "-ec", _SETUP, "sh", str(host.tmp), str(host.tmp / "given"), str(shared),
-                       get_docker_host_mount_location("kdray"))
+                       mounts)
         for host in machines:
             _wait(host)
         yield machines
+
+
+@contextmanager
+def _removed(folder: Path) -> Iterator[None]:
+    """Removes the empty folders that were made for `folder`, and it."""
+    new = [place for place in (folder, folder.parent) if not place.exists()]
+    try:
+        yield
+    finally:
+        for place in new:
+            with suppress(OSError):
+                place.rmdir()
 
 
 def _not_installed() -> tuple[str, ...]:
