@@ -236,7 +236,8 @@ def _add_k8s(verbs: Any) -> None:
                             "kubectl apply -f -. Needs kubectl or kustomize.")
     render.add_argument("overlay", help="a folder of k8s/overlays")
     for name, text in (("namespace", "namespace"), ("name", "name of the job or service"), ("image", "container image"),
-                       ("run", "run to serve"), ("storage", "storage URI"), ("config", "YAML file of the run")):
+                       ("run", "run to serve"), ("storage", "storage URI"), ("config", "YAML file of the run"),
+                       ("service", "RayService that the nightly job promotes to (default kdray)")):
         render.add_argument(f"--{name}", help=text)
     render.add_argument("--with", dest="components", action="append", default=[], metavar="COMPONENT",
                         help="a folder of k8s/components to add; may be given again")
@@ -245,7 +246,8 @@ def _add_k8s(verbs: Any) -> None:
                            description="Say what is wrong with manifests: unknown fields, the operator's rules, ours.")
     check.add_argument("files", nargs="+")
     for verb, act in ((render, _render), (check, _check)):
-        verb.add_argument("--schemas", type=Path, metavar="FOLDER", help="KubeRay's OpenAPI schemas, to check against")
+        verb.add_argument("--gate", dest="gates", action="append", default=[], metavar="GATE",
+                          help="a feature gate that is on in the operator, and off by default; may be given again")
         verb.set_defaults(act=act)
 
 
@@ -275,15 +277,15 @@ def _render(options: argparse.Namespace) -> None:
     from kdray.kubernetes.render import Values
     from kdray.kubernetes.verbs import manifests
 
-    names = ("namespace", "name", "image", "run", "storage", "config")
+    names = ("namespace", "name", "image", "run", "storage", "config", "service")
     values = Values(**{name: getattr(options, name) for name in names}, components=tuple(options.components))
-    print(manifests(options.overlay, values, options.root, options.schemas), end="")
+    print(manifests(options.overlay, values, options.root, options.gates), end="")
 
 
 def _check(options: argparse.Namespace) -> None:
     from kdray.kubernetes.verbs import check_files
 
-    print(f"{check_files(options.files, options.schemas)} documents are sound")
+    print(f"{check_files(options.files, options.gates)} documents are sound")
 
 
 def _stage(options: argparse.Namespace) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import ray
 
 from kdray.cache.plan import Slot
+from kdray.cluster import living, may_grow
 from kdray.errors import ClusterError, KdrayError
 from kdray.metrics import LEASED_AGAIN, tell_actors
 from kdray.progress import Progress, progress
@@ -21,7 +22,15 @@ from kdray.teacher.leases import Leases
 logger = logging.getLogger("kdray")
 
 _PATIENCE = 60.0
-"""Seconds without one actor before a warning; ten times that end the run."""
+"""Seconds without one actor before a warning."""
+
+
+def most_wait(nodes: Sequence[dict[str, Any]]) -> float:
+    """Seconds without one actor that end a run on these of `ray.nodes()`.
+
+    Where an autoscaler adds nodes, a group may start empty, and one with a GPU takes a quarter of an hour to join.
+    """
+    return 3600.0 if may_grow(list(nodes)) else 600.0
 
 
 class Pool:
@@ -74,7 +83,7 @@ class Pool:
             if self.up:
                 continue
             logger.warning("no teacher actor has found room for %.0f s; %d wait for it", waited, len(self.actors))
-            if waited >= 10 * _PATIENCE:
+            if waited >= most_wait(living()):
                 raise ClusterError(f"no teacher actor found room in {waited:.0f} s. Finished shards are kept: add "
                                    "nodes or lower teacher.num_cpus or teacher.num_gpus, and run again")
 
