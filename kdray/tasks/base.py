@@ -4,7 +4,7 @@ A *unit* is what gets one label: the row itself for a sequence task, a word for 
 *target* is a unit that the model sees, so that it has a vector of logits.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -70,6 +70,12 @@ class Task(Protocol):
 
     def stratum(self, row: Row) -> str:
         """What a stratified cut keeps in proportion."""
+
+    def traits(self, row: Row) -> set[Any]:
+        """What the row shows of how labels are written; the union over all rows is what `remarks` takes."""
+
+    def remarks(self, labels: list[str], traits: set[Any]) -> Iterator[tuple[int, str]]:
+        """What is to be said of the labels of a corpus and their `traits`: levels of logging, and texts."""
 
     def item(self, row: Row) -> Any:
         """The row as an input of the inference protocol; equal rows have equal items."""

@@ -1,6 +1,6 @@
 """Single texts or pairs of texts become one label a row."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -42,6 +42,14 @@ class SequenceClassification:
     def stratum(self, row: Row) -> str:
         """The label."""
         return str(row["label"])
+
+    def traits(self, row: Row) -> set[Any]:
+        """None."""
+        return set()
+
+    def remarks(self, labels: list[str], traits: set[Any]) -> Iterator[tuple[int, str]]:
+        """None."""
+        return iter(())
 
     def item(self, row: Row) -> Any:
         """The text, or both texts."""
