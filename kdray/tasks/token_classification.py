@@ -5,13 +5,13 @@ A word's logits are those of its first sub-word, so that they do not depend on h
 
 import logging
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 from scipy.sparse import csr_array
 
-from kdray.tasks.base import Encoded, Row, phrase_of
+from kdray.tasks.base import Cut, Encoded, Row, phrase_of
 from kdray.tasks.schemes import OUTSIDE, neighbours, remark, scheme_of, spans
 
 _WORD = re.compile(r"\w+(?:[^\w\s]+\w+)*|[^\w\s]")
@@ -47,9 +47,9 @@ class TokenClassification:
             return f"tag {next(i for i, tag in enumerate(tags) if tag in (None, ''))} is missing"
         return None
 
-    def phrase(self, row: Row, random: np.random.Generator, others: Sequence[str]) -> Row:
+    def phrase(self, row: Row, random: np.random.Generator, cut: Cut) -> Row:
         """A phrase of the sentence's words."""
-        return {"tokens": phrase_of(row["tokens"], random, others)}
+        return {"tokens": phrase_of(row["tokens"], random, cut(self.item(row)).others)}
 
     def labels(self, row: Row) -> list[str]:
         """One tag a word."""
@@ -66,9 +66,9 @@ class TokenClassification:
     def remarks(self, labels: list[str], traits: set[Any]) -> Iterator[tuple[int, str]]:
         """The scheme of the tags, and whether they are numbers."""
         if all(label.isdigit() for label in labels):
-            yield logging.WARNING, (f"tags are numbers without names ({', '.join(labels)}): every word is scored by "
-                                    "itself, and no entity is told. Write names (B-PER), or take a dataset that has "
-                                    "them (ClassLabel)")
+            yield logging.WARNING, (f"tags are numbers without names ({', '.join(labels)}): f1 counts words, for "
+                                    "nothing says which are an entity. Write names such as B-PER, or take a dataset "
+                                    "that has them (ClassLabel)")
         elif said := remark(labels, traits):
             yield logging.INFO, said
 
