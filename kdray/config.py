@@ -60,7 +60,8 @@ class DataConfig(Settings):
     transfer: str | None = Field(None, description="Rows without labels, beside `source` or `train`: the teacher says "
                                  "what they are, and distilled students train on them too")
     phrases: int = Field(0, ge=0, description="Phrases that each training row gives to the rows without labels: random "
-                         "runs of its words, a fifth of which give way to random words of the teacher's vocabulary")
+                         "runs of its words (of tokens, in scripts without spaces), a fifth of which give way to "
+                         "random words of the teacher's vocabulary")
     subset: str | None = Field(None, description="Name of a hub dataset's configuration")
     arguments: dict[str, Any] = Field({}, description="Keyword arguments for package:MODULE:FUNCTION")
     path: str | None = Field(None, description="Where a JSON document has its rows: keys with dots between")

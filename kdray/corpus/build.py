@@ -18,10 +18,10 @@ import pyarrow as pa
 from kdray.config import PLACES, DataConfig
 from kdray.corpus.labels import label_ids
 from kdray.corpus.oddities import tell
-from kdray.corpus.pieces import Each, Known, Phrases, Piece, Seen, cut_up, one_by_one, see, whole
+from kdray.corpus.pieces import Each, Known, Phrases, Piece, Seen, by, cut_up, one_by_one, see, starts, whole
 from kdray.corpus.rows import KIND, UNLABELLED
 from kdray.corpus.splits import cut
-from kdray.corpus.survey import by, check, rows_of, starts, survey_all
+from kdray.corpus.survey import check, rows_of, survey_all
 from kdray.corpus.tokenizer import load_tokenizer, tokenizer_fingerprint
 from kdray.errors import DataError
 from kdray.progress import progress

@@ -45,17 +45,18 @@ def asked(split: str, data: DataConfig, task: Task) -> Asked:
     A column that must be there may also be called by its number among these, as those of rows that are lists are.
     """
     other: dict[str, tuple[str, ...]] = {"tokens": (TEXT,), "tags": SPANS}
-    columns, needed = {}, _needed(split, task)
-    for name in task.columns:
-        if split != "transfer" or name != task.label_column:
-            number = (str(needed.index(name)),) if name in needed else ()
-            columns[name] = (data.columns[name],) if name in data.columns else (name, *other.get(name, ()), *number)
-    return columns
+    for number, name in enumerate(_needed(split, task)):
+        other[name] = (*other.get(name, ()), str(number))
+    return {name: (data.columns[name],) if name in data.columns else (name, *other.get(name, ()))
+            for name in _columns(split, task)}
+
+
+def _columns(split: str, task: Task) -> list[str]:
+    return [name for name in task.columns if split != "transfer" or name != task.label_column]
 
 
 def _needed(split: str, task: Task) -> list[str]:
-    return [name for name, needed in task.columns.items()
-            if needed and (split != "transfer" or name != task.label_column)]
+    return [name for name in _columns(split, task) if task.columns[name]]
 
 
 def chosen(columns: Asked, names: Iterable[str]) -> list[str]:

@@ -6,6 +6,7 @@ Knows nothing about where tables come from, nor about labels or tokens.
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any, Protocol
 
 import numpy as np
@@ -139,3 +140,13 @@ def table_digest(table: pa.Table) -> str:
     with pa.ipc.new_stream(sink, table.schema) as writer:
         writer.write_table(table.combine_chunks())
     return hashlib.sha256(memoryview(sink.getvalue())).hexdigest()
+
+
+def by(each: Each, pieces: Sequence[Piece]) -> Each:
+    """`each` where it pays and other machines can read the pieces."""
+    return each if len(pieces) > 1 and all(piece.anywhere for piece in pieces) else one_by_one
+
+
+def starts(pieces: Sequence[Known]) -> list[int]:
+    """Index in its split of each piece's first row."""
+    return [0, *accumulate(piece.rows for piece in pieces)][:-1]

@@ -104,32 +104,33 @@ def _from_function(source: str, arguments: dict[str, Any]) -> Any:
         raise DataError(f"{source} must look like package:MODULE:FUNCTION")
     try:
         module = importlib.import_module(parts[1])
-        function = getattr(module, parts[2])
-    except ModuleNotFoundError as error:
-        if not f"{parts[1]}.".startswith(f"{error.name}."):
-            raise _blamed(source, error) from error
-        raise DataError(f"{source}: {error}. Put it beside the config, or install the package that holds it"
-                        " (the quickstart's: pip install 'kdray[quickstart]')") from error
-    except AttributeError as error:
-        raise DataError(f"{source}: module {parts[1]} ({module.__file__}) has no function {parts[2]}") from error
     except Exception as error:
-        raise _blamed(source, error) from error
+        if isinstance(error, ModuleNotFoundError) and f"{parts[1]}.".startswith(f"{error.name}."):
+            raise DataError(f"{source}: {error}. Put it beside the config, or install the package that holds it"
+                            " (the quickstart's: pip install 'kdray[quickstart]')") from error
+        raise _blamed(source, error, None) from error
+    file, function = getattr(module, "__file__", None), getattr(module, parts[2], None)
+    if not callable(function):
+        raise DataError(f"{source}: module {parts[1]} ({file}) has no function {parts[2]}")
     try:
         with contextlib.redirect_stdout(io.StringIO()):
             rows = function(**arguments)
             one_by_one = isinstance(rows, Iterable) and not isinstance(rows, (pa.Table, Mapping, tuple, str))
             return list(rows) if one_by_one else rows
     except (Exception, SystemExit) as error:
-        raise _blamed(source, error) from error
+        raise _blamed(source, error, file) from error
 
 
-def _blamed(source: str, error: BaseException) -> DataError:
-    """What is said of an error in a user's code: what it is and where."""
+def _blamed(source: str, error: BaseException, file: str | None) -> DataError:
+    """What is said of an error in a user's code: what it is and where, in `file` if there."""
     if isinstance(error, DataError):
         return error
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__)
-              if frame.filename != __file__ and not frame.filename.startswith("<")]
-    where = f"{frames[-1].filename}, line {frames[-1].lineno}" if frames else "its arguments: data.arguments"
+    places = [(frame.filename, frame.lineno) for frame in traceback.extract_tb(error.__traceback__)
+              if frame.filename not in (__file__, importlib.__file__) and not frame.filename.startswith("<")]
+    if isinstance(error, SyntaxError):
+        places.append((str(error.filename), error.lineno))
+    own = [place for place in places if place[0] == file] or places
+    where = f"{own[-1][0]}, line {own[-1][1]}" if own else "its arguments: data.arguments"
     return DataError(f"{source} raised {type(error).__name__}: {error} ({where})")
 
 

@@ -38,7 +38,7 @@ def words_and_tags(texts: Iterable[str | None], spans: Iterable[list[Any] | None
     cut = [(text or "", words_of(text or "")) for text in texts]
     columns = {"tokens": pa.array([[word for word, _, _ in words] for _, words in cut], pa.list_(pa.string()))}
     if spans is not None:
-        tags = [those if those is None else _tagged(text, words, map(_span, those), where, told)
+        tags = [those if those is None else _tagged(text, words, [_span(each, where) for each in those], where, told)
                 for (text, words), those in zip(cut, spans, strict=True)]
         columns["tags"] = pa.array(tags, pa.list_(pa.string()))
     return columns
@@ -50,10 +50,10 @@ def unwrapped(row: Any) -> Any:
         return row
     done = [each for each in row["annotations"] if str(each.get("was_cancelled", "false")).lower() != "true"]
     results = done[0].get("result", []) if done else []
-    return {**row["data"], SPANS[0]: [each["value"] for each in results if "value" in each]}
+    return {**row["data"], SPANS[0]: [each["value"] for each in results if "start" in each.get("value", ())]}
 
 
-def _tagged(text: str, words: list[tuple[str, int, int]], spans: Iterable[Span], where: str, told: Told) -> list[str]:
+def _tagged(text: str, words: list[tuple[str, int, int]], spans: list[Span], where: str, told: Told) -> list[str]:
     tags, starts, ends = [OUTSIDE] * len(words), [word[1] for word in words], [word[2] for word in words]
     for start, end, kind in sorted(spans, key=lambda span: (span[0], -span[1])):
         if not 0 <= start < end <= len(text):
@@ -72,7 +72,7 @@ def _tagged(text: str, words: list[tuple[str, int, int]], spans: Iterable[Span],
     return tags
 
 
-def _span(found: Any) -> Span:
+def _span(found: Any, where: str) -> Span:
     """A span as tools write it: [start, end, label], or an object with these."""
     try:
         if isinstance(found, Mapping):
@@ -82,4 +82,5 @@ def _span(found: Any) -> Span:
             start, end, kind = found
         return int(start), int(end), str(kind[0] if isinstance(kind, list) else kind)
     except (StopIteration, RuntimeError, TypeError, ValueError, IndexError) as error:
-        raise DataError(f"{found} is no span: give [start, end, label], or an object with these names") from error
+        raise DataError(f"{where}: {found} is no span: give [start, end, label], or an object with these names"
+                        ) from error

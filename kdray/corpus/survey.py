@@ -7,14 +7,13 @@ import hashlib
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import accumulate
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from kdray.corpus.labels import Found, Seen, merge
-from kdray.corpus.pieces import Each, Known, Piece, one_by_one
+from kdray.corpus.pieces import Each, Known, by, starts
 from kdray.errors import DataError
 from kdray.tasks import TASKS, Row, Task
 
@@ -92,16 +91,6 @@ def rows_of(table: pa.Table) -> Iterator[Row]:
     """One row after another: as Python objects, all of them would take as much memory again."""
     for start in range(0, table.num_rows, _BATCH):
         yield from table.slice(start, _BATCH).to_pylist()
-
-
-def by(each: Each, pieces: Sequence[Piece]) -> Each:
-    """`each` where it pays and other machines can read the pieces."""
-    return each if len(pieces) > 1 and all(piece.anywhere for piece in pieces) else one_by_one
-
-
-def starts(pieces: Sequence[Known]) -> list[int]:
-    """Index in its split of each piece's first row."""
-    return [0, *accumulate(piece.rows for piece in pieces)][:-1]
 
 
 def _tell_leaks(split: str, leaked: dict[str, np.ndarray]) -> None:

@@ -134,6 +134,7 @@ def test_a_function_that_prints_stays_quiet(functions, capsys):
     ("package:no_such_module:rows", "Put it beside the config, or install the package"),
     ("package:no_such.module:rows", "Put it beside the config, or install the package"),
     ("package:json:no_rows", r"module json \(.*json/__init__.py\) has no function no_rows"),
+    ("package:json:__name__", "has no function __name__"),
     ("package:json", "package:MODULE:FUNCTION"),
     ("package:a:b:c", "package:MODULE:FUNCTION"),
 ])
@@ -159,6 +160,7 @@ def test_a_function_that_gives_no_rows_is_told_what_to_give(functions, body):
     ("[helper(), 1]", "raised KeyError: 'gone'"),
     ("({'text': helper()} for _ in '12')", "raised KeyError: 'gone'"),
     ("exit(0)", "raised SystemExit: 0"),
+    ("__import__('json').loads('no')", "raised JSONDecodeError: Expecting value: line 1 column 1 (char 0)"),
 ])
 def test_a_function_that_raises_is_named_with_the_error_and_its_place(functions, tmp_path, body, words):
     code = f"def helper():\n    return {{}}['gone']\ndef rows():\n    from sys import exit\n    return {body}\n"
@@ -172,7 +174,8 @@ def test_a_function_that_raises_is_named_with_the_error_and_its_place(functions,
 @pytest.mark.parametrize("code, words", [
     ("import no_such\n", r"raised ModuleNotFoundError: No module named 'no_such' \(.*bad_module.py, line 1"),
     ("x = 1\ny = x / 0\n", r"raised ZeroDivisionError: division by zero \(.*bad_module.py, line 2"),
-    ("def rows(:\n", r"raised SyntaxError: .*bad_module.py, line 1"),
+    ("def rows(:\n", r"raised SyntaxError: .* \(.*bad_module.py, line 1\)$"),
+    ("x = 1\nx.y\n", r"raised AttributeError: .* \(.*bad_module.py, line 2\)$"),
 ])
 def test_a_module_that_cannot_be_imported_is_named_with_the_error(functions, code, words):
     with pytest.raises(DataError, match=words):
