@@ -220,7 +220,7 @@ def _add_bench(verbs: Any) -> None:
     bench.add_argument("run", help="folder or URI of a run, as `kdray run` prints it")
     bench.add_argument("overrides", nargs="*", metavar="KEY=VALUE",
                        help="settings of `serve` to measure with, such as num_cpus=2, its threads")
-    bench.add_argument("--texts", metavar="FILE", help="your texts: one a line, or CSV, TSV, JSON lines or Parquet "
+    bench.add_argument("--texts", metavar="FILE", help="your texts: one a line, or CSV, TSV, JSON or Parquet "
                        "with the columns of the run's data, labels not needed (default: the run's test split)")
     bench.add_argument("--most", type=_count, default=1000, metavar="N",
                        help="texts to take at most, evenly spaced; 0 takes all (default 1000)")

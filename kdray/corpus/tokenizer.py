@@ -61,6 +61,7 @@ def whole_words(place: str) -> tuple[str, ...]:
     return tuple(word for word, ids in zip(words, cut, strict=True) if len(ids) == 1)
 
 
+@lru_cache(maxsize=1)
 def cutter(place: str) -> Cut:
     """Cuts a text at its spaces; where half of its letters are of scripts without, at the tokens of one at `place`.
 

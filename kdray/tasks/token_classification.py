@@ -32,7 +32,7 @@ class TokenClassification:
         """There must be words, none empty, and a tag for each."""
         for column in ("tokens", "tags"):
             if isinstance(row.get(column), str):
-                return f"{column} is a text, not a list: give JSON lines, Parquet or a dataset"
+                return f"{column} is a text, not a list: give lists, or spans [start, end, label] as tags"
         tokens = row["tokens"]
         if not tokens:
             return "tokens is empty"

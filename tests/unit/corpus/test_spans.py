@@ -98,4 +98,4 @@ def test_rows_without_labels_may_be_texts(tmp_path):
 
 def test_texts_with_one_tag_a_word_are_still_told_apart(tmp_path):
     found = read(write_jsonl(tmp_path / "a.jsonl", [{"tokens": "a b", "tags": ["O", "O"]}]))["train"]
-    assert TASK.complaint(found[0]) == "tokens is a text, not a list: give JSON lines, Parquet or a dataset"
+    assert TASK.complaint(found[0]) == "tokens is a text, not a list: give lists, or spans [start, end, label] as tags"
