@@ -89,8 +89,18 @@ def find_files(source: str) -> list[pafs.FileInfo]:
 
 def file_pieces(source: str, split: str, data: DataConfig, task: Task) -> list[Piece]:
     """The files of a source as pieces, in the order of their names. Raises DataError where there is no file."""
+    return _grouped(find_files(source), source, split, data, task)
+
+
+def folder_pieces(source: str, paths: list[str], split: str, data: DataConfig, task: Task) -> list[Piece]:
+    """Some of the files of a folder of this machine as pieces."""
+    file_system, _ = _file_system(source)
+    return _grouped(file_system.get_file_info(paths), source, split, data, task)
+
+
+def _grouped(files: list[pafs.FileInfo], source: str, split: str, data: DataConfig, task: Task) -> list[Piece]:
     groups, total = list[list[str]](), 0
-    for info in find_files(source):
+    for info in files:
         if not groups or total + info.size > PIECE_BYTES:
             groups.append([])
             total = 0

@@ -33,6 +33,25 @@ def load_splits(source: str, subset: str | None) -> dict[str, Any]:
     return loaded if isinstance(loaded, dict) else {"train": loaded}
 
 
+def split_files(folder: Path) -> dict[str, list[str]]:
+    """Files of a folder by the splits that their names say, as `datasets` finds them; none where the folder says more.
+
+    That is a saved data set, or one with a description of its splits and features in its README.
+    """
+    from datasets.data_files import DataFilesDict, get_data_patterns
+
+    readme = folder / "README.md"
+    described = readme.is_file() and readme.read_bytes().startswith(b"---")
+    if described or any((folder / name).is_file() for name in _ON_DISK):
+        return {}
+    try:
+        patterns = get_data_patterns(str(folder.resolve()))
+    except FileNotFoundError:
+        return {}
+    return {str(split): list(files) for split, files in
+            DataFilesDict.from_patterns(patterns, str(folder.resolve())).items()}
+
+
 def of_dataset(part: Any, columns: Asked) -> Raw:
     """The columns that are asked for of a split."""
     names = chosen(columns, part.column_names)

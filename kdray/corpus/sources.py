@@ -17,19 +17,19 @@ import pyarrow as pa
 
 from kdray.config import DataConfig
 from kdray.corpus.columns import Asked, Raw, asked, of_columns, of_rows, of_table, task_columns
-from kdray.corpus.files import PATH_LIKE, file_pieces, file_splits, is_file
-from kdray.corpus.hub import load_splits, of_dataset
+from kdray.corpus.files import PATH_LIKE, file_pieces, file_splits, folder_pieces, is_file
+from kdray.corpus.hub import load_splits, of_dataset, split_files
 from kdray.corpus.naming import named_splits
-from kdray.corpus.oddities import Told, tell
+from kdray.corpus.oddities import Oddity, tell
 from kdray.corpus.pieces import Piece, cut_up
-from kdray.corpus.reading import FORMATS
+from kdray.corpus.reading import FORMATS, kind_of
 from kdray.errors import DataError
 from kdray.tasks import Task
 
 logger = logging.getLogger("kdray")
 
-Reader = Callable[[Asked], Raw]
-"""Gives the columns that are asked for."""
+Reader = Callable[[str], Sequence[Piece]]
+"""Gives the pieces of a split, which is called so here."""
 
 
 def read_splits(data: DataConfig, task: Task) -> dict[str, Sequence[Piece]]:
@@ -45,56 +45,58 @@ def read_splits(data: DataConfig, task: Task) -> dict[str, Sequence[Piece]]:
 
 
 def _of_source(source: str, data: DataConfig, task: Task) -> dict[str, Sequence[Piece]]:
-    readers = _readers(source, data)
-    names = named_splits(list(readers) or ["train"], data)
-    if not readers:
-        return {"train": file_pieces(source, "train", data, task)}
-    oddities: list[Any] = []
-    tables = {split: _table(readers[name], split, source, data, task, oddities.append)
-              for split, name in names.items()}
-    tell(oddities)
-    return {split: cut_up(table) for split, table in _with_labels(tables, source, task).items()}
+    readers = _readers(source, data, task)
+    names = named_splits(list(readers), data)
+    return _with_labels({split: readers[name](split) for split, name in names.items()}, source, task)
 
 
 def _one(source: str, split: str, data: DataConfig, task: Task) -> Sequence[Piece]:
     """The pieces of a source that has no splits of its own."""
     if is_file(source):
         return file_pieces(source, split, data, task)
-    readers = _readers(source, data)
+    readers = _readers(source, data, task)
     if len(readers) != 1:
         remedy = "data.transfer is one table of rows" if split == "transfer" else "name it as data.source"
         raise DataError(f"{source} has splits of its own ({', '.join(readers)}): {remedy}")
-    oddities: list[Any] = []
-    table = _table(next(iter(readers.values())), split, source, data, task, oddities.append)
-    tell(oddities)
-    return cut_up(table)
+    return next(iter(readers.values()))(split)
 
 
-def _table(read: Reader, split: str, source: str, data: DataConfig, task: Task, told: Told) -> pa.Table:
-    raw = read(asked(split, data, task))
+def _with_labels(found: dict[str, Sequence[Piece]], source: str, task: Task) -> dict[str, Sequence[Piece]]:
+    """Without splits other than train whose labels are withheld, as in the test splits of benchmarks."""
+    withheld = [split for split, pieces in found.items() if split != "train" and all(
+        not any(piece.read().column(task.label_column).to_pylist()) for piece in pieces)]
+    for split in withheld:
+        logger.warning("the %s split of %s has no labels: it is left out, and cut off train instead", split, source)
+    return {split: pieces for split, pieces in found.items() if split not in withheld}
+
+
+def _readers(source: str, data: DataConfig, task: Task) -> Mapping[str, Reader]:
+    """Readers of the splits of a source, by name. Raises DataError where there is none."""
+    def held(read: Callable[[Asked], Raw]) -> Reader:
+        return lambda split: _held(read, split, source, data, task)
+
+    folder = Path(source).expanduser()
+    if is_file(source):
+        splits = {name: held(partial(of_rows, rows)) for name, rows in file_splits(source, data).items()}
+        return splits or {"train": lambda split: file_pieces(source, split, data, task)}
+    if source.startswith("package:"):
+        return {"train": held(partial(_of_function, source, _from_function(source, data.arguments)))}
+    if folder.is_dir() and not data.subset and (files := split_files(folder)) and all(
+            kind_of(path) in FORMATS.values() for paths in files.values() for path in paths):
+        return {name: partial(folder_pieces, source, paths, data=data, task=task) for name, paths in files.items()}
+    if folder.is_dir() or not source.startswith(PATH_LIKE):
+        return {name: held(partial(of_dataset, part)) for name, part in load_splits(source, data.subset).items()}
+    raise DataError(f"{source} is neither a folder nor a file of a known kind ({', '.join(FORMATS)})")
+
+
+def _held(read: Callable[[Asked], Raw], split: str, source: str, data: DataConfig, task: Task) -> Sequence[Piece]:
+    """What is read at once as pieces."""
+    raw, oddities = read(asked(split, data, task)), list[Oddity]()
     if raw.rows == 0:
         raise DataError(f"the {split} split is empty: {source} has no rows")
-    return task_columns(raw, split, data, task, source, told)
-
-
-def _with_labels(tables: dict[str, pa.Table], source: str, task: Task) -> dict[str, pa.Table]:
-    """Without splits other than train whose labels are withheld, as in the test splits of benchmarks."""
-    withheld = [name for name, table in tables.items()
-                if name != "train" and table.column(task.label_column).null_count == table.num_rows]
-    for name in withheld:
-        logger.warning("the %s split of %s has no labels: it is left out, and cut off train instead", name, source)
-    return {name: table for name, table in tables.items() if name not in withheld}
-
-
-def _readers(source: str, data: DataConfig) -> Mapping[str, Reader]:
-    """Readers of the splits of a source by name; none where files have no splits."""
-    if is_file(source):
-        return {name: partial(of_rows, rows) for name, rows in file_splits(source, data).items()}
-    if source.startswith("package:"):
-        return {"train": partial(_of_function, source, _from_function(source, data.arguments))}
-    if Path(source).expanduser().is_dir() or not source.startswith(PATH_LIKE):
-        return {name: partial(of_dataset, part) for name, part in load_splits(source, data.subset).items()}
-    raise DataError(f"{source} is neither a folder nor a file of a known kind ({', '.join(FORMATS)})")
+    table = task_columns(raw, split, data, task, source, oddities.append)
+    tell(oddities)
+    return cut_up(table)
 
 
 def _from_function(source: str, arguments: dict[str, Any]) -> Any:

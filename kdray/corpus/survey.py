@@ -81,10 +81,13 @@ def survey(piece: Known, split: str, first: int, task: str) -> Survey:
 
 def check(table: pa.Table, split: str, first: int, task: Task) -> None:
     """Raises DataError where a row is not as the task needs it; the table's first is row `first` of its split."""
-    for index, row in enumerate(rows_of(table), first):
+    rows = enumerate(rows_of(table), first)
+    for index, row in rows:
         complaint = task.complaint(row)
         if complaint:
-            raise DataError(f"row {index} of the {split} split: {complaint} ({str(row)[:_SHOWN]}...)")
+            more = sum(1 for _, other in rows if task.complaint(other))
+            raise DataError(f"row {index} of the {split} split: {complaint} ({str(row)[:_SHOWN]}...)"
+                            f"{f', and {more} more rows are wrong' if more else ''}. Mend them, or take them out")
 
 
 def rows_of(table: pa.Table) -> Iterator[Row]:

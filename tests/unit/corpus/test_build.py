@@ -96,6 +96,13 @@ def test_a_wrong_row_is_named_and_nothing_is_written(tmp_path, model_folder, cha
     assert Store(str(tmp_path)).names("corpus") == []
 
 
+def test_wrong_rows_are_counted(tmp_path, model_folder):
+    wrong = [{**row, "label": None if index in (3, 5, 9) else row["label"]} for index, row in enumerate(rows())]
+    with pytest.raises(DataError, match=r"row 3 of the train split: label is missing \(.*\), and 2 more rows are "
+                                        r"wrong. Mend them, or take them out"):
+        build(tmp_path, model_folder, {"train": wrong})
+
+
 def test_a_wrong_sentence_is_named(tmp_path, token_folder):
     wrong = tagged(60)
     wrong[4]["tags"].append("O")

@@ -212,6 +212,18 @@ def test_a_local_dataset_folder_gives_its_splits(tmp_path, hub_cache):
         read(train=str(folder))
 
 
+def test_files_in_a_folder_are_read_as_files_are(tmp_path, hub_cache):
+    folder = tmp_path / "data"
+    (folder / "more").mkdir(parents=True)
+    rows = [{"text": "2024-01-01T10:00:00", "label": "01"}, {"text": "null", "label": "NA"}]
+    for name in ("train-0.jsonl", "train-1.jsonl", "more/dev.jsonl", "test.jsonl"):
+        (folder / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "test.jsonl").write_text('{"text": "a", "label": null}\n')
+    assert read(source=str(folder)) == {"train": rows * 2, "validation": rows}, "labels of test are withheld"
+    (folder / "README.md").write_text("---\nconfigs:\n- config_name: default\n  data_files: more/dev.jsonl\n---\n")
+    assert list(read(source=str(folder))) == ["train"], "as the folder says"
+
+
 class Loaded(dict):
     """What `datasets.load_dataset` gives."""
 
