@@ -87,11 +87,22 @@ def of_rows(rows: Iterable[Any], columns: Asked) -> Raw:
     first = next(found, None)
     if first is None:
         return Raw(0, pa.table({}), ())
+    count, table = _in_chunks(chain([first], found), expected(columns, first))
+    return those_there(count, table, columns, first)
+
+
+def expected(columns: Asked, first: Iterable[str]) -> list[str]:
+    """Columns to look for in all rows: those of the `first` that are asked for, and what the others may be called."""
     sure = chosen(columns, first)
     perhaps = [name for known in columns.values() if not set(known) & set(sure) for name in known]
-    count, table = _in_chunks(chain([first], found), list(dict.fromkeys([*sure, *perhaps])))
-    late = [name for name in perhaps if table.column(name).null_count < count]
-    return Raw(count, table.select([*sure, *chosen(columns, late)]), [*first, *late])
+    return list(dict.fromkeys([*sure, *perhaps]))
+
+
+def those_there(rows: int, table: pa.Table, columns: Asked, first: Iterable[str]) -> Raw:
+    """A table with the columns `expected` without those that are in no row."""
+    there = [*first, *(name for name in table.column_names if table.column(name).null_count < rows)]
+    return Raw(rows, table.select(chosen(columns, [name for name in there if name in table.column_names])),
+               list(dict.fromkeys(there)))
 
 
 def task_columns(raw: Raw, split: str, data: DataConfig, task: Task, where: str, told: Told = unheard) -> pa.Table:

@@ -1,7 +1,7 @@
 """JSON lines or one JSON document become the columns that are asked for, with every text and number as it stands.
 
-Arrow's own reader is as quick, but takes texts that look like dates for dates, and stops where a column that nobody
-asked for changes its kind.
+Left to itself, Arrow's reader takes texts that look like dates for dates, and stops where a column that nobody asked
+for changes its kind. So it is told what is text, and where something is not, Python reads.
 """
 
 import io
@@ -10,8 +10,12 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from kdray.corpus.columns import Asked, Raw, of_rows
+import pyarrow as pa
+from pyarrow import json as arrow_json
+
+from kdray.corpus.columns import Asked, Raw, expected, of_rows, those_there
 from kdray.corpus.naming import SPLIT_NAMES
+from kdray.corpus.spans import unwrapped
 
 _decode = json.JSONDecoder(parse_int=str, parse_float=lambda text: text.removesuffix(".0"),
                            parse_constant=lambda text: None).decode
@@ -27,8 +31,9 @@ def read_json(data: bytes, path: str | None, split: str, columns: Asked) -> Raw:
     Raises ValueError, which names the line, where it is no JSON, and says what there is where there are no rows.
     """
     data = data.removeprefix(_MARK)
-    rows = _lines(data) if path is None and has_lines(data) else iter(_rows(_document(data, path), split, columns))
-    return of_rows(rows, columns)
+    if path is not None or not has_lines(data):
+        return of_rows(iter(_rows(_document(data, path), split, columns)), columns)
+    return _read_texts(data, columns) or of_rows(_lines(data), columns)
 
 
 def lists(data: bytes, path: str | None) -> dict[str, list[Any]]:
@@ -47,6 +52,23 @@ def has_lines(data: bytes) -> bool:
         return isinstance(_decode(data[first.start():end].decode()), (dict, list))
     except ValueError:
         return False
+
+
+def _read_texts(data: bytes, columns: Asked) -> Raw | None:
+    """The rows of JSON lines as Arrow reads them, four times as fast; None where not all that is asked for is text."""
+    first = next(_lines(data))
+    if not isinstance(first, dict) or unwrapped(first) is not first:
+        return None
+    schema = pa.schema([(name, pa.list_(pa.string()) if isinstance(first.get(name), list) else pa.string())
+                        for name in expected(columns, first)])
+    try:
+        table = arrow_json.read_json(
+            pa.BufferReader(data), arrow_json.ReadOptions(block_size=1 << 26),
+            arrow_json.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore"))
+        table.validate(full=True)  # it is not looked through for text that is none
+    except pa.ArrowInvalid:
+        return None
+    return those_there(table.num_rows, table, columns, first)
 
 
 def _lines(data: bytes) -> Iterator[Any]:

@@ -1,10 +1,12 @@
 """JSON in the shapes that users have keeps every text and number as it stands."""
 
 import json
+import random
 
 import pytest
 
 from kdray.config import DataConfig
+from kdray.corpus import json_files
 from kdray.corpus.build import see_splits
 from kdray.corpus.columns import asked, task_columns
 from kdray.corpus.json_files import has_lines, read_json
@@ -40,6 +42,25 @@ def test_texts_and_numbers_stay_as_they_are_written():
 def test_columns_that_nobody_asked_for_may_be_anything():
     rows = [{**ROWS[0], "id": 1, "meta": {"a": [1]}}, {**ROWS[1], "id": "x", "meta": None, "more": [{"b": None}]}]
     assert read(lines(*rows)) == ROWS
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_both_readers_read_the_same(monkeypatch, seed):
+    chance = random.Random(seed)
+    signs = 'ab "\\/\n\t\u00e9\u4e16\U0001f600{}[]:,0123-T:Z'
+    rows = []
+    for number in range(300):
+        row = {"id": number, "text": "".join(chance.choices(signs, k=9)), "text_pair": chance.choice(["a", "10:00"]),
+               "label": chance.choice(["x", "2024-01-01", None]), "meta": chance.choice([1, "x", {"a": [None]}, [[]]])}
+        rows.append({name: row[name] for name in chance.sample(sorted(row), chance.randint(3, 5))})
+    text = "".join(json.dumps(row, ensure_ascii=chance.random() < 0.5) + "\n" for row in [ROWS[0], *rows])
+    quick = json_files._read_texts(text.encode(), asked("train", DataConfig(source="x"), SEQUENCE))
+    assert quick is not None
+    monkeypatch.setattr(json_files, "_read_texts", lambda data, columns: None)
+    slow = read_json(text.encode(), None, "train", asked("train", DataConfig(source="x"), SEQUENCE))
+    assert quick.table.equals(slow.table) and quick.rows == slow.rows == 301 and set(quick.names) >= set(slow.names)
+    assert slow.table.to_pylist() == [{name: row.get(name) for name in slow.table.column_names}
+                                      for row in [ROWS[0], *rows]]
 
 
 def test_a_column_may_begin_late_and_rows_are_read_in_chunks(monkeypatch):
