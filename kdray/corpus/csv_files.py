@@ -110,13 +110,11 @@ def _table(data: bytes, shape: _Shape) -> pa.Table:
 def _with_doubled_quotes(data: bytes, shape: _Shape, where: str, told: Told) -> bytes:
     """The data with quotes within quotes doubled, where they are escaped with backslashes.
 
-    A quote that is neither doubled nor at a column's end is what tells the two apart.
+    A quote behind a backslash, or neither doubled nor at a column's end, is a reason to look what tells the two apart.
     """
     sign = re.escape(shape.separator.encode())
-    loose = re.compile(rb'"(?<=[^%b"\r\n]")(?=[^%b"\r\n])' % (sign, sign))
-    if b'\\"' not in data and not loose.search(data):
-        return data
-    line = _malformed(data, shape)
+    odd = re.search(rb'"(?:(?<=\\")|(?<=[^%b"\r\n]")(?=[^%b"\r\n]))' % (sign, sign), data)
+    line = _malformed(data, shape) if odd else None
     if line is None:
         return data
     doubled = re.sub(rb'\\(["\\])', lambda match: b'""' if match[1] == b'"' else match[1], data)

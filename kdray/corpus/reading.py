@@ -4,6 +4,7 @@ Knows nothing about where files are found, nor about what their rows mean.
 """
 
 import csv
+import io
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -73,10 +74,13 @@ def splits_in(file_system: pafs.FileSystem, path: str, at: str | None) -> dict[s
 
 def _contents(file_system: pafs.FileSystem, path: str) -> tuple[str, bytes]:
     """What is in a file, and of which kind it is; an archive must have one file of a known kind."""
+    with file_system.open_input_file(path) as file:
+        data = file.read()  # at once: a stream asks for 256 KiB at a time
     if not path.lower().endswith(".zip"):
-        with file_system.open_input_stream(path, _packing(path)) as file:
-            return str(kind_of(path)), file.read()
-    with file_system.open_input_file(path) as file, zipfile.ZipFile(file) as archive:
+        packing = _packing(path)
+        unpacked = pa.input_stream(pa.BufferReader(data), compression=packing).read() if packing else data
+        return str(kind_of(path)), unpacked
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
         names = [name for name in archive.namelist() if kind_of(name) and not name.startswith("__MACOSX/")]
         if len(names) != 1:
             raise ValueError(f"the archive must have one file of a known kind, and has "
