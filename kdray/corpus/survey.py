@@ -6,7 +6,7 @@ Knows nothing about tokens. A piece is looked at alone, wherever it can be read.
 import hashlib
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -26,14 +26,14 @@ _FLATTERED = {
 }
 
 
-@dataclass
+@dataclass(frozen=True)
 class Survey:
     """What was found in some rows."""
 
-    labels: Seen = field(default_factory=dict)
-    traits: set[Any] = field(default_factory=set)
+    labels: Seen
+    traits: set[Any]
     """Those that the task sees in rows."""
-    texts: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
+    texts: np.ndarray
     """A hash of each row's text."""
 
 
@@ -67,16 +67,17 @@ def survey(piece: Known, split: str, first: int, task: str) -> Survey:
     """What is in a piece, whose first row is row `first` of its split. Raises DataError, which names the row."""
     table, its = piece.read(), TASKS[task]
     check(table, split, first, its)
-    found = Survey(texts=np.empty(table.num_rows, np.int64))
+    texts, traits = np.empty(table.num_rows, np.int64), set[Any]()
+    counts, firsts = dict[str, int](), dict[str, int]()
     for index, row in enumerate(rows_of(table)):
         text = str(its.item(row)).encode()
-        found.texts[index] = int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little", signed=True)
+        texts[index] = int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little", signed=True)
         if split != "transfer":
             for name in set(its.labels(row)):
-                before = found.labels.get(name, Found(0, first + index))
-                found.labels[name] = Found(before.rows + 1, before.first)
-            found.traits |= its.traits(row)
-    return found
+                counts[name] = counts.get(name, 0) + 1
+                firsts.setdefault(name, first + index)
+            traits |= its.traits(row)
+    return Survey({name: Found(rows, firsts[name]) for name, rows in counts.items()}, traits, texts)
 
 
 def check(table: pa.Table, split: str, first: int, task: Task) -> None:
