@@ -6,16 +6,15 @@ Knows nothing about where rows come from, nor about what labels and tokens mean.
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
 from itertools import chain, islice
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from kdray.config import DataConfig
 from kdray.corpus.oddities import Oddity, Told, unheard
 from kdray.corpus.spans import SPANS, TEXT, are_spans, unwrapped, words_and_tags
+from kdray.corpus.values import as_text, texts_of
 from kdray.errors import DataError
 from kdray.tasks import Task
 
@@ -74,7 +73,7 @@ def of_table(table: pa.Table, columns: Asked) -> Raw:
 def of_columns(columns_there: Mapping[str, Iterable[Any]], columns: Asked) -> Raw:
     """Columns that are asked for, of Python values. Raises what Arrow does where they are not equally long."""
     names = list(columns_there)
-    table = pa.table({name: _array(list(columns_there[name])) for name in chosen(columns, names) or names[:1]})
+    table = pa.table({name: texts_of(list(columns_there[name])) for name in chosen(columns, names) or names[:1]})
     return Raw(table.num_rows, table.select(chosen(columns, names)), names)
 
 
@@ -116,7 +115,7 @@ def task_columns(raw: Raw, split: str, data: DataConfig, task: Task, where: str,
     if _are_texts(columns, split):
         columns |= words_and_tags(columns["tokens"].to_pylist(),
                                   columns["tags"].to_pylist() if "tags" in columns else None, where, told)
-    return pa.table({name: _as_text(column, f"{name} of the {split} split") for name, column in columns.items()})
+    return pa.table({name: as_text(column, f"{name} of the {split} split") for name, column in columns.items()})
 
 
 def _found(raw: Raw, split: str, data: DataConfig, task: Task, where: str, told: Told) -> dict[str, str]:
@@ -163,42 +162,5 @@ def _in_chunks(rows: Iterator[Mapping[str, Any]], names: list[str]) -> tuple[int
     count, tables = 0, list[pa.Table]()
     while batch := list(islice(rows, _CHUNK)):
         count += len(batch)
-        tables.append(pa.table({name: _array([row.get(name) for row in batch]) for name in names}))
+        tables.append(pa.table({name: texts_of([row.get(name) for row in batch]) for name in names}))
     return count, pa.concat_tables(tables, promote_options="permissive")
-
-
-def _array(values: list[Any]) -> pa.Array:
-    try:
-        return pa.array(values, pa.string())
-    except (pa.ArrowTypeError, pa.ArrowInvalid):
-        return pa.array([_written(value) for value in values])
-
-
-def _written(value: Any) -> Any:
-    """A value with text for every number in it, as JSON has it, and nothing for what is not a number."""
-    if value is None or isinstance(value, str):
-        return value
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, (list, tuple)):
-        return [_written(part) for part in value]
-    if isinstance(value, Mapping):
-        return {name: _written(part) for name, part in value.items()}
-    if isinstance(value, float):
-        return None if value != value else str(int(value)) if value.is_integer() else repr(value)
-    if isinstance(value, (int, Decimal)):
-        return str(value)
-    if hasattr(value, "tolist"):  # an array, or a number of NumPy
-        return _written(value.tolist())
-    raise TypeError(f"{value!r:.60} is no text")
-
-
-def _as_text(column: Any, what: str) -> Any:
-    kind = column.type
-    many = pa.types.is_list(kind) or pa.types.is_large_list(kind)
-    if pa.types.is_floating(kind):
-        column = pc.if_else(pc.is_nan(column), None, column)
-    try:
-        return pc.cast(column, pa.list_(pa.string()) if many else pa.string())
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-        raise DataError(f"{what} is neither text nor a list of texts: {error}") from error
