@@ -125,7 +125,8 @@ def _add_submit(verbs: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         description=textwrap.dedent("""\
             Run a config as a Ray job on a cluster, and follow its log until it ends. The config may lie anywhere: it
-            goes with the job, checked and resolved. The cluster needs kdray on its nodes, nothing of this folder.
+            goes with the job, checked and resolved, as do Python modules beside it where its data are package:MODULE:
+            FUNCTION of one. The cluster needs kdray on its nodes, nothing else of this folder.
 
             Paths in the config (storage, data, models) must be URIs that all nodes reach, unless the cluster is this
             machine or --shared says that a folder is the same everywhere.
@@ -219,7 +220,7 @@ def _add_bench(verbs: Any) -> None:
     bench.add_argument("run", help="folder or URI of a run, as `kdray run` prints it")
     bench.add_argument("overrides", nargs="*", metavar="KEY=VALUE",
                        help="settings of `serve` to measure with, such as num_cpus=2, its threads")
-    bench.add_argument("--texts", metavar="FILE", help="your texts: one a line, or CSV, TSV, JSON lines or Parquet "
+    bench.add_argument("--texts", metavar="FILE", help="your texts: one a line, or CSV, TSV, JSON or Parquet "
                        "with the columns of the run's data, labels not needed (default: the run's test split)")
     bench.add_argument("--most", type=_count, default=1000, metavar="N",
                        help="texts to take at most, evenly spaced; 0 takes all (default 1000)")
@@ -300,7 +301,7 @@ def _submit(options: argparse.Namespace) -> int:
     from kdray.submission import submit
 
     return submit(load(options.config, options.overrides), options.stage, options.address, options.shared,
-                  not options.no_wait)
+                  not options.no_wait, Path(options.config).parent)
 
 
 def _inspect(options: argparse.Namespace) -> None:

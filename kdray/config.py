@@ -6,6 +6,7 @@ Knows nothing about Ray, torch or the data: it checks what can be checked from t
 import difflib
 import itertools
 import re
+import sys
 import types
 import typing
 from collections.abc import Iterable, Iterator
@@ -62,18 +63,23 @@ _NOT_SEARCHED = {
 class DataConfig(Settings):
     """Where the rows come from, and how they are cut and tokenised."""
 
-    source: str | None = Field(None, description="All rows in one place: a path, glob or URI of CSV, TSV, JSON "
-                               "lines or Parquet; a hub dataset; or package:MODULE:FUNCTION")
-    train: str | None = Field(None, description="The training split, where it has a source of its own")
-    validation: str | None = Field(None, description="The validation split; cut from train where missing")
-    test: str | None = Field(None, description="The test split; cut from train where missing")
+    source: str | None = Field(None, description="All rows in one place: a path, glob or URI of CSV, TSV, JSON, "
+                               "Parquet or CoNLL columns; a hub dataset or a folder of one; or "
+                               "package:MODULE:FUNCTION")
+    train: str | None = Field(None, description="The training split: a source of its own; or, beside `source`, the "
+                              "name of a split there")
+    validation: str | None = Field(None, description="The validation split, likewise; cut from train where missing")
+    test: str | None = Field(None, description="The test split, likewise; cut from train where missing")
     transfer: str | None = Field(None, description="Rows without labels, beside `source` or `train`: the teacher says "
                                  "what they are, and distilled students train on them too")
     phrases: int = Field(0, ge=0, description="Phrases that each training row gives to the rows without labels: random "
-                         "runs of its words, a fifth of which give way to random words of the teacher's vocabulary")
+                         "runs of its words (of tokens, in scripts without spaces), a fifth of which give way to "
+                         "random words of the teacher's vocabulary")
     subset: str | None = Field(None, description="Name of a hub dataset's configuration")
     arguments: dict[str, Any] = Field({}, description="Keyword arguments for package:MODULE:FUNCTION")
-    columns: dict[str, str] = Field({}, description="Task column: name of that column in the data")
+    path: str | None = Field(None, description="Where a JSON document has its rows: keys with dots between")
+    columns: dict[str, Annotated[str, Field(coerce_numbers_to_str=True)]] = Field(
+        {}, description="Task column: name of that column in the data; its number, from 0, where there are no names")
     validation_share: float = Field(0.1, gt=0, lt=1, description="Share of rows cut off for validation")
     test_share: float = Field(0.1, gt=0, lt=1, description="Share of rows cut off for test")
     seed: int = Field(0, description="Seed of the stratified cut")
@@ -81,11 +87,15 @@ class DataConfig(Settings):
 
     @model_validator(mode="after")
     def _one_origin(self) -> "DataConfig":
-        if (self.source is None) == (self.train is None):
-            raise ValueError("give either `source` (all rows) or `train`, and not both")
-        if self.source is not None and (self.validation or self.test):
-            raise ValueError("`source` holds all splits; use `train` beside `validation` and `test`")
+        if self.source is None and self.train is None:
+            raise ValueError("give `source` (all rows) or `train`")
         return self
+
+    @property
+    def places(self) -> dict[str, str]:
+        """Where rows are, by split or as `source`, beside which the other fields name splits of it."""
+        names = PLACES[1:] if self.source is None else ("source", "transfer")
+        return {name: place for name in names if (place := getattr(self, name)) is not None}
 
 
 class Optimisation(Settings):
@@ -521,6 +531,7 @@ class Config(Settings):
 def load(path: str | Path, overrides: list[str] | None = None) -> Config:
     """The config in the YAML file at `path`, changed by overrides such as `training.lr=1e-4`.
 
+    From then on, modules beside the file are found (`package:MODULE:FUNCTION`), behind all others of the same name.
     Raises ConfigError that names the file, the key and the nearest known key.
     """
     try:
@@ -535,6 +546,8 @@ def load(path: str | Path, overrides: list[str] | None = None) -> Config:
         raise ConfigError(f"{path} must hold a mapping of settings, found {type(tree).__name__}")
     for override in overrides or []:
         _override(tree, override)
+    if (folder := str(Path(path).resolve().parent)) not in sys.path:
+        sys.path.append(folder)
     return parse(tree, str(path))
 
 

@@ -107,16 +107,22 @@ def machine_lock(path: Path) -> Iterator[None]:
 
 def artefact(uri: str, kind: str) -> tuple["Store", str] | None:
     """The storage and the name of what `uri` names below `kind`; None where it names no such thing."""
-    where, mark, query = absolute_uri(uri).partition("?")
+    where, query = _without_query(absolute_uri(uri))
     root, _, name = where.rpartition(f"/{kind}/")
-    return (Store(f"{root}{mark}{query}"), name) if root else None
+    return (Store(f"{root}{query}"), name) if root else None
 
 
 def fetch(uri: str) -> Path:
     """A local folder with the files of the artefact `uri`, as `Store.uri_of` names it. Raises FileNotFoundError."""
-    where, mark, query = uri.partition("?")
+    where, query = _without_query(uri)
     root, kind, key = where.rsplit("/", 2)
-    return Store(f"{root}{mark}{query}").fetch(kind, key)
+    return Store(f"{root}{query}").fetch(kind, key)
+
+
+def _without_query(uri: str) -> tuple[str, str]:
+    """A URI and its query, with the question mark; of a path, in which that is a sign like any other, all of it."""
+    where, mark, query = uri.partition("?") if "://" in uri else (uri, "", "")
+    return where, mark + query
 
 
 def folder_at(place: str) -> Path:
@@ -141,8 +147,8 @@ class Store:
 
     def uri_of(self, *parts: str) -> str:
         """URI of `parts` below the storage's."""
-        where, mark, query = self.uri.partition("?")
-        return f"{'/'.join([where, *parts])}{mark}{query}"
+        where, query = _without_query(self.uri)
+        return f"{'/'.join([where, *parts])}{query}"
 
     def exists(self, *parts: str) -> bool:
         """Whether a file or folder is there."""

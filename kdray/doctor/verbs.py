@@ -121,8 +121,8 @@ def _cluster(config: Config | None) -> Iterator[Finding]:
 
 def _inputs(config: Config) -> Iterator[Finding]:
     """Files and folders that a config names, those of a hub aside."""
-    for source in (config.data.source, config.data.train, config.data.validation, config.data.test):
-        if source and is_file(source):
+    for source in config.data.places.values():
+        if is_file(source):
             yield _found("data", partial(_files, source))
     yield _found("models", lambda: ", ".join(model_folders(config, hub=False)) or "all from a hub")
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from kdray.config import PLACES, Config, parse
+from kdray.config import Config, parse
 from kdray.errors import ConfigError
 from kdray.kubernetes.problem import Manifest, Problem, RayManifest
 from kdray.needs import needs
@@ -70,7 +70,7 @@ def _reachable(manifest: Manifest, config: Config, ray: RayManifest) -> Iterator
               for mount in ray.at(f"{group}.template.spec.containers.0.volumeMounts", [])]
     places = {"storage": config.storage, "teacher.model": config.teacher.model,
               **{f"student {name}: model": student.model for name, student in config.family.items()},
-              **{f"data.{name}": getattr(config.data, name) for name in PLACES}}
+              **{f"data.{name}": place for name, place in config.data.places.items()}}
     for name, place in places.items():
         local = place and "://" not in place and place.startswith(("/", "~", "./", "../"))
         if local and not any(PurePosixPath(str(place)).is_relative_to(mount) for mount in mounts):

@@ -112,6 +112,18 @@ def test_submit_carries_the_config_and_shows_the_log(head: Head, folder: Path) -
     wait_for(lambda: jobs(head)[f"{name}-2"]["status"] == "SUCCEEDED")
 
 
+def test_functions_beside_the_config_go_with_it(head: Head, folder: Path, rows: Path) -> None:
+    (folder / "own_rows.py").write_text("import own_help\n\ndef rows():\n    return own_help.read()\n")
+    (folder / "own_help.py").write_text(
+        f"import json\n\ndef read():\n    return [json.loads(line) for line in open({str(rows)!r})]\n")
+    status, out, err = ended(kdray_submit(head, str(folder / "c.yaml"), "data.source=package:own_rows:rows",
+                                          f"teacher.model={folder / 'large'}", f"storage={folder / 'store'}",
+                                          "--stage", "teacher"))
+    assert status == 0, out + err
+    (made,) = (folder / "store" / "corpus").glob("*/manifest.json")
+    assert sum(json.loads(made.read_text())["rows"].values()) == 600
+
+
 def test_submit_keeps_the_driver_off_the_head(folder: Path) -> None:
     with running(cpus=0, workers=(("--num-cpus=2",),)) as head:
         status, out, err = ended(kdray_submit(head, "c.yaml", "--stage", "cache", cwd=folder))

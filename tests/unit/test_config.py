@@ -1,5 +1,6 @@
 """A config is checked from its words alone, and says which word is wrong."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -41,8 +42,6 @@ def test_an_unknown_key_names_the_nearest_known_one(wrong, words):
 @pytest.mark.parametrize("wrong, words", [
     ({"teacher": {"model": "m"}}, ["data is required"]),
     (tree(data={}), ["`source`", "`train`"]),
-    (tree(data={"source": "a.csv", "train": "b.csv"}), ["not both"]),
-    (tree(data={"source": "a.csv", "test": "b.csv"}), ["`source` holds all splits"]),
     (tree(data={"source": "a.csv", "columns": {"sentence": "s"}}), ["no column 'sentence'", "text, text_pair, label"]),
     (tree(task="translation"), ["unknown task 'translation'", "token-classification"]),
     (tree(training={"labels": {"zone": "!a"}}), ["training.labels.zone = '!a'"]),
@@ -122,6 +121,20 @@ def test_a_wrong_value_is_refused_by_its_name(wrong, words):
     with pytest.raises(ConfigError) as error:
         parse(wrong, "c.yaml")
     assert all(word in str(error.value) for word in words), str(error.value)
+
+
+def test_columns_may_be_numbers_and_splits_beside_a_source_are_no_places():
+    data = parse(tree(data={"source": "a.csv", "columns": {"text": 0}, "test": "b", "transfer": "c"}), "c.yaml").data
+    assert data.columns == {"text": "0"} and data.places == {"source": "a.csv", "transfer": "c"}
+    assert parse(tree(data={"train": "a", "test": "b"}), "c.yaml").data.places == {"train": "a", "test": "b"}
+
+
+def test_modules_beside_a_config_are_found_behind_all_others(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    (tmp_path / "c.yaml").write_text("data: {source: a.csv}\nteacher: {model: m}\n")
+    for _ in range(2):
+        load(tmp_path / "c.yaml")
+    assert sys.path.count(str(tmp_path)) == 1 and sys.path[-1] == str(tmp_path)
 
 
 @pytest.mark.parametrize("training", [

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from kdray.errors import StorageError
-from kdray.storage import MANIFEST, Store, absolute_uri, content_key
+from kdray.storage import MANIFEST, Store, absolute_uri, artefact, content_key, fetch, folder_at
 
 
 @pytest.fixture
@@ -134,6 +134,26 @@ def test_content_keys_are_those_of_another_process():
 def test_a_store_travels_by_its_uri(store):
     store.write(b"x", "a")
     assert pickle.loads(pickle.dumps(store)).read("a") == b"x"
+
+
+@pytest.mark.parametrize("sign", ["?", "#", "%", "?a=b#c%20d", "[1] "])
+def test_a_path_may_have_the_signs_of_a_uri(tmp_path, sign):
+    store = Store(str(tmp_path / f"a{sign}b"))
+    publish(store, "k", "hello")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f"a{sign}b"]
+    uri = store.uri_of("things", "k")
+    assert uri == f"{tmp_path}/a{sign}b/things/k"
+    assert (fetch(uri) / "file.txt").read_text() == (folder_at(uri) / "file.txt").read_text() == "hello"
+    found = artefact(uri, "things")
+    assert found is not None and (found[0].uri, found[1]) == (store.uri, "k")
+
+
+def test_the_query_of_a_uri_stays_behind_its_path():
+    query = "?region=eu-west-3&endpoint_override=host:2"
+    store = Store(f"s3://bucket/x{query}")
+    assert store.uri_of("things", "k") == f"s3://bucket/x/things/k{query}"
+    found = artefact(store.uri_of("things", "k"), "things")
+    assert found is not None and (found[0].uri, found[1]) == (store.uri, "k")
 
 
 def test_files_are_sized_and_deleted_and_absence_is_no_error(store):

@@ -9,6 +9,7 @@ from transformers import PreTrainedTokenizerFast
 
 from kdray.corpus.tokenizer import (
     copy_tokenizer,
+    cutter,
     load_tokenizer,
     tokenizer_files,
     tokenizer_fingerprint,
@@ -70,6 +71,18 @@ def test_whole_words_are_those_that_are_no_sub_words(folder):
     known = [word for word in [*FILLERS, *WORDS["positive"], *WORDS["negative"], "ann", "bob", "rome", "oslo"]
              if len(word) > 2]
     assert list(whole_words(str(folder))) == known
+
+
+def test_texts_are_cut_at_spaces_and_those_without_at_tokens(tmp_path):
+    make_tokenizer(tmp_path, more=(*"电影很好看我爱", "ㄅ", "か", "ไ", "ง"))
+    cut = cutter(str(tmp_path))
+    spaced = cut("the  film 电影 was good")
+    assert (spaced.parts, spaced.between) == (["the", "film", "电影", "was", "good"], " ")
+    assert spaced.others == whole_words(str(tmp_path))
+    whole = cut("我爱 zebra电影。很好看")
+    assert whole.parts == ["我", "爱", " zebra", "电", "影", "。", "很", "好", "看"] and whole.between == ""
+    assert "".join(whole.parts) == "我爱 zebra电影。很好看" and set(whole.others) == {*"电影很好看我爱"}
+    assert set(cut("ไงไ").others) == {"ไ", "ง"} and set(cut("か電").others) >= {"か", "电"}
 
 
 @pytest.mark.parametrize("before, splitter, decoder", [
