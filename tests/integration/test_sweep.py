@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import re
 import signal
 import subprocess
@@ -13,6 +14,7 @@ import pytest
 from kdray.config import load
 from kdray.errors import TrainingError
 from kdray.pipeline import Pipeline
+from tests.bomb import Bomb
 from tests.integration.conftest import Command, command, environment, small_config, write_config
 
 FAMILY = {"student": None, "students": {
@@ -120,11 +122,16 @@ def test_a_sweep_whose_driver_is_killed_keeps_what_ended_and_resumes_what_ran(tm
     assert any(epoch >= 4 for epoch in seen), "the trial did not come so far"
     os.kill(driver.pid, signal.SIGKILL)
     driver.wait(60)
+    assert [path.suffix for path in (tmp_path / "store" / "tune").rglob("*_states.*")] == [".pt"]
+    assert not [path for path in (tmp_path / "store").rglob("*") if path.is_file() and is_pickle(path)]
+    (folder,) = (tmp_path / "store" / "tune").iterdir()
+    (folder / "tuner.pkl").write_bytes(pickle.dumps(Bomb(tmp_path / "ran")))  # where Tune restores a sweep from
     students = tmp_path / "store" / "students"
     kept = {path.name: path.stat().st_mtime_ns for path in students.iterdir() if path.name[0] != "."}
     assert kept, "the baseline had ended"
     done = kdray("tune", str(config))
     assert done.returncode == 0, done.stderr
+    assert not (tmp_path / "ran").exists()
     assert "winner:" in done.stdout and done.stdout.count("alpha") == 4
     epochs = [int(found) for found in re.findall(rf"{trial} \| epoch (\d+)", done.stderr)]
     assert epochs[0] >= 4 and epochs[-1] == 90
@@ -132,3 +139,11 @@ def test_a_sweep_whose_driver_is_killed_keeps_what_ended_and_resumes_what_ran(tm
     assert {name: (students / name).stat().st_mtime_ns for name in kept} == kept
     sweep = json.loads(next((tmp_path / "store" / "sweeps").glob("*/manifest.json")).read_text())
     assert [row["state"] for row in sweep["trials"]] == ["finished"] * 4
+    assert all([entry["epoch"] for entry in row["history"]] == list(range(1, 91)) for row in sweep["trials"])
+    assert not list((tmp_path / "store" / "tune").iterdir())
+
+
+def is_pickle(path: Path) -> bool:
+    """Whether a file looks like a pickle, by itself or in what torch.save writes."""
+    start = path.read_bytes()[:4]
+    return start[:1] == b"\x80" or start == b"PK\x03\x04" or path.suffix == ".pkl"

@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,6 +22,7 @@ from kdray.training.engine import (
     whole_state,
 )
 from kdray.training.loop import lone_process_group
+from tests.bomb import Bomb
 
 
 @pytest.mark.parametrize("decay", ["linear", "cosine", "constant"])
@@ -82,6 +82,7 @@ import torch, torch.distributed as dist
 from kdray.config import TrainingConfig
 from kdray.training.engine import make_engine
 from kdray.training.loop import lone_process_group
+from tests.bomb import Bomb
 lone_process_group(0)
 make_engine(torch.nn.Linear(2, 2), TrainingConfig().model_dump(), "float32", 1, 1e-3, 1)
 """
@@ -173,16 +174,6 @@ def test_a_scaler_of_losses_comes_back_as_it_was(tmp_path):
     load_engine(other, tmp_path)
     assert vars(other.optimizer.loss_scaler) == vars(first.optimizer.loss_scaler)
     assert other.optimizer.loss_scaler.cur_scale == 2**15
-
-
-class Bomb:
-    """What runs code where it is unpickled."""
-
-    def __init__(self, witness: Path):
-        self._witness = witness
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Path.touch, (self._witness,)
 
 
 @pytest.mark.parametrize("stage", [0, 1])
