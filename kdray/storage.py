@@ -10,8 +10,10 @@ import fcntl
 import hashlib
 import json
 import os
+import pwd
 import re
 import shutil
+import stat
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator
@@ -89,15 +91,52 @@ def storage_errors(uri: str, setting: str = "`storage`") -> Iterator[None]:
 
 
 def machine_folder() -> Path:
-    """Where this user's processes on this machine keep copies of what is in remote storage."""
-    return Path(tempfile.gettempdir()) / f"kdray-{os.getuid()}"
+    """Where this user's processes on this machine keep what others must not plant: copies, addresses, compiled code.
+
+    Raises StorageError as `own_folder`.
+    """
+    return own_folder(Path(tempfile.gettempdir()) / f"kdray-{os.getuid()}")
+
+
+def own_folder(folder: Path) -> Path:
+    """`folder`, made where it is missing, which this user alone may look into; its parent may be everybody's.
+
+    Raises StorageError where it is another user's, others may write to it, or it is no folder, such as a link to one.
+    """
+    with storage_errors(str(folder), "TMPDIR"):
+        with contextlib.suppress(FileExistsError):
+            folder.mkdir(mode=0o700, parents=True)
+        found = folder.lstat()
+        if wrong := _not_own(found):
+            raise StorageError(f"{folder} {wrong}: what is in it may be planted. Remove it, or set TMPDIR to a folder "
+                               "of your own")
+        if found.st_mode & 0o077:
+            folder.chmod(0o700)
+    return folder
+
+
+def _not_own(found: os.stat_result) -> str | None:
+    if not stat.S_ISDIR(found.st_mode):
+        return f"is no folder, and belongs to {_user(found.st_uid)}"
+    if found.st_uid != os.getuid():
+        return f"belongs to {_user(found.st_uid)}, and not to {_user(os.getuid())}"
+    if found.st_mode & 0o022:
+        return f"may be written to by others (mode {stat.S_IMODE(found.st_mode):o})"
+    return None
+
+
+def _user(uid: int) -> str:
+    try:
+        return f"{pwd.getpwuid(uid).pw_name} (uid {uid})"
+    except KeyError:
+        return f"uid {uid}"
 
 
 @contextmanager
 def machine_lock(path: Path) -> Iterator[None]:
     """Lets one thread of all processes on this machine in at a time; one that is killed lets go."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "w") as file:
+    with open(path, "a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         try:
             yield
@@ -244,14 +283,19 @@ class Store:
     @contextmanager
     def staging(self, kind: str) -> Iterator[Path]:
         """A local folder to fill before `publish`; gone afterwards, whatever happens."""
-        parent = Path(self.path(kind)) if self.local else Path(tempfile.gettempdir())
         with storage_errors(self.uri):
-            folder = _hidden(parent)
-            _while_folders_go(lambda: folder.mkdir(parents=True))
+            folder = self._staged(kind)
             try:
                 yield folder
             finally:
                 shutil.rmtree(folder, ignore_errors=True)
+
+    def _staged(self, kind: str) -> Path:
+        if not self.local:
+            return Path(tempfile.mkdtemp(prefix="kdray-staging-"))
+        folder = _hidden(Path(self.path(kind)))
+        _while_folders_go(lambda: folder.mkdir(parents=True))
+        return folder
 
     def publish(self, kind: str, key: str, folder: Path, manifest: dict[str, Any]) -> dict[str, Any]:
         """Makes the staged `folder` the artefact `kind/key`, in one act; returns its whole manifest.
