@@ -17,6 +17,7 @@ import stat
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -34,6 +35,8 @@ _S3_RETRIES = 11
 """After waits of 0, 0.05, 0.1, 0.2 seconds and so on, 51 in all."""
 _S3_CONNECT, _S3_SILENCE = 10.0, 30.0
 """Seconds without a connection, or a byte of an answer, after which a request is sent again."""
+_COPIES = 8
+"""Files of a folder that are downloaded side by side."""
 _TRIES = 100
 """At a folder that another process removes again and again."""
 _SECRET = re.compile("key|secret|token|password|signature", re.IGNORECASE)
@@ -175,7 +178,9 @@ class Store:
         return Store, (self.uri,)
 
     def path(self, *parts: str) -> str:
-        """Path of `parts` below the root, as the file system spells it."""
+        """Path of `parts` below the root, as the file system spells it. Raises StorageError where one leads upwards."""
+        for part in parts:
+            _check_below(part, self.uri)
         return "/".join([self.root, *parts])
 
     def uri_of(self, *parts: str) -> str:
@@ -266,8 +271,19 @@ class Store:
             pafs.copy_files(str(folder), self.path(*parts), destination_filesystem=self.file_system)
 
     def download(self, folder: Path, *parts: str) -> None:
-        """Copies a folder that is here into the local `folder`."""
-        pafs.copy_files(self.path(*parts), str(folder), source_filesystem=self.file_system)
+        """Copies a folder that is here into the local `folder`. Raises StorageError where a name leads upwards."""
+        source = self.path(*parts)
+        found = self.file_system.get_file_info(pafs.FileSelector(source, recursive=True))
+        names = [info.path.removeprefix(f"{source}/") for info in found if info.type == pafs.FileType.File]
+        for name in names:
+            _check_below(name, self.uri_of(*parts))
+
+        def copy(name: str) -> None:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            pafs.copy_files(f"{source}/{name}", str(folder / name), source_filesystem=self.file_system)
+
+        with ThreadPoolExecutor(_COPIES) as copies:
+            list(copies.map(copy, names))
 
     def manifest(self, kind: str, key: str) -> dict[str, Any] | None:
         """An artefact's manifest, None where the artefact is not there.
@@ -395,6 +411,13 @@ def parse_manifest(data: bytes, origin: str) -> dict[str, Any]:
         raise StorageError(f"{origin} has manifest version {version!r}, this kdray reads {MANIFEST_VERSION}. "
                            "Use the kdray that wrote it, or another `storage`.")
     return manifest
+
+
+def _check_below(name: str, uri: str) -> None:
+    """Names come from listings and manifests too: object storage takes `..` in one, a local copy would go up by it."""
+    if ".." in name.split("/"):
+        raise StorageError(f"{name!r} leads out of {uri}: kdray writes no such name, somebody else has. Remove it, and "
+                           "see who may write there")
 
 
 def _json(manifest: dict[str, Any]) -> bytes:
