@@ -34,8 +34,9 @@ class TrialSurroundings(LoneSurroundings):
 
     def restore(self) -> Path | None:
         """The trial's last checkpoint. What was reported with it is reported again: nobody may have heard it."""
-        if self._kept:
-            tune.report(json.loads(self.store.read(*self.place, self._kept[-1], _REPORT)))
+        told = self.checkpoints.read(_REPORT)
+        if told is not None:
+            tune.report(json.loads(told))
         return super().restore()
 
     def report(self, metrics: dict[str, Any], checkpoint: Path | None) -> None:
