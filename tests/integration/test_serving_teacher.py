@@ -37,7 +37,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, rows: Path, teacher: Path, kdr
 @pytest.fixture(scope="module")
 def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where the service keeps what student and teacher differ on."""
-    return tmp_path_factory.mktemp("kept")
+    return tmp_path_factory.mktemp("differences") / "kept"
 
 
 @pytest.fixture(scope="module")
