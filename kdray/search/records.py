@@ -60,8 +60,11 @@ class Records(tune.Callback):
         self.elapsed = max((record.elapsed for record in self.trials.values()), default=0.0)
         """Seconds that the sweep took before."""
         self._started = time.monotonic()
-        self._took = {place: record.seconds for place, record in self.trials.items()}
+        self._took = dict[str, float]()
+        """Seconds that a trial took before it began again."""
         self._stopped = set[str]()
+        self.trouble: Exception | None = None
+        """Why something could not be written; Tune makes a text of it, or tries the trial again."""
 
     def keep(self, places: Iterable[str]) -> None:
         """Forgets all other trials."""
@@ -70,7 +73,8 @@ class Records(tune.Callback):
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial begins, or begins again."""
         place = place_of(trial.config)
-        self.trials.setdefault(place, Record(trial.config)).error = None
+        record = self.trials.setdefault(place, Record(trial.config))
+        record.error, self._took[place] = None, record.seconds
         self._write(place)
 
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any],
@@ -79,7 +83,7 @@ class Records(tune.Callback):
         place = place_of(trial.config)
         record = self.trials[place]
         record.error = result.get("fault")
-        record.seconds = self._took.get(place, 0.0) + result["time_total_s"]
+        record.seconds = self._took[place] + result["time_total_s"]
         if result.get("done"):
             self._stopped.add(place)
         if "epoch" in result:
@@ -102,7 +106,11 @@ class Records(tune.Callback):
     def _write(self, place: str) -> None:
         record = self.trials[place]
         record.elapsed = self.elapsed + time.monotonic() - self._started
-        self._store.write(json.dumps(asdict(record)).encode(), *self._folder, place + _SUFFIX)
+        try:
+            self._store.write(json.dumps(asdict(record)).encode(), *self._folder, place + _SUFFIX)
+        except Exception as error:
+            self.trouble = error
+            raise
 
     def _read(self, name: str) -> Record:
         try:

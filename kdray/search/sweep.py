@@ -12,6 +12,7 @@ from typing import Any
 
 import optuna
 from ray import tune
+from ray.tune.error import TuneError
 from ray.tune.execution.class_cache import ENV_VARS_TO_PROPAGATE
 
 from kdray.cluster import check_resources, nodes_with
@@ -128,7 +129,10 @@ def _run(sweep: Sweep, proposals: Proposals, records: Records, callbacks: list[t
     left = proposals.total - sum(record.state is not None for record in records.trials.values())
     if left:
         with tempfile.TemporaryDirectory(prefix="kdray-tune-") as folder:
-            _tuner(sweep, proposals, records, callbacks, folder, left).fit()
+            try:
+                _tuner(sweep, proposals, records, callbacks, folder, left).fit()
+            except TuneError as error:
+                raise records.trouble or error from None
 
 
 def _tuner(sweep: Sweep, proposals: Proposals, records: Records, callbacks: list[tune.Callback], folder: str,

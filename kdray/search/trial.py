@@ -84,7 +84,7 @@ def _train(job: TrainingJob, folder: tuple[str, ...]) -> None:
     if known is None:
         from ray.tune.integration.ray_train import TuneReportCallback
 
-        known = fit(job, [TuneReportCallback()])
+        known = fit(job, [TuneReportCallback()], place)
     best = float("-inf")
     for entry in known["history"]:
         best = max(best, entry[known["metric"]])

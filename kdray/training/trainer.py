@@ -74,38 +74,35 @@ def _cpus(settings: dict[str, Any]) -> float:
     return settings["num_cpus"] or cpus_each(settings["workers"], settings["labels"])
 
 
-def fit(job: TrainingJob, callbacks: list[Any] | None = None) -> dict[str, Any]:
+def fit(job: TrainingJob, callbacks: list[Any] | None = None, place: tuple[str, ...] = ()) -> dict[str, Any]:
     """Trains `job` on Ray and returns the model's manifest; finds it where it was trained before.
 
-    Waits for room. Raises the worker's own error, or TrainingError, where restarts are used up. Warns of the first
-    epoch in which distillation did nothing.
+    `callbacks` are Ray Train's; `place` is the checkpoints' folder in the storage, by default the job's own. Waits
+    for room. Raises the worker's own error, or TrainingError, where restarts are used up. Warns of the first epoch in
+    which distillation did nothing.
     """
     store = Store(job.storage)
     made = store.manifest(job.kind, job.key)
     if made is not None:
         return made
-    label = job.kind.removesuffix("s")
+    label, place = job.kind.removesuffix("s"), place or ("train", f"{job.kind}-{job.key}")
     if job.settings["workers"] == 1:
         cpus = _cpus(job.settings)
-        result = train_alone(replace(job, threads=max(1, int(cpus))), cpus, _place(job), label)
+        result = train_alone(replace(job, threads=max(1, int(cpus))), cpus, place, label)
     else:
-        result = watch(label, lambda board: _run(job, board, callbacks or []))
-    store.delete_folder(*_place(job))
+        result = watch(label, lambda board: _run(job, place, board, callbacks or []))
+    store.delete_folder(*place)
     for warning in list(filter(None, map(warning_of, result["history"])))[:1]:
         logger.warning(warning)
     return result
 
 
-def _place(job: TrainingJob) -> tuple[str, str]:
-    """Folder of the run's checkpoints in the storage."""
-    return "train", f"{job.kind}-{job.key}"
-
-
-def _trainer(job: TrainingJob, board: Any, callbacks: list[Any], folder: str) -> ray.train.torch.TorchTrainer:
+def _trainer(job: TrainingJob, place: tuple[str, ...], board: Any, callbacks: list[Any],
+             folder: str) -> ray.train.torch.TorchTrainer:
     settings, cpus = job.settings, _cpus(job.settings)
     return ray.train.torch.TorchTrainer(
         _worker,  # type: ignore[arg-type]
-        train_loop_config={"job": replace(job, threads=max(1, int(cpus))), "place": _place(job), "board": board,
+        train_loop_config={"job": replace(job, threads=max(1, int(cpus))), "place": place, "board": board,
                            "whose": labels()},
         torch_config=ray.train.torch.TorchConfig(backend=backend(settings["num_gpus"])),
         scaling_config=ray.train.ScalingConfig(  # type: ignore[call-arg]
@@ -121,11 +118,11 @@ def _gpus(settings: dict[str, Any]) -> dict[str, float]:
     return {"GPU": settings["num_gpus"]} if settings["num_gpus"] else {}
 
 
-def _run(job: TrainingJob, board: Any, callbacks: list[Any]) -> dict[str, Any]:
+def _run(job: TrainingJob, place: tuple[str, ...], board: Any, callbacks: list[Any]) -> dict[str, Any]:
     """Ray Train starts the workers, again where they fail; it has a folder, but no checkpoint, of its own."""
     try:
         with tempfile.TemporaryDirectory(prefix="kdray-train-") as folder:
-            result = _trainer(job, board, callbacks, folder).fit()
+            result = _trainer(job, place, board, callbacks, folder).fit()
     except WorkerGroupError as error:
         first = next(iter(error.worker_failures.values()))
         cause = getattr(first, "_original_exception", first)

@@ -1,5 +1,6 @@
 """Sweeps on a real cluster: families, limits, seeds, trials that fail, budgets, a driver killed in mid-trial."""
 
+import errno
 import json
 import os
 import pickle
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 
 from kdray.config import load
-from kdray.errors import TrainingError
+from kdray.errors import StorageError, TrainingError
 from kdray.pipeline import Pipeline
 from tests.bomb import Bomb
 from tests.integration.conftest import Command, command, environment, small_config, write_config
@@ -68,6 +69,19 @@ def test_a_trial_that_diverges_is_marked_and_the_sweep_goes_on(make):
     assert [row["state"] for row in (plain, lost, good, bad)] == ["finished", "failed"] * 2
     assert "the loss is" in bad["error"] and "1e+30" in bad["error"]
     assert (pipeline.selection["winner"], pipeline.selection["baseline"]) == (good["student"], plain["student"])
+
+
+def test_a_full_disk_ends_a_sweep_in_one_line_and_it_goes_on_when_there_is_room(make, monkeypatch):
+    def refuse(handle: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    pipeline = make(search={"trials": 1}, training={"epochs": 2, "lr": 2e-3})
+    assert pipeline.cache
+    with monkeypatch.context() as full:
+        full.setattr(os, "fsync", refuse)
+        with pytest.raises(StorageError, match=r"no space left on the device that holds .*run again"):
+            _ = pipeline.sweep
+    assert [row["state"] for row in pipeline.sweep["trials"]] == ["finished"] * 2
 
 
 def test_what_a_student_without_a_teacher_feels_is_searched_for_its_baseline_too(make):
