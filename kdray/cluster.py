@@ -5,6 +5,8 @@ import os
 import signal
 import socket
 import warnings
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -45,11 +47,21 @@ def join(address: str, **options: Any) -> None:
     warnings.filterwarnings("ignore", category=FutureWarning, module="ray")
     on_sigterm = signal.getsignal(signal.SIGTERM)
     if address == "local":
+        _close_token()
         ray.init(address, logging_level=logging.ERROR, log_to_driver=False, **options)
+        _close_token()  # there is one now
     else:
         _join_existing(address, **options)
     if callable(on_sigterm) and signal.getsignal(signal.SIGTERM) is not on_sigterm:
         signal.signal(signal.SIGTERM, on_sigterm)  # Ray has put its own in the place
+
+
+def _close_token() -> None:
+    """Ray writes the token of its local clusters, with which one runs code as this user, for all users to read."""
+    with suppress(OSError, RuntimeError):  # such as without a home
+        folder = Path.home() / ".ray"
+        folder.mkdir(mode=0o700, exist_ok=True)
+        (folder / "auth_token").chmod(0o600)
 
 
 def _join_existing(address: str, **options: Any) -> None:

@@ -65,7 +65,7 @@ class DataConfig(Settings):
 
     source: str | None = Field(None, description="All rows in one place: a path, glob or URI of CSV, TSV, JSON, "
                                "Parquet or CoNLL columns; a hub dataset or a folder of one; or "
-                               "package:MODULE:FUNCTION")
+                               "package:MODULE:FUNCTION, which is called")
     train: str | None = Field(None, description="The training split: a source of its own; or, beside `source`, the "
                               "name of a split there")
     validation: str | None = Field(None, description="The validation split, likewise; cut from train where missing")

@@ -8,6 +8,7 @@ what has a copy's name is whole.
 import contextlib
 import hashlib
 import os
+import re
 import time
 from pathlib import Path
 
@@ -56,7 +57,7 @@ def local_copy(store: Store, parts: tuple[str, ...], sha256: str) -> pa.Buffer:
     Raises FileNotFoundError where storage has no such file, SpoiltError where it has other bytes.
     """
     folder, limit = copies(), _limit()
-    path = folder / f"{sha256}-{parts[-1]}"
+    path = folder / f"{_checksum(sha256)}-{Path(store.path(*parts)).name}"
     with storage_errors(str(folder), "TMPDIR"), machine_lock(folder / f".lock-{sha256[:2]}"):
         with contextlib.suppress(FileNotFoundError, SpoiltError):
             data = mapped(path, sha256)
@@ -66,6 +67,13 @@ def local_copy(store: Store, parts: tuple[str, ...], sha256: str) -> pa.Buffer:
     if limit * int(sha256[:8], 16) / 2**32 <= data.size / _SLACK:
         _evict(folder, limit * (1 - _SLACK))
     return data
+
+
+def _checksum(sha256: str) -> str:
+    """`sha256`, which a manifest may say, as a part of a name. Raises SpoiltError where it is none."""
+    if not re.fullmatch("[0-9a-f]{64}", sha256):
+        raise SpoiltError(0)
+    return sha256
 
 
 def copies() -> Path:

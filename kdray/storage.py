@@ -10,11 +10,14 @@ import fcntl
 import hashlib
 import json
 import os
+import pwd
 import re
 import shutil
+import stat
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -32,6 +35,8 @@ _S3_RETRIES = 11
 """After waits of 0, 0.05, 0.1, 0.2 seconds and so on, 51 in all."""
 _S3_CONNECT, _S3_SILENCE = 10.0, 30.0
 """Seconds without a connection, or a byte of an answer, after which a request is sent again."""
+_COPIES = 8
+"""Files of a folder that are downloaded side by side."""
 _TRIES = 100
 """At a folder that another process removes again and again."""
 _SECRET = re.compile("key|secret|token|password|signature", re.IGNORECASE)
@@ -89,15 +94,52 @@ def storage_errors(uri: str, setting: str = "`storage`") -> Iterator[None]:
 
 
 def machine_folder() -> Path:
-    """Where this user's processes on this machine keep copies of what is in remote storage."""
-    return Path(tempfile.gettempdir()) / f"kdray-{os.getuid()}"
+    """Where this user's processes on this machine keep what others must not plant: copies, addresses, compiled code.
+
+    Raises StorageError as `own_folder`.
+    """
+    return own_folder(Path(tempfile.gettempdir()) / f"kdray-{os.getuid()}")
+
+
+def own_folder(folder: Path) -> Path:
+    """`folder`, made where it is missing, which this user alone may look into; its parent may be everybody's.
+
+    Raises StorageError where it is another user's, others may write to it, or it is no folder, such as a link to one.
+    """
+    with storage_errors(str(folder), "TMPDIR"):
+        with contextlib.suppress(FileExistsError):
+            folder.mkdir(mode=0o700, parents=True)
+        found = folder.lstat()
+        if wrong := _not_own(found):
+            raise StorageError(f"{folder} {wrong}: what is in it may be planted. Remove it, or set TMPDIR to a folder "
+                               "of your own")
+        if found.st_mode & 0o077:
+            folder.chmod(0o700)
+    return folder
+
+
+def _not_own(found: os.stat_result) -> str | None:
+    if not stat.S_ISDIR(found.st_mode):
+        return f"is no folder, and belongs to {_user(found.st_uid)}"
+    if found.st_uid != os.getuid():
+        return f"belongs to {_user(found.st_uid)}, and not to {_user(os.getuid())}"
+    if found.st_mode & 0o022:
+        return f"may be written to by others (mode {stat.S_IMODE(found.st_mode):o})"
+    return None
+
+
+def _user(uid: int) -> str:
+    try:
+        return f"{pwd.getpwuid(uid).pw_name} (uid {uid})"
+    except KeyError:
+        return f"uid {uid}"
 
 
 @contextmanager
 def machine_lock(path: Path) -> Iterator[None]:
     """Lets one thread of all processes on this machine in at a time; one that is killed lets go."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "w") as file:
+    with open(path, "a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         try:
             yield
@@ -142,7 +184,9 @@ class Store:
         return Store, (self.uri,)
 
     def path(self, *parts: str) -> str:
-        """Path of `parts` below the root, as the file system spells it."""
+        """Path of `parts` below the root, as the file system spells it. Raises StorageError where one leads upwards."""
+        for part in parts:
+            _check_below(part, self.uri)
         return "/".join([self.root, *parts])
 
     def uri_of(self, *parts: str) -> str:
@@ -233,8 +277,19 @@ class Store:
             pafs.copy_files(str(folder), self.path(*parts), destination_filesystem=self.file_system)
 
     def download(self, folder: Path, *parts: str) -> None:
-        """Copies a folder that is here into the local `folder`."""
-        pafs.copy_files(self.path(*parts), str(folder), source_filesystem=self.file_system)
+        """Copies a folder that is here into the local `folder`. Raises StorageError where a name leads upwards."""
+        source = self.path(*parts)
+        found = self.file_system.get_file_info(pafs.FileSelector(source, recursive=True))
+        names = [info.path.removeprefix(f"{source}/") for info in found if info.type == pafs.FileType.File]
+        for name in names:
+            _check_below(name, self.uri_of(*parts))
+
+        def copy(name: str) -> None:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            pafs.copy_files(f"{source}/{name}", str(folder / name), source_filesystem=self.file_system)
+
+        with ThreadPoolExecutor(_COPIES) as copies:
+            list(copies.map(copy, names))
 
     def manifest(self, kind: str, key: str) -> dict[str, Any] | None:
         """An artefact's manifest, None where the artefact is not there.
@@ -250,14 +305,19 @@ class Store:
     @contextmanager
     def staging(self, kind: str) -> Iterator[Path]:
         """A local folder to fill before `publish`; gone afterwards, whatever happens."""
-        parent = Path(self.path(kind)) if self.local else Path(tempfile.gettempdir())
         with storage_errors(self.uri):
-            folder = _hidden(parent)
-            _while_folders_go(lambda: folder.mkdir(parents=True))
+            folder = self._staged(kind)
             try:
                 yield folder
             finally:
                 shutil.rmtree(folder, ignore_errors=True)
+
+    def _staged(self, kind: str) -> Path:
+        if not self.local:
+            return Path(tempfile.mkdtemp(prefix="kdray-staging-"))
+        folder = _hidden(Path(self.path(kind)))
+        _while_folders_go(lambda: folder.mkdir(parents=True))
+        return folder
 
     def publish(self, kind: str, key: str, folder: Path, manifest: dict[str, Any]) -> dict[str, Any]:
         """Makes the staged `folder` the artefact `kind/key`, in one act; returns its whole manifest.
@@ -357,6 +417,13 @@ def parse_manifest(data: bytes, origin: str) -> dict[str, Any]:
         raise StorageError(f"{origin} has manifest version {version!r}, this kdray reads {MANIFEST_VERSION}. "
                            "Use the kdray that wrote it, or another `storage`.")
     return manifest
+
+
+def _check_below(name: str, uri: str) -> None:
+    """Names come from listings and manifests too: object storage takes `..` in one, a local copy would go up by it."""
+    if ".." in name.split("/"):
+        raise StorageError(f"{name!r} leads out of {uri}: kdray writes no such name, somebody else has. Remove it, and "
+                           "see who may write there")
 
 
 def _json(manifest: dict[str, Any]) -> bytes:

@@ -7,6 +7,7 @@ import contextlib
 import importlib
 import io
 import logging
+import sys
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
@@ -101,19 +102,7 @@ def _held(read: Callable[[Asked], Raw], split: str, source: str, data: DataConfi
 
 def _from_function(source: str, arguments: dict[str, Any]) -> Any:
     """What the function returns; rows that it gives one by one as a list."""
-    parts = source.split(":")
-    if len(parts) != 3:
-        raise DataError(f"{source} must look like package:MODULE:FUNCTION")
-    try:
-        module = importlib.import_module(parts[1])
-    except Exception as error:
-        if isinstance(error, ModuleNotFoundError) and f"{parts[1]}.".startswith(f"{error.name}."):
-            raise DataError(f"{source}: {error}. Put it beside the config, or install the package that holds it"
-                            " (the quickstart's: pip install 'kdray[quickstart]')") from error
-        raise _blamed(source, error, None) from error
-    file, function = getattr(module, "__file__", None), getattr(module, parts[2], None)
-    if not callable(function):
-        raise DataError(f"{source}: module {parts[1]} ({file}) has no function {parts[2]}")
+    function, file = _function(source)
     try:
         with contextlib.redirect_stdout(io.StringIO()):
             rows = function(**arguments)
@@ -147,3 +136,31 @@ def _of_function(source: str, rows: Any, columns: Asked) -> Raw:
         raise DataError(f"{source} returned {type(rows).__name__}, not rows: it must return a list of dicts, a dict "
                         f"of equally long columns, an Arrow table, or a tuple of columns named 0, 1, ... ({error})"
                         ) from error
+
+
+def _function(source: str) -> tuple[Callable[..., Any], str | None]:
+    """What `package:MODULE:FUNCTION` names, and its module's file. Raises DataError where there is none, or it is
+    Python's own."""
+    parts = source.split(":")
+    if len(parts) != 3 or not all(map(str.isidentifier, parts[1].split("."))):
+        raise DataError(f"{source} must look like package:MODULE:FUNCTION")
+    _check_foreign(source, parts[1])
+    try:
+        module = importlib.import_module(parts[1])
+    except Exception as error:
+        if isinstance(error, ModuleNotFoundError) and f"{parts[1]}.".startswith(f"{error.name}."):
+            raise DataError(f"{source}: {error}. Put it beside the config, or install the package that holds it"
+                            " (the quickstart's: pip install 'kdray[quickstart]')") from error
+        raise _blamed(source, error, None) from error
+    file, function = getattr(module, "__file__", None), getattr(module, parts[2], None)
+    if not callable(function):
+        raise DataError(f"{source}: module {parts[1]} ({file}) has no function {parts[2]}")
+    written = getattr(function, "func", function)  # of functools.partial
+    _check_foreign(source, getattr(written, "__module__", None) or "")
+    return function, file
+
+
+def _check_foreign(source: str, module: str) -> None:
+    """A config is trusted as code is. But Python's own functions give no rows, whatever they do."""
+    if module.partition(".")[0] in sys.stdlib_module_names:
+        raise DataError(f"{source} is a function of {module}, a part of Python itself: name one that returns rows")

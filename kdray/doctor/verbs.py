@@ -20,7 +20,7 @@ from kdray.doctor.preflight import model_folders, shared_folders
 from kdray.errors import ClusterError, KdrayError, ModelError
 from kdray.models.precision import resolve_precision
 from kdray.needs import needs, shortage
-from kdray.storage import Store
+from kdray.storage import Store, machine_folder
 
 _RAY_PORTS = {6379: "the GCS of `ray start --head`", 8265: "Ray's dashboard, to which jobs are submitted"}
 _RAY_SHARE = 0.3
@@ -74,6 +74,7 @@ def _machine(here: Facts) -> Iterator[Finding]:
     yield Finding("ok", "gpus", ", ".join(here.gpus or []) or "torch sees none")
     temporary = tempfile.gettempdir()
     yield findings.disk("temporary files", temporary, shutil.disk_usage(temporary).free, "TMPDIR")
+    yield _found("own folder", lambda: f"{machine_folder()} is this user's alone")
 
 
 def _alone(config: Config | None, here: Facts) -> Iterator[Finding]:

@@ -6,7 +6,7 @@ not depend on how many of its trials run side by side, and a plan that is fed wh
 """
 
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -96,12 +96,6 @@ class Plan:
         told = [one.after(epoch, mine.epochs) for one in self.told[:self._known(number)]]
         known = [value for value in told if value is not None]
         return not known or value >= float(np.median(known))
-
-    def replay(self, told: list[Told]) -> None:
-        """Makes a new plan what it was when its trials had told all this."""
-        for one in told:
-            number, _ = self.propose()
-            self.told[number] = replace(one, epochs=self.told[number].epochs)
 
     def end(self, number: int, state: str) -> None:
         """A trial has finished, been stopped or failed."""

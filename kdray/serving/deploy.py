@@ -33,7 +33,7 @@ from kdray.serving.predictor import read_package
 from kdray.serving.roster import DEFAULT, Engine, Slot, fetch_package, load_checked
 from kdray.serving.runs import packages, read_run
 from kdray.serving.teacher import Teacher, teacher_of, threshold
-from kdray.storage import content_key
+from kdray.storage import content_key, machine_folder
 
 logger = logging.getLogger("kdray")
 
@@ -212,9 +212,12 @@ def _load_and_forget(uri: str, engine: Engine) -> None:
 
 def _start(students: dict[str, Slot], settings: ServeConfig, keys: list[str]) -> str:
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
+    noted = not os.environ.get("RAY_ADDRESS")
+    if noted:
+        machine_folder()  # where the note goes; refused before anything starts
     there = _APP in serve.status().applications
     taught = students[DEFAULT].package if settings.teacher else None
-    metrics = running()["metrics"] if there else _metrics_folder(uuid.uuid4().hex[:8])
+    metrics = running()["metrics"] if there else _metrics_folder(uuid.uuid4().hex)
     if not there:
         settings = settings.model_copy(update={"port": _free_port(settings.host, settings.port)})
     try:
@@ -228,7 +231,7 @@ def _start(students: dict[str, Slot], settings: ServeConfig, keys: list[str]) ->
             raise ClusterError(f"Ray Serve did not start {names}: {error} The log of the replica, logs/serve in "
                                "Ray's session folder, says why") from error
         raise
-    if not os.environ.get("RAY_ADDRESS"):
+    if noted:
         whereabouts.note(settings.port, whereabouts.Cluster(
             ray.get_runtime_context().gcs_address, os.environ.get("RAY_AUTH_MODE", "disabled"), settings.host))
     return _url(settings.host, settings.port)

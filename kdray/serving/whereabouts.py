@@ -5,6 +5,7 @@ for the token that Ray keeps in the user's home.
 """
 
 import json
+import os
 import socket
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -14,6 +15,8 @@ from kdray.errors import ClusterError
 from kdray.storage import machine_folder
 
 _CONNECT_SECONDS = 2.0
+_LISTENING = "0A"
+"""State of a listening socket in Linux's tables of sockets."""
 
 
 @dataclass(frozen=True)
@@ -60,12 +63,13 @@ def _folder() -> Path:
 def _alive() -> dict[int, Cluster]:
     """Clusters by the port of their service; what cannot be read, or says of a cluster that is gone, is removed.
 
-    A port of a Ray that is gone may be another Ray's by now: where services answer, those that do not are left out.
+    A port of a Ray that is gone may be another Ray's by now: where services answer, those that do not are left out. It
+    may be another user's, who would be shown the token.
     """
     found = {}
     for file in _folder().glob("[0-9]*"):
         cluster = _read(file)
-        if cluster and _answers(cluster.address):
+        if cluster and _answers(cluster.address) and _is_own(cluster.address):
             found[int(file.name)] = cluster
         else:
             file.unlink(missing_ok=True)
@@ -84,3 +88,16 @@ def _answers(address: str) -> bool:
     with suppress(OSError, ValueError), socket.create_connection((host, int(port)), timeout=_CONNECT_SECONDS):
         return True
     return False
+
+
+def _is_own(address: str) -> bool:
+    """Whether all that listens on the port, on this machine, is this user's."""
+    port = f":{int(address.rpartition(':')[2]):04X}"
+    users = set()
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        with suppress(FileNotFoundError):
+            for line in Path(table).read_text().splitlines()[1:]:
+                _, local, _, state, _, _, _, uid, *_ = line.split()
+                if state == _LISTENING and local.endswith(port):
+                    users.add(int(uid))
+    return users == {os.getuid()}

@@ -22,7 +22,7 @@ from kdray.models.folder import at
 from kdray.models.forward import predict
 from kdray.models.load import load_model
 from kdray.models.precision import DTYPES, attention, device
-from kdray.storage import Store
+from kdray.storage import Store, machine_folder
 from kdray.tasks import TASKS
 
 _SAMPLE = 256
@@ -70,6 +70,7 @@ class TeacherRunner:
         self.model = load_teacher(job.schema, at(job.place), job.num_gpus)
         if job.compile:
             _check_compiler()
+            os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(machine_folder() / "compiled"))  # torch's is anybody's
             self.model.compile(dynamic=True)
         manifest = self.store.manifest("corpus", job.corpus)
         if manifest is None:

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from safetensors.torch import load_file
@@ -26,11 +27,11 @@ def quiet(tmp_path_factory: pytest.TempPathFactory, rows: Path, teacher: Path, c
     return folder / "store"
 
 
-def make(folder: Path, rows: Path, teacher: Path, max_failures: int = 2, epochs: int = 3) -> Path:
+def make(folder: Path, rows: Path, teacher: Path, max_failures: int = 2, epochs: int = 3, **training: Any) -> Path:
     return write_config(folder / "c.yaml", small_config(folder / "store", rows, teacher, {
         "cache": {"rows_per_shard": 1}, "teacher": {"model": str(teacher), "num_cpus": 1},
         "training": {"epochs": epochs, "lr": 3e-3, "checkpoint_steps": 4, "num_cpus": 1,
-                     "max_failures": max_failures}}))
+                     "max_failures": max_failures, **training}}))
 
 
 def shards(store: Path) -> dict[str, bytes]:
@@ -96,6 +97,27 @@ def test_killed_worker_resumes_on_the_same_batches(tmp_path: Path, rows: Path, t
     killer.join(1)
     assert not killer.is_alive(), "nothing was killed"
     assert same_weights(student(store), student(quiet))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", [0, 1, 3])
+def test_when_one_of_two_workers_is_killed_both_resume_on_the_same_batches(
+        tmp_path: Path, rows: Path, teacher: Path, cluster: None, stage: int) -> None:
+    found = []
+    for name in ("calm", "killed"):
+        (tmp_path / name).mkdir()
+        store = tmp_path / name / "store"
+        pipeline = Pipeline(load(make(tmp_path / name, rows, teacher, workers=2,
+                                      deepspeed={"zero_optimization": {"stage": stage}})))
+        assert pipeline.cache
+        if name == "killed":
+            sealed = lambda: any((store / "train").rglob("checkpoint_*/files.json"))  # noqa: B023, E731
+            killer = kill_when(sealed, lambda: process("ray::RayTrainWorker"))
+        assert pipeline.students["student"] and not list((store / "train").iterdir())
+        found.append(student(store))
+    killer.join(1)
+    assert not killer.is_alive(), "nothing was killed"
+    assert same_weights(*found)
 
 
 def test_a_worker_that_may_not_begin_again_says_so_and_the_next_run_goes_on(

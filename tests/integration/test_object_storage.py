@@ -17,10 +17,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import boto3
 import pytest
 from pyarrow import fs
 
 from kdray.corpus.tokenizer import load_tokenizer
+from kdray.errors import StorageError
 from kdray.models.folder import at, fingerprint, share
 from kdray.storage import Store
 from tests.integration.conftest import (
@@ -398,6 +400,26 @@ def test_what_is_not_published_is_not_fetched_and_what_is_published_anew_is(
             (tmp_path / "file").write_text(text)
             store.publish("things", "later", tmp_path, {"text": text})
             assert (store.fetch("things", "later") / "file").read_text() == text
+
+
+def test_an_object_whose_name_leads_upwards_is_refused_and_writes_nothing(
+        endpoint: str, bucket: fs.S3FileSystem, tmp_path: Path, new_machine: Callable[[], Path],
+        monkeypatch: pytest.MonkeyPatch, reachable: Callable[[Proxy], Store]) -> None:
+    """An HTTP client shortens the name and finds the second object; the local copy would be in a folder above."""
+    machine = new_machine()
+    monkeypatch.setattr(tempfile, "tempdir", str(machine))
+    with Proxy(endpoint) as proxy:
+        store = reachable(proxy)
+        (tmp_path / "file").write_text("good")
+        store.publish("things", "k", tmp_path, {})
+        client = boto3.client("s3", endpoint_url=endpoint, region_name="us-east-1", aws_access_key_id="test-key-id",
+                              aws_secret_access_key="test-secret")
+        for name in ("kdray/things/k/../../../planted", "planted"):
+            client.put_object(Bucket="bucket", Key=name, Body=b"bad")
+        for fetch in (lambda: store.fetch("things", "k"), lambda: store.download(tmp_path, "things", "k")):
+            with pytest.raises(StorageError, match=r"'\.\./\.\./\.\./planted' leads out of s3://bucket/kdray/things/k"):
+                fetch()
+    assert not list(machine.rglob("planted")) and not list(tmp_path.parent.rglob("planted"))
 
 
 def test_a_model_that_one_machine_has_is_on_all(

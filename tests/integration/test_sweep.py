@@ -1,20 +1,24 @@
 """Sweeps on a real cluster: families, limits, seeds, trials that fail, budgets, a driver killed in mid-trial."""
 
+import errno
 import json
 import os
+import pickle
 import re
 import signal
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from kdray.config import load
-from kdray.errors import TrainingError
+from kdray.errors import StorageError, TrainingError
 from kdray.pipeline import Pipeline
 from kdray.search.finalists import select
 from kdray.search.sweep import Sweep
+from tests.bomb import Bomb
 from tests.integration.conftest import Command, command, environment, small_config, write_config
 
 FAMILY = {"student": None, "students": {
@@ -70,6 +74,19 @@ def test_a_trial_that_diverges_is_marked_and_the_sweep_goes_on(make):
     assert "the loss is" in bad["error"] and "1e+30" in bad["error"]
     assert [row["point"] for row in pipeline.selection["trials"]] == [
         {**row["point"], "seed": 1} for row in (plain, good)]
+
+
+def test_a_full_disk_ends_a_sweep_in_one_line_and_it_goes_on_when_there_is_room(make, monkeypatch):
+    def refuse(handle: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    pipeline = make(search={"trials": 1}, training={"epochs": 2, "lr": 2e-3})
+    assert pipeline.cache
+    with monkeypatch.context() as full:
+        full.setattr(os, "fsync", refuse)
+        with pytest.raises(StorageError, match=r"no space left on the device that holds .*run again"):
+            _ = pipeline.sweep
+    assert [row["state"] for row in pipeline.sweep["trials"]] == ["finished"]
 
 
 def test_what_a_student_without_a_teacher_feels_is_searched_for_its_baseline_too(make):
@@ -135,11 +152,15 @@ def test_a_sweep_whose_driver_is_killed_keeps_what_ended_and_resumes_what_ran(tm
     assert any(epoch >= 4 for epoch in seen), "the trial did not come so far"
     os.kill(driver.pid, signal.SIGKILL)
     driver.wait(60)
+    assert not pickles(tmp_path / "store")
+    (folder,) = (tmp_path / "store" / "tune").iterdir()
+    (folder / "tuner.pkl").write_bytes(pickle.dumps(Bomb(tmp_path / "ran")))  # where Tune restores a sweep from
     students = tmp_path / "store" / "students"
     kept = {path.name: path.stat().st_mtime_ns for path in students.iterdir() if path.name[0] != "."}
     assert kept, "the first trial had ended"
     done = kdray("tune", str(config))
     assert done.returncode == 0, done.stderr
+    assert not (tmp_path / "ran").exists()
     assert "winner:" in done.stdout and done.stdout.count("alpha") == 4
     epochs = [int(found) for found in re.findall(rf"{trial} \| epoch (\d+)", done.stderr)]
     assert epochs[0] >= 4 and epochs[-1] == 90
@@ -147,3 +168,17 @@ def test_a_sweep_whose_driver_is_killed_keeps_what_ended_and_resumes_what_ran(tm
     assert {name: (students / name).stat().st_mtime_ns for name in kept} == kept
     sweep = json.loads(next((tmp_path / "store" / "sweeps").glob("*/manifest.json")).read_text())
     assert [row["state"] for row in sweep["trials"]] == ["finished"] * 2
+    assert all([entry["epoch"] for entry in row["history"]] == list(range(1, 91)) for row in sweep["trials"])
+    assert not list((tmp_path / "store" / "tune").iterdir())
+
+
+def pickles(folder: Path) -> list[Path]:
+    """Files that look like pickles, by themselves or as torch.save writes them; a trial may still write and delete."""
+    found = []
+    for parent, _, names in os.walk(folder):
+        for path in (Path(parent, name) for name in names):
+            with suppress(FileNotFoundError), path.open("rb") as file:
+                start = file.read(4)
+                if start[:1] == b"\x80" or start == b"PK\x03\x04" or path.suffix == ".pkl":
+                    found.append(path)
+    return found

@@ -220,3 +220,12 @@ def test_the_query_and_the_environment_of_s3_are_heeded(monkeypatch):
 def test_a_uri_that_nothing_opens_is_named():
     with pytest.raises(StorageError, match="cannot open s4://bucket/x: Unrecognized filesystem type"):
         Store("s4://bucket/x")
+
+
+@pytest.mark.parametrize("parts", [("packages", "../../home"), ("packages", ".."), ("corpus", "k", "../../../x.arrow")])
+def test_a_name_that_leads_upwards_is_neither_read_nor_written(store, parts):
+    for act in (store.read, store.fetch if len(parts) == 2 else store.size, lambda *given: store.write(b"", *given),
+                store.delete_folder):
+        with pytest.raises(StorageError, match="leads out of"):
+            act(*parts)
+    assert store.exists() is False

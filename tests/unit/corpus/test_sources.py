@@ -133,14 +133,42 @@ def test_a_function_that_prints_stays_quiet(functions, capsys):
 @pytest.mark.parametrize("source, words", [
     ("package:no_such_module:rows", "Put it beside the config, or install the package"),
     ("package:no_such.module:rows", "Put it beside the config, or install the package"),
-    ("package:json:no_rows", r"module json \(.*json/__init__.py\) has no function no_rows"),
-    ("package:json:__name__", "has no function __name__"),
+    ("package:pyarrow:no_rows", r"module pyarrow \(.*pyarrow/__init__.py\) has no function no_rows"),
+    ("package:pyarrow:csv", "has no function csv"),
     ("package:json", "package:MODULE:FUNCTION"),
     ("package:a:b:c", "package:MODULE:FUNCTION"),
+    ("package:.os:system", "package:MODULE:FUNCTION"),
+    ("package::rows", "package:MODULE:FUNCTION"),
 ])
 def test_a_function_that_is_not_there_is_named(source, words):
     with pytest.raises(DataError, match=words):
         read(source=source)
+
+
+@pytest.mark.parametrize("source, module", [
+    ("package:os:system", "os"), ("package:subprocess:run", "subprocess"), ("package:builtins:eval", "builtins"),
+    ("package:os.path:exists", "os.path"), ("package:json:no_rows", "json")])
+def test_a_function_of_python_itself_is_not_called(source, module):
+    with pytest.raises(DataError, match=f"{source} is a function of {module}, a part of Python itself: name one that"):
+        read(source=source)
+
+
+@pytest.mark.parametrize("body, module", [
+    ("from os import system as rows", "posix"), ("rows = eval", "builtins"),
+    ("import functools, os\nrows = functools.partial(os.mkdir, 'made')", "posix"),
+    ("import subprocess\nrows = subprocess.Popen", "subprocess")])
+def test_nor_is_one_that_a_package_has_from_python_itself(functions, tmp_path, monkeypatch, body, module):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DataError, match=f":rows is a function of {module}, a part of Python itself"):
+        read(source=f"package:{functions(body, 'borrowed_rows')}:rows", arguments={"command": "touch made"})
+    assert not (tmp_path / "made").exists()
+
+
+@pytest.mark.parametrize("made", ["functools.partial(some, 2)", "functools.lru_cache(some)", "Some()"])
+def test_what_a_package_makes_of_its_own_functions_is_called(functions, made):
+    body = ("import functools\ndef some(count=2): return [{'text': 'a', 'label': 'x'}] * count\n"
+            f"class Some:\n    def __call__(self): return some()\nrows = {made}\n")
+    assert len(read(source=f"package:{functions(body, 'made_rows')}:rows")["train"]) == 2
 
 
 def test_a_function_without_rows_gives_an_empty_split(functions):

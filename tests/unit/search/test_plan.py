@@ -7,7 +7,7 @@ import pytest
 
 from kdray.config import Domain, SearchConfig, TrainingConfig
 from kdray.search.describe import BASELINE
-from kdray.search.plan import Plan, Told
+from kdray.search.plan import Plan
 from kdray.search.points import Listed, learns, make_plans
 from kdray.search.selection import best
 from tests.simulated import Hill, Schedules, sweep
@@ -95,32 +95,6 @@ def test_other_seeds_search_elsewhere():
     points = [[point for point, _, _ in run(make_plan(SearchConfig(trials=6, seed=seed)), 2)]
               for seed in (0, 1)]
     assert points[0][0] == points[1][0] and points[0][1:] != points[1][1:]
-
-
-def test_a_plan_that_is_told_all_again_goes_on_as_it_would_have():
-    search = SearchConfig(trials=24)
-    whole = run(make_plan(search), 3)
-    for cut in (0, 1, 9, 24):
-        plan = make_plan(search)
-        plan.replay([Told(dict(values), state) for _, values, state in whole[:cut]])
-        rest = run_on(plan, whole[:cut])
-        assert rest == whole
-
-
-def run_on(plan: Plan, before: list[tuple[dict[str, Any], dict[int, float], str]]) -> list[Any]:
-    after = run(plan, 2) if not before else None
-    if after is not None:
-        return after
-    points = [point for point, _, _ in before]
-    while plan.ready:
-        number, point = plan.propose()
-        points.append(point)
-        on, epoch = True, 0
-        while on and epoch < EPOCHS:
-            epoch += 1
-            on = plan.goes_on(number, epoch, quality(point, epoch))
-        plan.end(number, "finished" if on else "stopped")
-    return [(point, told.values, told.state) for point, told in zip(points, plan.told, strict=True)]
 
 
 def test_a_grid_is_every_combination_and_what_trials_says_is_nothing_to_it():

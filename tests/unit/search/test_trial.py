@@ -1,6 +1,7 @@
 """A sampled point changes a job's settings and nothing else."""
 
-from dataclasses import replace
+import json
+from dataclasses import asdict, replace
 from typing import Any
 
 import pytest
@@ -8,8 +9,9 @@ import pytest
 from kdray.config import Domain, SearchConfig, TrainingConfig
 from kdray.errors import ConfigError
 from kdray.models.load import Origin
-from kdray.search.describe import BASELINE
+from kdray.search.describe import BASELINE, place_of
 from kdray.search.proposals import Proposals
+from kdray.search.records import Record
 from kdray.search.sweep import Sweep, trial_resources
 from kdray.search.trial import point_job
 from kdray.training.job import TrainingJob
@@ -64,35 +66,69 @@ def test_of_several_students_each_gets_its_trials_in_turn():
     assert proposals.suggest("8") is None
 
 
-@pytest.mark.parametrize("space", [None, {"epochs": Domain(values=[1, 2, 8]), "alpha": Domain(min=0, max=1)}])
-def test_proposals_that_were_saved_go_on_as_they_would_have(space, tmp_path):
-    search = sweep(trials=12, space=space)
-    whole, file = Proposals(search.plans), str(tmp_path / "state")
-    went = go_on(whole, 0)
-    assert {on for _, *judged in went for on in judged} == {True, False}
-    for cut in (1, 7, 9, len(went) - 1):
-        kept, restored = Proposals(search.plans), Proposals(search.plans)
-        assert go_on(kept, 0, cut) == went[:cut]
-        kept.suggest(str(cut))
-        kept.goes_on(str(cut), 1, 1.0)
-        kept.save(file)
-        restored.restore(file)
-        restored.on_trial_complete(str(cut), {})
-        kept.on_trial_complete(str(cut), {})
-        assert go_on(restored, cut + 1) == go_on(kept, cut + 1)
+def told(config: dict[str, Any], values: list[float], state: Any) -> tuple[str, Record]:
+    """A trial's record as it is read again."""
+    record = Record(config, state=state)
+    for epoch, value in enumerate(values, 1):
+        record.add({"epoch": epoch, "best": value, "accuracy": value, "kl": float("nan")})
+    return place_of(config), Record(**json.loads(json.dumps(asdict(record))))
 
 
-def go_on(proposals: Proposals, place: int, end: int = 10**6) -> list[tuple[Any, ...]]:
-    """Trials from `place` up to `end`: each one's configuration, and whether it went on after each epoch."""
-    found: list[tuple[Any, ...]] = []
-    while place < end and (config := proposals.suggest(str(place))) is not None:
-        judged = [True]
-        while judged[-1] and len(judged) <= config["total_epochs"]:
-            judged.append(proposals.goes_on(str(place), len(judged), 0.01 * len(judged) * (1 + place % 5)))
-        proposals.on_trial_complete(str(place), {})
-        found.append((config, *judged))
-        place += 1
+def some_trials(proposals: Proposals) -> dict[str, Record]:
+    """Seven trials that ended, one stopped, and one that has done an epoch."""
+    records = []
+    for place in range(8):
+        config = proposals.suggest(str(place))
+        if config is None:
+            break
+        values = [0.1 * place, 0.2] if place % 3 else [0.5]
+        on = [proposals.goes_on(str(place), epoch, value) for epoch, value in enumerate(values, 1)][-1]
+        state = ("finished" if on else "stopped") if place < 7 else None
+        if state:
+            proposals.on_trial_complete(str(place), {})
+        records.append(told(config, values, state))
+    assert len(records) == 8
+    return dict(records)
+
+
+def rest(proposals: Proposals) -> list[dict[str, Any]]:
+    """The trials that come when each ends before the next is asked for."""
+    found = []
+    while (config := proposals.suggest(f"rest-{len(found)}")) is not None:
+        proposals.goes_on(f"rest-{len(found)}", 1, 0.3)
+        proposals.on_trial_complete(f"rest-{len(found)}", {})
+        found.append(config)
     return found
+
+
+@pytest.mark.parametrize("space", [None, {"epochs": Domain(values=[1, 2, 8]), "alpha": Domain(min=0, max=1)}])
+def test_proposals_that_are_told_what_was_recorded_go_on_as_they_would_have(space):
+    plans = sweep(trials=12, space=space).plans
+    kept, resumed = Proposals(plans), Proposals(plans)
+    records = some_trials(kept)
+    assert {record.state for record in records.values()} >= {"finished", None}
+    assert sorted(resumed.resume(records)) == sorted(records)
+    running = list(records.values())[-1].config
+    assert resumed.suggest("7") == running, "the trial that was to go on comes first"
+    for one in (kept, resumed):
+        one.on_trial_complete("7", {})
+    later, again = rest(kept), rest(resumed)
+    assert len(later) == kept.total - 8
+    assert sorted(again, key=place_of) == sorted(later, key=place_of)
+
+
+def test_records_of_another_point_than_is_proposed_are_not_taken():
+    records = some_trials(Proposals(sweep(trials=12).plans))
+    records["student-distilled-3"].config["alpha"] = 0.123
+    resumed = Proposals(sweep(trials=12).plans)
+    assert sorted(resumed.resume(records)) == ["student-distilled-1", "student-distilled-2"]
+    assert resumed.suggest("next") == some_config(3)
+    assert Proposals(sweep(trials=12, seed=5).plans).resume(records) == [
+        "student-distilled-1"], "the first point is the same for every seed"
+
+
+def some_config(number: int) -> dict[str, Any]:
+    return some_trials(Proposals(sweep(trials=12).plans))[f"student-distilled-{number}"].config
 
 
 @pytest.mark.parametrize("settings, own, whole", [
