@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from kdray.config import PLACES, DataConfig
 from kdray.corpus.pieces import Each, Known, Phrases, Piece, Seen, cut_up, one_by_one, see, whole
 from kdray.corpus.rows import KIND, UNLABELLED
 from kdray.corpus.splits import cut
-from kdray.corpus.tokenizer import load_tokenizer, tokenizer_fingerprint
+from kdray.corpus.tokenizer import load_tokenizer, tokenisation
 from kdray.errors import DataError
 from kdray.progress import progress
 from kdray.storage import Store, content_key, folder_at
@@ -66,8 +67,8 @@ def corpus_key(seen: dict[str, list[Seen]], task: Task, data: DataConfig, tokeni
                label_order: list[str] | None, vocabulary: str | None = None) -> str:
     """Content key of a corpus: its raw rows, the cut, the label order and the tokenisation.
 
-    `tokenizer` is the fingerprint of its tokenizer, `vocabulary` that of the one whose words are in phrases, where it
-    is another.
+    `tokenizer` is what the tokens of the task's rows depend on, `vocabulary` the same of the one whose words are in
+    phrases, where it is another.
     """
     phrases = {"phrases": [data.phrases, vocabulary or tokenizer]} if data.phrases else {}
     return content_key({
@@ -87,7 +88,7 @@ def build_corpus(store: Store, key: str, seen: dict[str, list[Seen]], task: Task
     """
     folder = folder_at(tokenizer)
     pad = load_tokenizer(folder).pad_token_id
-    known = _labelled(seen, task, data, tokenizer_fingerprint(folder), label_order)
+    known = _labelled(seen, task, data, folder, label_order)
     _check_transfer(seen, task)
     pieces = _cut_missing(dict(seen), task, data)
     labels = label_names(_survey(pieces, task, each), label_order)
@@ -213,13 +214,14 @@ def _starts(pieces: Sequence[Known]) -> list[int]:
     return [0, *accumulate(piece.rows for piece in pieces)][:-1]
 
 
-def _labelled(seen: dict[str, list[Seen]], task: Task, data: DataConfig, tokenizer: str,
+def _labelled(seen: dict[str, list[Seen]], task: Task, data: DataConfig, tokenizer: Path,
               label_order: list[str] | None) -> dict[str, str]:
     """Where there will be rows without labels, `labelled`: the key of the corpus without them."""
     if not (data.phrases or "transfer" in seen):
         return {}
     bare = {split: parts for split, parts in seen.items() if split != "transfer"}
-    return {"labelled": corpus_key(bare, task, data.model_copy(update={"phrases": 0}), tokenizer, label_order)}
+    bare_data = data.model_copy(update={"phrases": 0})
+    return {"labelled": corpus_key(bare, task, bare_data, tokenisation(tokenizer, task), label_order)}
 
 
 def _check_transfer(seen: dict[str, list[Seen]], task: Task) -> None:

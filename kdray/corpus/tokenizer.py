@@ -6,8 +6,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from tokenizers.pre_tokenizers import ByteLevel
+
 from kdray.errors import ModelError
-from kdray.storage import folder_at
+from kdray.storage import content_key, folder_at
+from kdray.tasks import Task
 
 FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.txt",
          "vocab.json", "merges.txt", "spiece.model", "sentencepiece.bpe.model", "tokenizer.model")
@@ -33,7 +36,25 @@ def tokenizer_fingerprint(folder: Path) -> str:
 
 
 def load_tokenizer(folder: Path) -> Any:
-    """The fast tokenizer in `folder`. Raises ModelError where there is none."""
+    """The fast tokenizer in `folder`, with a token to pad rows with: its model's, else its own, else the end's.
+
+    Raises ModelError where there is no tokenizer, or none of these tokens.
+    """
+    tokenizer = _from_files(folder)
+    padding = _padding(tokenizer, folder)
+    if padding is not None:
+        tokenizer.pad_token = padding
+    return tokenizer
+
+
+def tokenisation(folder: Path, task: Task) -> str:
+    """What the tokens of the task's rows depend on: the tokenizer's fingerprint, and what its files do not say."""
+    fingerprint, tokenizer = tokenizer_fingerprint(folder), _from_files(folder)
+    beyond = [_padding(tokenizer, folder), task.space(tokenizer)]
+    return content_key([fingerprint, *beyond]) if any(beyond) else fingerprint
+
+
+def _from_files(folder: Path) -> Any:
     from transformers import AutoTokenizer
 
     tokenizer_files(folder)
@@ -43,17 +64,54 @@ def load_tokenizer(folder: Path) -> Any:
     return tokenizer
 
 
+def _padding(tokenizer: Any, folder: Path) -> str | None:
+    """The token to pad with where it is not the tokenizer's own.
+
+    Models that classify by a row's last token look for the one that their config names. Tokenizers of decoders often
+    have none: the end of a text does as well, for what is padding is masked.
+    """
+    named, special = _config_padding(folder), tokenizer.added_tokens_decoder
+    if named in special and named != tokenizer.pad_token_id:
+        return str(special[named])
+    if tokenizer.pad_token_id is not None:
+        return None
+    if tokenizer.eos_token is None:
+        raise ModelError(f"{folder} has no token to pad rows with: its tokenizer names no pad_token and no eos_token. "
+                         "Name one in tokenizer_config.json")
+    return tokenizer.eos_token
+
+
+def _config_padding(folder: Path) -> int | None:
+    from transformers import AutoConfig
+
+    if not (folder / "config.json").exists():
+        return None
+    return getattr(AutoConfig.from_pretrained(str(folder), trust_remote_code=False), "pad_token_id", None)
+
+
 @lru_cache(maxsize=1)
 def whole_words(place: str) -> tuple[str, ...]:
     """Words of three letters or more that the tokenizer at `place` has whole, in the order of their ids."""
-    tokenizer = load_tokenizer(folder_at(place))
+    tokenizer = _from_files(folder_at(place))
     texts = dict.fromkeys(text.strip() for text in tokenizer.batch_decode([[id] for id in range(len(tokenizer))]))
     words = [text for text in texts if len(text) > 2 and text.isalpha()]
     cut = tokenizer([f" {word}" for word in words], add_special_tokens=False, return_attention_mask=False)["input_ids"]
     return tuple(word for word, ids in zip(words, cut, strict=True) if len(ids) == 1)
 
 
-def copy_tokenizer(source: Path, target: Path) -> None:
-    """Copies the tokenizer's files as they are, so that its fingerprint stays."""
-    for file in tokenizer_files(source):
-        shutil.copyfile(file, target / file.name)
+def copy_tokenizer(source: Path, target: Path, task: Task) -> None:
+    """Copies the tokenizer's files as they are, so that its fingerprint stays.
+
+    Where the task's rows are read otherwise than they say, the copy says it, for those who load it without kdray.
+    """
+    tokenizer = load_tokenizer(source)
+    if tokenisation(source, task) == tokenizer_fingerprint(source):
+        for file in tokenizer_files(source):
+            shutil.copyfile(file, target / file.name)
+        return
+    splitter = tokenizer.backend_tokenizer.pre_tokenizer
+    if task.space(tokenizer) and isinstance(splitter, ByteLevel):
+        splitter.add_prefix_space = True
+        tokenizer.backend_tokenizer.pre_tokenizer = splitter
+        tokenizer.init_kwargs["add_prefix_space"] = tokenizer.add_prefix_space = True
+    tokenizer.save_pretrained(str(target))

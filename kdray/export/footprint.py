@@ -12,8 +12,8 @@ import numpy as np
 
 from kdray.corpus.rows import Rows
 from kdray.corpus.tokenizer import load_tokenizer
-from kdray.export.onnx import ATTENTION, INT8, export_onnx, quantise
-from kdray.models.forward import collate
+from kdray.export.onnx import INT8, export_onnx, quantise
+from kdray.models.forward import collate, taken
 from kdray.models.load import load_model
 from kdray.serving.backends import load_backend
 from kdray.serving.predictor import Predictor
@@ -37,8 +37,8 @@ def footprint(store: Store, student: dict[str, Any], threads: int) -> dict[str, 
     source = store.fetch("students", student["key"])
     with tempfile.TemporaryDirectory(prefix="kdray-footprint-") as name:
         folder = Path(name)
-        model = load_model(task, source, labels, attn_implementation=ATTENTION).eval()
-        export_onnx(model, list(collate(rows, np.arange(1), corpus["pad_token_id"]).model), folder)
+        model = load_model(task, source, labels).eval()
+        export_onnx(model, list(taken(model, collate(rows, np.arange(1), corpus["pad_token_id"]).model)), folder)
         quantise(folder)
         predictor = Predictor(task, labels, corpus["max_length"], load_tokenizer(source),
                               load_backend(folder, "onnx-int8", task, labels, 0, threads), corpus["max_length"])

@@ -19,13 +19,14 @@ from torch import nn
 
 from kdray.corpus.rows import Rows
 from kdray.errors import ExportError
-from kdray.models.forward import predict
+from kdray.models.forward import predict, taken
 from kdray.tasks import Task
 
 FLOAT32, INT8 = "onnx/model.onnx", "onnx/model_int8.onnx"
-ATTENTION = "eager"
-"""Implementation to load a model with before its export. Float32 is as fast as sdpa's and int8 1.03 times as
-fast, for sdpa adds a check for NaN and slices to each layer."""
+FAMILIES = frozenset({"albert", "bert", "deberta-v2", "distilbert", "electra", "gpt2", "llama", "mobilebert",
+                      "modernbert", "mpnet", "qwen2", "qwen3", "roberta", "xlm-roberta"})
+"""Those that became files that answer alike, in each of the tests' cells."""
+_APART = 1e-3
 _FILE_LIMIT = 2 * 10**9
 
 
@@ -60,10 +61,7 @@ def export_onnx(model: nn.Module, inputs: list[str], folder: Path) -> Path:
 
     Raises ExportError where the exporter cannot follow the model, or its weights do not fit one file.
     """
-    size = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
-    if size >= _FILE_LIMIT:
-        raise ExportError(f"{type(model).__name__} has {size} bytes of weights, and an ONNX file holds less than "
-                          f"{_FILE_LIMIT}. Distil a smaller student (student.layers, student.fresh)")
+    check_size(model)
     path = folder / FLOAT32
     path.parent.mkdir(parents=True, exist_ok=True)
     example = {name: torch.ones((2, 8), dtype=torch.int64) for name in inputs}
@@ -77,6 +75,33 @@ def export_onnx(model: nn.Module, inputs: list[str], folder: Path) -> Path:
             raise ExportError(f"cannot export {type(model).__name__} to ONNX: {_reason(error)}. Choose a "
                               "student of another architecture (student.model)") from error
     return path
+
+
+def check_export(model: Any, rows: dict[str, torch.Tensor]) -> None:
+    """Raises ExportError where a model of this family cannot become ONNX files; `rows` are two, the second padded.
+
+    Families that are known to become files are not tried: it takes seconds.
+    """
+    if model.config.model_type in FAMILIES:
+        return
+    given = taken(model, rows)
+    with tempfile.TemporaryDirectory(prefix="kdray-tried-") as name, torch.no_grad():
+        found = OnnxModel(export_onnx(model, list(given), Path(name)), 1)(**given).logits
+        quantise(Path(name))
+        expected = model(**given).logits
+    apart = (found - expected)[:, :int(rows["attention_mask"][1].sum())].abs().max().item()
+    if not apart < _APART:
+        raise ExportError(f"{type(model).__name__} in ONNX does not answer as in PyTorch: logits are up to {apart:.3g} "
+                          f"apart (allowed below {_APART}). Choose a student of another architecture "
+                          "(student.model)")
+
+
+def check_size(model: nn.Module) -> None:
+    """Raises ExportError where the weights of the model, or of its outline, do not fit one file."""
+    size = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
+    if size >= _FILE_LIMIT:
+        raise ExportError(f"{type(model).__name__} has {size} bytes of weights, and an ONNX file holds less than "
+                          f"{_FILE_LIMIT}. Distil a smaller student (student.layers, student.fresh)")
 
 
 def quantise(folder: Path) -> Path:

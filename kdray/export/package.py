@@ -14,8 +14,8 @@ from kdray.corpus.rows import Rows
 from kdray.corpus.tokenizer import copy_tokenizer, load_tokenizer
 from kdray.errors import ExportError
 from kdray.export.card import model_card
-from kdray.export.onnx import ATTENTION, FLOAT32, INT8, export_onnx, onnx_predict, quantise
-from kdray.models.forward import collate, decisions, predict
+from kdray.export.onnx import FLOAT32, INT8, export_onnx, onnx_predict, quantise
+from kdray.models.forward import collate, decisions, predict, taken
 from kdray.models.load import load_model
 from kdray.serving.backends import torch_model
 from kdray.serving.parity import INPUTS, write_parity
@@ -41,9 +41,9 @@ def build_package(store: Store, key: str, student_folder: Path, manifest_parts: 
     """
     rows = Rows.open(corpus_folder, "validation")
     with store.staging(KIND) as folder:
-        _copy_model(student_folder, folder)
-        model = load_model(task, folder, labels, attn_implementation=ATTENTION).eval()
-        export_onnx(model, list(collate(rows, np.arange(1), pad_token_id).model), folder)
+        _copy_model(task, student_folder, folder)
+        model = load_model(task, folder, labels).eval()
+        export_onnx(model, list(taken(model, collate(rows, np.arange(1), pad_token_id).model)), folder)
         quantise(folder)
         whole = np.arange(len(rows))
         expected = predict(model, task, rows, whole, pad_token_id, _BATCH_TOKENS)
@@ -82,10 +82,10 @@ def compare(task: Task, rows: Rows, labels: list[str], expected: list[np.ndarray
     }
 
 
-def _copy_model(source: Path, target: Path) -> None:
+def _copy_model(task: Task, source: Path, target: Path) -> None:
     for file in [source / "config.json", *source.glob("*.safetensors"), *source.glob("*.index.json")]:
         shutil.copyfile(file, target / file.name)
-    copy_tokenizer(source, target)
+    copy_tokenizer(source, target, task)
 
 
 def _sizes(folder: Path) -> dict[str, int]:
