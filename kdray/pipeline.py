@@ -112,19 +112,19 @@ class Pipeline:
     def _rehearse(self) -> None:
         """Tries, once, what the models will have to do, before anything is made that is paid for."""
         from kdray.export.onnx import check_export, check_size
-        from kdray.models.rehearsal import rehearse, student_part, teacher_part
+        from kdray.models.rehearsal import rehearse, student_subject, teacher_subject
 
         if self._rehearsed:
             return
         label(stage="models")
-        parts = [teacher_part(self.config, self.base)]
+        subjects = [teacher_subject(self.config, self.base)]
         if self._last == "students":
-            parts += [student_part(self.config, name, locate(student.model) if student.model else self.base)
-                      for name, student in self.config.family.items()]
-        logger.info("models: trying %s", " and ".join(part.name for part in parts))
-        for part in parts:
-            tried = rehearse(self.task, part, self.config.data.max_length)
-            if part is not parts[0]:
+            subjects += [student_subject(self.config, name, locate(student.model) if student.model else self.base)
+                         for name, student in self.config.family.items()]
+        logger.info("models: trying %s", ", ".join(subject.name for subject in subjects))
+        for subject in subjects:
+            tried = rehearse(self.task, subject, self.config.data.max_length)
+            if subject is not subjects[0]:
                 check_size(tried.outline)
                 check_export(tried.model, tried.rows)
         self._rehearsed = True

@@ -44,7 +44,7 @@ _LONGEST = 64
 """Tokens of a row that is tried; longer ones would only take longer."""
 _LARGE, _LARGEST = 5 * 10**7, 10**9
 """Parameters above which a model is tried with its first and last layer alone, and is not tried, but for its shapes."""
-_APART = 0.1
+_APART, _TINY = 0.1, 1e-30
 """How far padding may move logits, as a share of the largest. Where it is left out, they move by a millionth."""
 _LABELS = ["one", "two"]
 _OTHER = "choose a model of another family"
@@ -53,7 +53,7 @@ Inputs = dict[str, torch.Tensor]
 
 
 @dataclass(frozen=True)
-class Part:
+class Subject:
     """A model that a run needs."""
 
     name: str
@@ -81,40 +81,40 @@ class Rehearsed:
     """What it was given: a long row and a shorter one, padded."""
 
 
-def teacher_part(config: Config, folder: Path) -> Part:
+def teacher_subject(config: Config, folder: Path) -> Subject:
     """The teacher in `folder`, as it is before it is fine-tuned, where it is."""
     tuning = config.teacher.finetune
     if tuning is None:
-        return Part("teacher.model", Origin(str(folder)), None, label_order(folder) or _LABELS)
-    return Part("teacher.model", Origin(str(folder)), resolve_precision(tuning.precision, tuning.num_gpus), _LABELS)
+        return Subject("teacher.model", Origin(str(folder)), None, label_order(folder) or _LABELS)
+    return Subject("teacher.model", Origin(str(folder)), resolve_precision(tuning.precision, tuning.num_gpus), _LABELS)
 
 
-def student_part(config: Config, name: str, folder: Path) -> Part:
+def student_subject(config: Config, name: str, folder: Path) -> Subject:
     """The student `name`, made from the model in `folder`. Raises ModelError where that has too few layers."""
     student = config.family[name]
     settings = changed(config.training, student.training)
-    return Part(f"students.{name}" if config.students else "student", student_origin(student, folder),
+    return Subject(f"students.{name}" if config.students else "student", student_origin(student, folder),
                 resolve_precision(settings.precision, settings.num_gpus), _LABELS)
 
 
-def rehearse(task: Task, part: Part, max_length: int) -> Rehearsed:
+def rehearse(task: Task, subject: Subject, max_length: int) -> Rehearsed:
     """Tries a model on rows of `max_length` tokens.
 
     Raises ConfigError where it has fewer positions, ModelError where its folder lacks weights, its tokenizer has tokens
     that it lacks, or it cannot be built, answer, learn, or be saved and loaded.
     """
-    folder, config = Path(part.origin.folder), origin_config(part.origin, part.labels)
+    folder, config = Path(subject.origin.folder), origin_config(subject.origin, subject.labels)
     whole, tokenizer = outline(task, config), load_tokenizer(folder)
-    if part.origin.fresh is None:
-        check_weights(task, folder, part.labels, part.precision is not None)
-    if part.origin.layers is not None:
-        weights_kept(task, part.origin, part.labels)
-    _check_positions(part, positions(config, whole), max_length)
-    _check_vocabulary(part, vocabulary(whole), max(tokenizer.get_vocab().values()))
+    if subject.origin.fresh is None:
+        check_weights(task, folder, subject.labels, subject.precision is not None)
+    if subject.origin.layers is not None:
+        weights_kept(task, subject.origin, subject.labels)
+    _check_positions(subject, positions(config, whole), max_length)
+    _check_vocabulary(subject, vocabulary(whole), max(tokenizer.get_vocab().values()))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         rows = _rows(tokenizer, min(max_length, _LONGEST))
-        return Rehearsed(whole, _try_first(task, part, _sizes(task, config, whole), rows), rows)
+        return Rehearsed(whole, _try_first(task, subject, _sizes(task, config, whole), rows), rows)
 
 
 def _sizes(task: Task, config: Any, whole: Any) -> list[Any]:
@@ -125,23 +125,23 @@ def _sizes(task: Task, config: Any, whole: Any) -> list[Any]:
     return [one for one in found if count_parameters(outline(task, one)) <= _LARGEST]
 
 
-def _try_first(task: Task, part: Part, configs: list[Any], rows: Inputs) -> Any:
+def _try_first(task: Task, subject: Subject, configs: list[Any], rows: Inputs) -> Any:
     """Tries one config after another until one does it all; raises what is wrong with the last."""
     for config in configs[:-1]:
         with suppress(ModelError):
-            return _try(task, part, config, rows)
-    return _try(task, part, configs[-1], rows) if configs else None
+            return _try(task, subject, config, rows)
+    return _try(task, subject, configs[-1], rows) if configs else None
 
 
-def _check_positions(part: Part, longest: int | None, max_length: int) -> None:
+def _check_positions(subject: Subject, longest: int | None, max_length: int) -> None:
     if longest and max_length > longest:
-        raise ConfigError(f"data.max_length = {max_length} is more than the {longest} positions of {part}. Lower it, "
-                          "or choose a model with more")
+        raise ConfigError(f"data.max_length = {max_length} is more than the {longest} positions of {subject}. Lower "
+                          "it, or choose a model with more")
 
 
-def _check_vocabulary(part: Part, tokens: int | None, highest: int) -> None:
+def _check_vocabulary(subject: Subject, tokens: int | None, highest: int) -> None:
     if tokens is not None and highest >= tokens:
-        raise ModelError(f"the tokenizer of {part} numbers tokens up to {highest}, the model has embeddings for "
+        raise ModelError(f"the tokenizer of {subject} numbers tokens up to {highest}, the model has embeddings for "
                          f"{tokens}, 0 to {tokens - 1}. Put the tokenizer beside it that it was trained with, or give "
                          "it the missing ones where it was: model.resize_token_embeddings(len(tokenizer))")
 
@@ -156,25 +156,25 @@ def _rows(tokenizer: Any, length: int) -> Inputs:
     return {"input_ids": ids, "attention_mask": seen, **types}
 
 
-def _try(task: Task, part: Part, config: Any, rows: Inputs) -> Any:
+def _try(task: Task, subject: Subject, config: Any, rows: Inputs) -> Any:
     model = new_model(task, config).eval()
-    with _doing(part, f"read rows of {rows['input_ids'].shape[1]} tokens", TOGETHER):
+    with _doing(subject, f"read rows of {rows['input_ids'].shape[1]} tokens", TOGETHER):
         logits = _logits(model, rows)
-        _check_padding(part, config, logits, _logits(model, _alone(rows)))
-    if part.precision is None:
+        _check_padding(subject, config, logits, _logits(model, _alone(rows)))
+    if subject.precision is None:
         return model
-    with _doing(part, f"be trained in {part.precision}", f"Set precision to float32, or {_OTHER}"):
-        _learn(model, rows, part.precision)
-    with _doing(part, "be saved and loaded again", _OTHER.capitalize()):
-        again = _logits(_again(task, part, model), rows)
+    with _doing(subject, f"be trained in {subject.precision}", f"Set precision to float32, or {_OTHER}"):
+        _learn(model, rows, subject.precision)
+    with _doing(subject, "be saved and loaded again", _OTHER.capitalize()):
+        again = _logits(_again(task, subject, model), rows)
     if not torch.equal(logits, again):
-        raise ModelError(f"{part}, a {type(model).__name__}, gives other logits when it is saved and loaded again, by "
-                         f"up to {(logits - again).abs().max():.3g}. {_OTHER.capitalize()}")
+        raise ModelError(f"{subject}, a {type(model).__name__}, gives other logits when it is saved and loaded again, "
+                         f"by up to {(logits - again).abs().max():.3g}. {_OTHER.capitalize()}")
     return model
 
 
 @contextmanager
-def _doing(part: Part, what: str, remedy: str) -> Iterator[None]:
+def _doing(subject: Subject, what: str, remedy: str) -> Iterator[None]:
     """Whatever a library raises becomes a ModelError that says what cannot be done; a full disk stays one."""
     try:
         yield
@@ -182,7 +182,7 @@ def _doing(part: Part, what: str, remedy: str) -> Iterator[None]:
         raise
     except Exception as error:
         reason = (str(error).strip().splitlines() or [""])[-1].strip()
-        raise ModelError(f"{part} cannot {what}: {type(error).__name__}: {reason}. {remedy}") from error
+        raise ModelError(f"{subject} cannot {what}: {type(error).__name__}: {reason}. {remedy}") from error
 
 
 def _logits(model: Any, rows: Inputs) -> torch.Tensor:
@@ -196,12 +196,14 @@ def _alone(rows: Inputs) -> Inputs:
     return {name: values[1:, :length] for name, values in rows.items()}
 
 
-def _check_padding(part: Part, config: Any, together: torch.Tensor, alone: torch.Tensor) -> None:
-    apart = (together[1:, :alone.shape[1]] - alone).abs().max() / together.abs().max()
+def _check_padding(subject: Subject, config: Any, together: torch.Tensor, alone: torch.Tensor) -> None:
+    if not torch.isfinite(alone).all():
+        raise ModelError(f"the logits of {subject} are not finite, with random weights. {_OTHER.capitalize()}")
+    apart = (together[1:, :alone.shape[1]] - alone).abs().max() / alone.abs().max().clamp_min(_TINY)
     if not apart < _APART:
-        raise ModelError(f"the padding beside a row moves the logits of {part} by {apart:.0%}. Where config.json and "
-                         f"tokenizer_config.json name other padding tokens (config.json: {config.pad_token_id}), make "
-                         f"them one; else {_OTHER}")
+        raise ModelError(f"the padding beside a row moves the logits of {subject} by {apart:.0%}. Where config.json "
+                         f"and tokenizer_config.json name other padding tokens (config.json: {config.pad_token_id}), "
+                         f"make them one; else {_OTHER}")
 
 
 def _learn(model: Any, rows: Inputs, precision: str) -> None:
@@ -213,8 +215,8 @@ def _learn(model: Any, rows: Inputs, precision: str) -> None:
     model.eval()
 
 
-def _again(task: Task, part: Part, model: Any) -> Any:
+def _again(task: Task, subject: Subject, model: Any) -> Any:
     """The model, saved and loaded."""
     with tempfile.TemporaryDirectory(prefix="kdray-tried-") as name:
-        save_model(task, model, Path(part.origin.folder), Path(name))
-        return load_model(task, name, part.labels).eval()
+        save_model(task, model, Path(subject.origin.folder), Path(name))
+        return load_model(task, name, subject.labels).eval()

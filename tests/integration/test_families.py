@@ -19,8 +19,8 @@ from kdray.errors import ModelError
 from kdray.export.onnx import FAMILIES as EXPORTED
 from kdray.export.package import build_package
 from kdray.models.forward import predict
-from kdray.models.load import load_model, student_origin
-from kdray.models.rehearsal import Part, rehearse
+from kdray.models.load import build, load_model, student_origin
+from kdray.models.rehearsal import Subject, rehearse
 from kdray.serving.predictor import Prediction, load_predictor
 from kdray.tasks import TASKS
 from kdray.training.job import Live, TrainingJob
@@ -118,28 +118,28 @@ def test_a_run_from_rows_to_a_package(kdray: Command, tmp_path, family, task, ot
 def check(made: Taught, folder: Path, family: str, way: str) -> None:
     source = make_family(folder / "other", family, made.corpus.task.name, made.corpus.labels, seed=1) \
         if way == "model" else made.corpus.model
-    part = Part("student", student_origin(StudentConfig(model=str(source), **WAYS[way]), source), "float32",
+    subject = Subject("student", student_origin(StudentConfig(model=str(source), **WAYS[way]), source), "float32",
                 made.corpus.labels)
     if (family, way) in REFUSED:
         with pytest.raises(ModelError, match=REFUSED[family, way]):
-            rehearse(made.corpus.task, part, LENGTH)
+            rehearse(made.corpus.task, subject, LENGTH)
         return
-    rehearse(made.corpus.task, part, LENGTH)
-    student = trained(made, part)
+    rehearse(made.corpus.task, subject, LENGTH)
+    student = trained(made, subject)
     served(made, student, folder)
 
 
-def job_of(made: Taught, part: Part) -> TrainingJob:
+def job_of(made: Taught, subject: Subject) -> TrainingJob:
     corpus, settings = made.corpus, TrainingConfig(epochs=1, lr=1e-3, batch_size=16, dropout=0.1)
     return TrainingJob(
         "students", str(corpus.store.root), corpus.task.name, tuple(corpus.labels), corpus.manifest["key"],
-        made.cache["key"], part.origin, str(part.origin.folder), str(part.origin.folder),
+        made.cache["key"], subject.origin, str(subject.origin.folder), str(subject.origin.folder),
         corpus.manifest["pad_token_id"], corpus.task.metrics[0], settings.model_dump(), "float32")
 
 
-def trained(made: Taught, part: Part) -> Path:
+def trained(made: Taught, subject: Subject) -> Path:
     """Trains the student, checks that its published folder answers as it does, and returns the folder."""
-    corpus, job = made.corpus, job_of(made, part)
+    corpus, job = made.corpus, job_of(made, subject)
     live = replace(job, live=Live(str(corpus.model), "", corpus.manifest["key"], job.pad_token_id, "float32"))
     asked, kept = open_targets(corpus.store, live, 0)[1], SoftTargets(corpus.store, made.cache["key"], "validation")
     for row, (units, logits) in enumerate(asked.ask(np.arange(6))):
@@ -153,8 +153,8 @@ def trained(made: Taught, part: Part) -> Path:
     ours, theirs = (logits_of(made, model, rows) for model, rows in (
         (run.model.eval(), run.validation.rows), (again, rows)))
     assert len(theirs) and np.array_equal(ours, theirs) and theirs.std() > 0
-    start = load_model(corpus.task, part.origin.folder, corpus.labels).eval() if part.origin.layers is None else None
-    assert start is None or not np.array_equal(logits_of(made, start, rows), theirs), "it has learnt"
+    start = build(corpus.task, subject.origin, corpus.labels, job.settings["seed"]).eval()
+    assert not np.array_equal(logits_of(made, start, rows), theirs), "it has learnt"
     return published
 
 
