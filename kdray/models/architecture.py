@@ -101,14 +101,14 @@ def change(config: Any, changes: dict[str, Any]) -> None:
         for name, values in lists.items():
             if name not in changes:
                 setattr(config, name, list(islice(cycle(values), config.num_hidden_layers)))
-    try:
-        config.validate()
-    except (ValueError, TypeError, StrictDataclassError) as error:
-        raise ModelError(f"student.fresh = {changes}: {_last_line(error)}") from error
+    _validate(config, f"student.fresh = {changes}")
 
 
 def keep_layers(config: Any, keep: Sequence[int]) -> Any:
-    """The config of a model with the layers `keep` alone. Raises ModelError where they do not exist or do not rise."""
+    """The config of a model with the layers `keep` alone.
+
+    Raises ModelError where they do not exist, do not rise, or the class refuses what is left.
+    """
     count = layer_count(config)
     if any(not 0 <= index < count for index in keep) or list(keep) != sorted(set(keep)):
         raise ModelError(f"student.layers {list(keep)} must be rising indices from 0 to {count - 1}")
@@ -116,6 +116,7 @@ def keep_layers(config: Any, keep: Sequence[int]) -> Any:
     config.num_hidden_layers = len(keep)
     for name, values in lists.items():
         setattr(config, name, [values[index] for index in keep])
+    _validate(config, f"student.layers {list(keep)}")
     return config
 
 
@@ -170,6 +171,13 @@ def _per_layer(config: Any) -> dict[str, list[Any]]:
     count = getattr(config, "num_hidden_layers", None)
     return {name: list(value) for name, value in config.to_dict().items()
             if "layer" in name and isinstance(value, (list, tuple)) and len(value) == count}
+
+
+def _validate(config: Any, origin: str) -> None:
+    try:
+        config.validate()
+    except (ValueError, TypeError, StrictDataclassError) as error:
+        raise ModelError(f"{origin}: {_last_line(error)}") from error
 
 
 def _first_line(error: Exception) -> str:

@@ -94,7 +94,7 @@ def student_subject(config: Config, name: str, folder: Path) -> Subject:
     student = config.family[name]
     settings = changed(config.training, student.training)
     return Subject(f"students.{name}" if config.students else "student", student_origin(student, folder),
-                resolve_precision(settings.precision, settings.num_gpus), _LABELS)
+                   resolve_precision(settings.precision, settings.num_gpus), _LABELS)
 
 
 def rehearse(task: Task, subject: Subject, max_length: int) -> Rehearsed:
@@ -119,10 +119,13 @@ def rehearse(task: Task, subject: Subject, max_length: int) -> Rehearsed:
 
 def _sizes(task: Task, config: Any, whole: Any) -> list[Any]:
     """Configs to try, the quickest first."""
-    found = [config]
-    if count_parameters(whole) > _LARGE and layer_count(config) > 2:
-        found.insert(0, keep_layers(config, (0, layer_count(config) - 1)))
-    return [one for one in found if count_parameters(outline(task, one)) <= _LARGEST]
+    found = [config] if count_parameters(whole) <= _LARGEST else []
+    if count_parameters(whole) > _LARGE:
+        with suppress(ModelError):
+            ends = keep_layers(config, (0, layer_count(config) - 1))
+            if count_parameters(outline(task, ends)) <= _LARGEST:
+                found.insert(0, ends)
+    return found
 
 
 def _try_first(task: Task, subject: Subject, configs: list[Any], rows: Inputs) -> Any:
