@@ -46,7 +46,7 @@ _LARGE, _LARGEST = 5 * 10**7, 10**9
 """Parameters above which a model is tried with its first and last layer alone, and is not tried, but for its shapes."""
 _APART, _TINY = 0.1, 1e-30
 """How far padding may move logits, as a share of the largest. Where it is left out, they move by a millionth."""
-_LABELS = ["one", "two"]
+_TEACHER, _LABELS = "teacher.model", ["one", "two"]
 _OTHER = "choose a model of another family"
 
 Inputs = dict[str, torch.Tensor]
@@ -59,9 +59,11 @@ class Subject:
     name: str
     """What it is called in messages."""
     origin: Origin
-    precision: str | None
-    """What it is trained in; None where it is taken as it is, and has to have all its weights."""
+    trained: str | None
+    """Precision that it is trained in; None where it is taken as it is, and has to have all its weights."""
     labels: list[str]
+    answers: str = "float32"
+    """Precision that it answers in."""
 
     def __str__(self) -> str:
         made = {"layers": self.origin.layers, "fresh": self.origin.fresh}
@@ -83,10 +85,11 @@ class Rehearsed:
 
 def teacher_subject(config: Config, folder: Path) -> Subject:
     """The teacher in `folder`, as it is before it is fine-tuned, where it is."""
-    tuning = config.teacher.finetune
-    if tuning is None:
-        return Subject("teacher.model", Origin(str(folder)), None, label_order(folder) or _LABELS)
-    return Subject("teacher.model", Origin(str(folder)), resolve_precision(tuning.precision, tuning.num_gpus), _LABELS)
+    teacher, tuning = config.teacher, config.teacher.finetune
+    answers = resolve_precision(teacher.precision, config.training.num_gpus if teacher.live else teacher.num_gpus)
+    trained = None if tuning is None else resolve_precision(tuning.precision, tuning.num_gpus)
+    labels = (label_order(folder) if tuning is None else None) or _LABELS
+    return Subject(_TEACHER, Origin(str(folder)), trained, labels, answers)
 
 
 def student_subject(config: Config, name: str, folder: Path) -> Subject:
@@ -106,7 +109,7 @@ def rehearse(task: Task, subject: Subject, max_length: int) -> Rehearsed:
     folder, config = Path(subject.origin.folder), origin_config(subject.origin, subject.labels)
     whole, tokenizer = outline(task, config), load_tokenizer(folder)
     if subject.origin.fresh is None:
-        check_weights(task, folder, subject.labels, subject.precision is not None)
+        check_weights(task, folder, subject.labels, subject.trained is not None)
     if subject.origin.layers is not None:
         weights_kept(task, subject.origin, subject.labels)
     _check_positions(subject, positions(config, whole), max_length)
@@ -164,16 +167,24 @@ def _try(task: Task, subject: Subject, config: Any, rows: Inputs) -> Any:
     with _doing(subject, f"read rows of {rows['input_ids'].shape[1]} tokens", TOGETHER):
         logits = _logits(model, rows)
         _check_padding(subject, config, logits, _logits(model, _alone(rows)))
-    if subject.precision is None:
-        return model
-    with _doing(subject, f"be trained in {subject.precision}", f"Set precision to float32, or {_OTHER}"):
-        _learn(model, rows, subject.precision)
+    if subject.trained is not None:
+        _try_training(task, subject, model, rows, logits)
+    if subject.answers == "bfloat16":
+        with _doing(subject, "answer in bfloat16", f"Set teacher.precision to float32, or {_OTHER}"):
+            _logits(model.to(torch.bfloat16), rows)
+    return model
+
+
+def _try_training(task: Task, subject: Subject, model: Any, rows: Inputs, logits: torch.Tensor) -> None:
+    """It learns, and what is loaded of it gives the same `logits`."""
+    setting = "teacher.finetune.precision" if subject.name == _TEACHER else "training.precision"
+    with _doing(subject, f"be trained in {subject.trained}", f"Set {setting} to float32, or {_OTHER}"):
+        _learn(model, rows, str(subject.trained))
     with _doing(subject, "be saved and loaded again", _OTHER.capitalize()):
         again = _logits(_again(task, subject, model), rows)
     if not torch.equal(logits, again):
         raise ModelError(f"{subject}, a {type(model).__name__}, gives other logits when it is saved and loaded again, "
                          f"by up to {(logits - again).abs().max():.3g}. {_OTHER.capitalize()}")
-    return model
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -43,8 +44,8 @@ def copied(source: Path, folder: Path, **settings) -> Path:
     return folder
 
 
-def subject(folder: Path, precision: str | None = "float32", **origin) -> Subject:
-    return Subject("student", Origin(str(folder), **origin), precision, LABELS)
+def subject(folder: Path, trained: str | None = "float32", **origin) -> Subject:
+    return Subject("student", Origin(str(folder), **origin), trained, LABELS)
 
 
 @pytest.mark.parametrize("precision", [None, "float32", "bfloat16", "float16"])
@@ -119,8 +120,20 @@ def test_a_precision_that_a_family_cannot_be_trained_in(tmp_path):
     (tmp_path / "model.safetensors").unlink()
     transformers.DebertaForSequenceClassification(config).save_pretrained(tmp_path)
     rehearse(SEQUENCE, subject(tmp_path, "float32"), 24)
-    with pytest.raises(ModelError, match=r"cannot be trained in bfloat16: RuntimeError.*Set precision to float32"):
+    with pytest.raises(ModelError, match=r"be trained in bfloat16: RuntimeError.*Set training.precision to float32"):
         rehearse(SEQUENCE, subject(tmp_path, "bfloat16"), 24)
+
+
+def test_a_precision_that_a_family_cannot_answer_in(tmp_path):
+    make_model(tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    config = transformers.MraConfig(vocab_size=83, hidden_size=32, num_hidden_layers=2, num_attention_heads=4,
+                                    intermediate_size=64)
+    transformers.MraForSequenceClassification(config).save_pretrained(tmp_path)
+    teacher = Subject("teacher.model", Origin(str(tmp_path)), None, ["LABEL_0", "LABEL_1"])
+    rehearse(SEQUENCE, teacher, 24)
+    with pytest.raises(ModelError, match=r"cannot answer in bfloat16: RuntimeError.*Set teacher.precision to float32"):
+        rehearse(SEQUENCE, replace(teacher, answers="bfloat16"), 24)
 
 
 def test_padding_that_a_decoder_takes_for_the_end_of_a_row(families, tmp_path):
@@ -200,10 +213,11 @@ def test_parts_are_what_the_config_says(model_folder):
 
     plain = config(training={"precision": "float32"}, students={
         "two": {"layers": 2}, "wide": {"fresh": {"hidden_size": 64}, "training": {"precision": "bfloat16"}}})
-    assert teacher_subject(plain, model_folder) == Subject("teacher.model", Origin(str(model_folder)), None, LABELS)
+    assert teacher_subject(config(teacher={"model": "m", "precision": "bfloat16"}), model_folder) == Subject(
+        "teacher.model", Origin(str(model_folder)), None, LABELS, "bfloat16")
     assert [str(student_subject(plain, name, model_folder)) for name in ("two", "wide")] == [
         f"students.two ({model_folder}, layers (0, 3))", f"students.wide ({model_folder}, fresh {{'hidden_size': 64}})"]
-    assert [student_subject(plain, name, model_folder).precision for name in ("two", "wide")] == ["float32", "bfloat16"]
+    assert [student_subject(plain, name, model_folder).trained for name in ("two", "wide")] == ["float32", "bfloat16"]
     tuned = config(teacher={"model": "m", "finetune": {"precision": "float16"}})
-    assert teacher_subject(tuned, model_folder).precision == "float16"
+    assert teacher_subject(tuned, model_folder).trained == "float16"
     assert student_subject(tuned, "student", model_folder).name == "student"
