@@ -49,9 +49,13 @@ def load_tokenizer(folder: Path) -> Any:
 
 def tokenisation(folder: Path, task: Task) -> str:
     """What the tokens of the task's rows depend on: the tokenizer's fingerprint, and what its files do not say."""
-    fingerprint, tokenizer = tokenizer_fingerprint(folder), _from_files(folder)
-    beyond = [_padding(tokenizer, folder), task.space(tokenizer)]
+    fingerprint, beyond = tokenizer_fingerprint(folder), _beyond(_from_files(folder), folder, task)
     return content_key([fingerprint, *beyond]) if any(beyond) else fingerprint
+
+
+def _beyond(tokenizer: Any, folder: Path, task: Task) -> tuple[str | None, str]:
+    """What the files do not say: the padding token, where it is not the tokenizer's own, and what is before words."""
+    return _padding(tokenizer, folder), task.space(tokenizer)
 
 
 def _from_files(folder: Path) -> Any:
@@ -104,13 +108,16 @@ def copy_tokenizer(source: Path, target: Path, task: Task) -> None:
 
     Where the task's rows are read otherwise than they say, the copy says it, for those who load it without kdray.
     """
-    tokenizer = load_tokenizer(source)
-    if tokenisation(source, task) == tokenizer_fingerprint(source):
+    tokenizer = _from_files(source)
+    padding, space = _beyond(tokenizer, source, task)
+    if not (padding or space):
         for file in tokenizer_files(source):
             shutil.copyfile(file, target / file.name)
         return
+    if padding:
+        tokenizer.pad_token = padding
     splitter = tokenizer.backend_tokenizer.pre_tokenizer
-    if task.space(tokenizer) and isinstance(splitter, ByteLevel):
+    if space and isinstance(splitter, ByteLevel):
         splitter.add_prefix_space = True
         tokenizer.backend_tokenizer.pre_tokenizer = splitter
         tokenizer.init_kwargs["add_prefix_space"] = tokenizer.add_prefix_space = True
