@@ -167,11 +167,12 @@ class CacheConfig(Settings):
 class StudentConfig(Settings):
     """The small model: cut, loaded, or fresh, of the teacher or of another model."""
 
-    layers: int | list[int] | None = Field(None, description="Layers to keep: a number (evenly spaced, first and last "
-                                           "kept) or their indices from 0")
-    model: str | None = Field(None, description="Hub id, local folder, or package:MODULE:FOLDER to start from; by "
-                              "itself it is the student, beside `layers` or `fresh` it takes the teacher's place")
-    fresh: dict[str, Any] | None = Field(None, description="Random weights: the config with these changes")
+    layers: int | list[int] | None = Field(None, description="Layers to keep of the teacher, or of `model`: a number "
+                                           "(evenly spaced, first and last kept) or their indices from 0")
+    model: str | None = Field(None, description="Hub id, local folder, or package:MODULE:FOLDER to start from, "
+                              "whole or beside `layers` or `fresh`")
+    fresh: dict[str, Any] | None = Field(None, description="Random weights: the teacher's config, or `model`'s, with "
+                                         "these changes")
     training: dict[str, Any] = Field({}, description="Fields of `training` that are this student's own, such as lr")
 
     @model_validator(mode="after")

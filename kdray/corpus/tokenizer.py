@@ -62,7 +62,12 @@ def _from_files(folder: Path) -> Any:
     from transformers import AutoTokenizer
 
     tokenizer_files(folder)
-    tokenizer = AutoTokenizer.from_pretrained(str(folder), use_fast=True, trust_remote_code=False)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(str(folder), use_fast=True, trust_remote_code=False)
+    except Exception as error:
+        raise ModelError(f"{folder}: transformers cannot read its tokenizer: {type(error).__name__}: "
+                         f"{_first_line(error)}. Save it again where it was made, with "
+                         "save_pretrained") from error
     if not tokenizer.is_fast:
         raise ModelError(f"{folder} has only a slow tokenizer; kdray needs tokenizer.json")
     return tokenizer
@@ -74,7 +79,8 @@ def _padding(tokenizer: Any, folder: Path) -> str | None:
     Models that classify by a row's last token look for the one that their config names. Tokenizers of decoders often
     have none: the end of a text does as well, for what is padding is masked.
     """
-    named, special = _config_padding(folder), tokenizer.added_tokens_decoder
+    config = model_config(folder) if (folder / "config.json").exists() else None
+    named, special = getattr(config, "pad_token_id", None), tokenizer.added_tokens_decoder
     if named in special and named != tokenizer.pad_token_id:
         return str(special[named])
     if tokenizer.pad_token_id is not None:
@@ -85,12 +91,19 @@ def _padding(tokenizer: Any, folder: Path) -> str | None:
     return tokenizer.eos_token
 
 
-def _config_padding(folder: Path) -> int | None:
+def model_config(folder: Path) -> Any:
+    """The config of the model in `folder`. Raises ModelError where `transformers` knows no such model."""
+    from huggingface_hub.errors import StrictDataclassError
     from transformers import AutoConfig
 
-    if not (folder / "config.json").exists():
-        return None
-    return getattr(AutoConfig.from_pretrained(str(folder), trust_remote_code=False), "pad_token_id", None)
+    try:
+        return AutoConfig.from_pretrained(str(folder), trust_remote_code=False)
+    except (ValueError, TypeError, StrictDataclassError) as error:
+        raise ModelError(f"{folder}/config.json: {_first_line(error)}") from error
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0]
 
 
 @lru_cache(maxsize=1)

@@ -15,7 +15,7 @@ import transformers
 from huggingface_hub.errors import StrictDataclassError
 from torch import nn
 
-from kdray.corpus.tokenizer import load_tokenizer
+from kdray.corpus.tokenizer import load_tokenizer, model_config
 from kdray.errors import ModelError
 from kdray.models.precision import attention
 from kdray.tasks import Task
@@ -32,10 +32,7 @@ def read(folder: str | Path) -> Any:
     A classifier of whole rows has no use for the keys and values of a text's beginning: they are not kept. Raises
     ModelError where `transformers` knows no such model.
     """
-    try:
-        config = transformers.AutoConfig.from_pretrained(str(folder), trust_remote_code=False)
-    except (ValueError, TypeError, StrictDataclassError) as error:
-        raise ModelError(f"{folder}/config.json: {_first_line(error)}") from error
+    config = model_config(Path(folder))
     if getattr(config, "pad_token_id", None) is None or config.pad_token_id < 0:
         config.pad_token_id = load_tokenizer(Path(folder)).pad_token_id
     if hasattr(config, "use_cache"):
@@ -145,7 +142,7 @@ def positions(config: Any, model: nn.Module) -> int | None:
     longest = getattr(config, "max_position_embeddings", None)
     if not longest or longest < 0:
         return None
-    words = _embedding(model)
+    words = input_embedding(model)
     tables = [table for table in model.modules() if isinstance(table, nn.Embedding) and table is not words
               and longest <= table.num_embeddings <= longest + _BEHIND]
     return min([longest, *(table.num_embeddings - table.padding_idx - 1 for table in tables
@@ -154,11 +151,12 @@ def positions(config: Any, model: nn.Module) -> int | None:
 
 def vocabulary(model: nn.Module) -> int | None:
     """How many tokens the model has embeddings for, None where it has no table of them."""
-    found = _embedding(model)
+    found = input_embedding(model)
     return None if found is None else found.num_embeddings
 
 
-def _embedding(model: Any) -> nn.Embedding | None:
+def input_embedding(model: Any) -> nn.Embedding | None:
+    """The model's table of tokens, None where it has none."""
     try:
         found = model.get_input_embeddings()
     except (NotImplementedError, AttributeError):

@@ -172,16 +172,14 @@ def _check_parts(model: Any, folder: str | Path, found: dict[str, Any], new_head
     missing = dict.fromkeys(found["missing_keys"], "")
     missing |= {name: f" ({tuple(there)} in the file, {tuple(needed)} needed)"
                 for name, there, needed in found["mismatched_keys"]}
-    inner = f"{model.base_model_prefix}."
-    wrong = sorted(name for name in missing
-                   if not new_head or (name.startswith(inner) and ".pooler." not in name))
+    body = {name for name in missing if name.startswith(f"{model.base_model_prefix}.") and ".pooler." not in name}
+    wrong = sorted(body if new_head else missing)
     if not wrong:
         return
     shown = ", ".join(f"{name}{missing[name]}" for name in wrong[:_SHOWN])
     more = f" and {len(wrong) - _SHOWN} more" if len(wrong) > _SHOWN else ""
-    head = all(not name.startswith(inner) or ".pooler." in name for name in wrong)
-    remedy = ("Fine-tune it (teacher.finetune), or take a model that was trained with this head and these labels"
-              if head else "Save the whole model once, where it was trained, with save_pretrained")
+    remedy = ("Save the whole model once, where it was trained, with save_pretrained" if body else
+              "Fine-tune it (teacher.finetune), or take a model that was trained with this head and these labels")
     raise ModelError(f"{folder} has no weights for {shown}{more} of {type(model).__name__}, which would be drawn at "
                      f"random. {remedy}")
 

@@ -5,6 +5,7 @@ A word's logits are those of its first sub-word, so that they do not depend on h
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -66,10 +67,7 @@ class TokenClassification:
 
         Byte-level BPE does: to it, the space is a part of the word.
         """
-        by_itself, within, spaced = (
-            tokenizer(words, is_split_into_words=True, add_special_tokens=False)["input_ids"][-1:]
-            for words in (["a", "a"], ["a a"], [" a", " a"]))
-        return " " if by_itself != within == spaced else ""
+        return _space(tokenizer)
 
     def encode(self, tokenizer: Any, rows: list[Row], max_length: int) -> Encoded:
         """A target for each word whose first sub-word is within `max_length`."""
@@ -160,6 +158,14 @@ class TokenClassification:
                 answers += [_element(row, a, b, confidence, {"entity_group": kind}) for kind, a, b in spans(words)
                             if kind not in ignored]
         return answers
+
+
+@lru_cache(maxsize=2)
+def _space(tokenizer: Any) -> str:
+    by_itself, within, spaced = (
+        tokenizer(words, is_split_into_words=True, add_special_tokens=False)["input_ids"][-1:]
+        for words in (["a", "a"], ["a a"], [" a", " a"]))
+    return " " if by_itself != within == spaced else ""
 
 
 def spans(tags: list[str]) -> list[tuple[str, int, int]]:

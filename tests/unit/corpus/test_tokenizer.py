@@ -158,3 +158,13 @@ def test_a_tokenizer_without_any_token_to_pad_with_is_refused_with_what_to_do(tm
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>").save_pretrained(tmp_path)
     with pytest.raises(ModelError, match=rf"{tmp_path} has no token to pad rows with.*tokenizer_config.json"):
         load_tokenizer(tmp_path)
+
+
+def test_a_tokenizer_or_a_config_that_cannot_be_read_is_refused(folder):
+    (folder / "config.json").write_text('{"model_type": "no-such-model"}')
+    with pytest.raises(ModelError, match=rf"{folder}/config.json: .*no-such-model"):
+        load_tokenizer(folder)
+    (folder / "config.json").unlink()
+    (folder / "tokenizer.json").write_text("{")
+    with pytest.raises(ModelError, match=rf"{folder}: transformers cannot read its tokenizer: .*Save it again"):
+        load_tokenizer(folder)
