@@ -112,7 +112,8 @@ class Pipeline:
     def _rehearse(self) -> None:
         """Tries, once, what the models will have to do, before anything is made that is paid for."""
         from kdray.export.onnx import check_export, check_size
-        from kdray.models.rehearsal import rehearse, student_subject, teacher_subject
+        from kdray.models.rehearsal import rehearse
+        from kdray.models.subject import student_subject, teacher_subject
 
         if self._rehearsed:
             return

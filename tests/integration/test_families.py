@@ -20,7 +20,8 @@ from kdray.export.onnx import FAMILIES as EXPORTED
 from kdray.export.package import build_package
 from kdray.models.forward import predict
 from kdray.models.load import build, load_model, student_origin
-from kdray.models.rehearsal import Subject, rehearse
+from kdray.models.rehearsal import rehearse
+from kdray.models.subject import Subject
 from kdray.serving.predictor import Prediction, load_predictor
 from kdray.tasks import TASKS
 from kdray.training.job import Live, TrainingJob

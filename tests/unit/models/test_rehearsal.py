@@ -14,7 +14,8 @@ from kdray.config import Config
 from kdray.errors import ConfigError, KdrayError, ModelError
 from kdray.models import rehearsal
 from kdray.models.load import Origin
-from kdray.models.rehearsal import Subject, rehearse, student_subject, teacher_subject
+from kdray.models.rehearsal import rehearse
+from kdray.models.subject import Subject, student_subject, teacher_subject
 from kdray.tasks import TASKS
 from tests.families import make_family
 from tests.small import make_model
