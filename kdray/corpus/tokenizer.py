@@ -6,8 +6,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from tokenizers.pre_tokenizers import ByteLevel
-
 from kdray.errors import ModelError
 from kdray.storage import content_key, folder_at
 from kdray.tasks import Task
@@ -121,6 +119,8 @@ def copy_tokenizer(source: Path, target: Path, task: Task) -> None:
 
     Where the task's rows are read otherwise than they say, the copy says it, for those who load it without kdray.
     """
+    from tokenizers.pre_tokenizers import ByteLevel
+
     tokenizer = _from_files(source)
     padding, space = _beyond(tokenizer, source, task)
     if not (padding or space):
