@@ -188,19 +188,22 @@ class CacheConfig(Settings):
 
 
 class StudentConfig(Settings):
-    """The small model: cut from the teacher, loaded, or fresh. Exactly one of the three."""
+    """The small model: cut, loaded, or fresh, of the teacher or of another model."""
 
-    layers: int | list[int] | None = Field(None, description="Teacher layers to keep: a number (evenly spaced, first "
-                                           "and last kept) or their indices from 0")
-    model: str | None = Field(None, description="Hub id, local folder, or package:MODULE:FOLDER to start from")
-    fresh: dict[str, Any] | None = Field(None, description="Random weights: the teacher's config with these changes")
+    layers: int | list[int] | None = Field(None, description="Layers to keep of the teacher, or of `model`: a number "
+                                           "(evenly spaced, first and last kept) or their indices from 0")
+    model: str | None = Field(None, description="Hub id, local folder, or package:MODULE:FOLDER to start from, "
+                              "whole or beside `layers` or `fresh`")
+    fresh: dict[str, Any] | None = Field(None, description="Random weights: the teacher's config, or `model`'s, with "
+                                         "these changes")
     training: dict[str, Any] = Field({}, description="Fields of `training` that are this student's own, such as lr")
 
     @model_validator(mode="after")
     def _one_origin(self) -> "StudentConfig":
-        given = [name for name in ("layers", "model", "fresh") if getattr(self, name) is not None]
-        if len(given) != 1:
-            raise ValueError(f"give exactly one of `layers`, `model`, `fresh`, not {given or 'none'}")
+        if self.layers is not None and self.fresh is not None:
+            raise ValueError("give `layers` (weights that are there) or `fresh` (random ones), and not both")
+        if self.layers is None and self.fresh is None and self.model is None:
+            raise ValueError("give one of `layers`, `model`, `fresh`; `model` may be beside either of the others")
         if (isinstance(self.layers, int) and self.layers < 1) or self.layers == []:
             raise ValueError("`layers` must keep at least one layer")
         return self

@@ -35,7 +35,8 @@ def token_run(folder: Path) -> Path:
 def add_student(corpus: Corpus, key: str, layers: tuple[int, ...]) -> None:
     """Publishes an untrained student of some layers of the corpus's model."""
     with corpus.store.staging("students") as folder:
-        save_model(build(corpus.task, Origin(str(corpus.model), layers), corpus.labels, 0), corpus.model, folder)
+        save_model(corpus.task, build(corpus.task, Origin(str(corpus.model), layers), corpus.labels, 0), corpus.model,
+                   folder)
         corpus.store.publish("students", key, folder, {
             "parents": {"corpus": corpus.manifest["key"]}, "task": corpus.task.name,
             "metric": corpus.task.metrics[0], "settings": SETTINGS,

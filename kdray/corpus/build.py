@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -22,7 +23,7 @@ from kdray.corpus.pieces import Each, Known, Phrases, Piece, Seen, by, cut_up, o
 from kdray.corpus.rows import KIND, UNLABELLED
 from kdray.corpus.splits import cut
 from kdray.corpus.survey import check, rows_of, survey_all
-from kdray.corpus.tokenizer import load_tokenizer, tokenizer_fingerprint
+from kdray.corpus.tokenizer import load_tokenizer, tokenisation
 from kdray.errors import DataError
 from kdray.progress import progress
 from kdray.storage import Store, content_key, folder_at
@@ -68,8 +69,8 @@ def corpus_key(seen: dict[str, list[Seen]], task: Task, data: DataConfig, tokeni
                label_order: list[str] | None, vocabulary: str | None = None) -> str:
     """Content key of a corpus: its raw rows, the cut, the label order and the tokenisation.
 
-    `tokenizer` is the fingerprint of its tokenizer, `vocabulary` that of the one whose words are in phrases, where it
-    is another.
+    `tokenizer` is what the tokens of the task's rows depend on, `vocabulary` the same of the one whose words are in
+    phrases, where it is another.
     """
     phrases = {"phrases": [data.phrases, vocabulary or tokenizer]} if data.phrases else {}
     return content_key({
@@ -89,7 +90,7 @@ def build_corpus(store: Store, key: str, seen: dict[str, list[Seen]], task: Task
     """
     folder = folder_at(tokenizer)
     pad = load_tokenizer(folder).pad_token_id
-    known = _labelled(seen, task, data, tokenizer_fingerprint(folder), label_order)
+    known = _labelled(seen, task, data, folder, label_order)
     _check_transfer(seen, task)
     pieces = _cut_missing(dict(seen), task, data)
     found, traits = survey_all(pieces, task, each)
@@ -123,13 +124,14 @@ def _cut_missing(pieces: Splits, task: Task, data: DataConfig) -> Splits:
     return {**pieces, **off, "train": cut_up(train)}
 
 
-def _labelled(seen: dict[str, list[Seen]], task: Task, data: DataConfig, tokenizer: str,
+def _labelled(seen: dict[str, list[Seen]], task: Task, data: DataConfig, tokenizer: Path,
               label_order: list[str] | None) -> dict[str, str]:
     """Where there will be rows without labels, `labelled`: the key of the corpus without them."""
     if not (data.phrases or "transfer" in seen):
         return {}
     bare = {split: parts for split, parts in seen.items() if split != "transfer"}
-    return {"labelled": corpus_key(bare, task, data.model_copy(update={"phrases": 0}), tokenizer, label_order)}
+    bare_data = data.model_copy(update={"phrases": 0})
+    return {"labelled": corpus_key(bare, task, bare_data, tokenisation(tokenizer, task), label_order)}
 
 
 def _check_transfer(seen: dict[str, list[Seen]], task: Task) -> None:

@@ -95,6 +95,9 @@ class Task(Protocol):
     def item(self, row: Row) -> Any:
         """The row as an input of the inference protocol; equal rows have equal items."""
 
+    def space(self, tokenizer: Any) -> str:
+        """What goes before each word that is given by itself, so that it is read as within a text; mostly nothing."""
+
     def encode(self, tokenizer: Any, rows: list[Row], max_length: int) -> Encoded:
         """Tokenises rows with a fast `transformers` tokenizer; at most `max_length` tokens a row."""
 

@@ -56,6 +56,10 @@ class SequenceClassification:
         """The text, or both texts."""
         return {"text": row["text"], "text_pair": row["text_pair"]} if "text_pair" in row else row["text"]
 
+    def space(self, tokenizer: Any) -> str:
+        """Nothing: texts are given whole."""
+        return ""
+
     def encode(self, tokenizer: Any, rows: list[Row], max_length: int) -> Encoded:
         """One target a row; the head pools, so positions are 0."""
         texts = [row["text"] for row in rows]

@@ -6,6 +6,7 @@ A word's logits are those of its first sub-word, so that they do not depend on h
 import logging
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -76,9 +77,17 @@ class TokenClassification:
         """Words with spaces between."""
         return " ".join(row["tokens"])
 
+    def space(self, tokenizer: Any) -> str:
+        """A space where the tokenizer cuts a word by itself otherwise than within a text, and a space before it helps.
+
+        Byte-level BPE does: to it, the space is a part of the word.
+        """
+        return _space(tokenizer)
+
     def encode(self, tokenizer: Any, rows: list[Row], max_length: int) -> Encoded:
         """A target for each word whose first sub-word is within `max_length`."""
-        words = [list(row["tokens"]) for row in rows]
+        space = self.space(tokenizer)
+        words = [[space + word for word in row["tokens"]] for row in rows]
         encoding = tokenizer(words, is_split_into_words=True, truncation=True, max_length=max_length,
                              return_attention_mask=False)
         targets, positions = [], []
@@ -129,7 +138,8 @@ class TokenClassification:
         words = words_of(item)
         if not words:
             return []
-        pieces = tokenizer([word for word, _, _ in words], add_special_tokens=False)["input_ids"]
+        space = self.space(tokenizer)
+        pieces = tokenizer([space + word for word, _, _ in words], add_special_tokens=False)["input_ids"]
         room = max_length - tokenizer.num_special_tokens_to_add()
         rows: list[list[tuple[str, int, int]]] = [[]]
         used = 0
@@ -168,6 +178,14 @@ class TokenClassification:
 def words_of(text: str) -> list[tuple[str, int, int]]:
     """Words and signs of a text as they are served: each with its first character and the one after its last."""
     return [(match.group(), match.start(), match.end()) for match in _WORD.finditer(text)]
+
+
+@lru_cache(maxsize=2)
+def _space(tokenizer: Any) -> str:
+    by_itself, within, spaced = (
+        tokenizer(words, is_split_into_words=True, add_special_tokens=False)["input_ids"][-1:]
+        for words in (["a", "a"], ["a a"], [" a", " a"]))
+    return " " if by_itself != within == spaced else ""
 
 
 def _confidence(logits: np.ndarray, targets: np.ndarray, units: int) -> np.ndarray:

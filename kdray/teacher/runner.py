@@ -21,7 +21,7 @@ from kdray.errors import CacheError, ModelError, StorageError
 from kdray.models.folder import at
 from kdray.models.forward import predict
 from kdray.models.load import load_model
-from kdray.models.precision import DTYPES, attention, device
+from kdray.models.precision import DTYPES, device
 from kdray.storage import Store, machine_folder
 from kdray.tasks import TASKS
 
@@ -56,8 +56,7 @@ class Done:
 
 def load_teacher(schema: Schema, folder: str | Path, num_gpus: float) -> Any:
     """The teacher in `folder`, on its device, as shards with this schema are computed."""
-    model = load_model(TASKS[schema.task], folder, list(schema.labels), dtype=DTYPES[schema.precision],
-                       attn_implementation=attention(num_gpus))
+    model = load_model(TASKS[schema.task], folder, list(schema.labels), num_gpus, DTYPES[schema.precision])
     return model.eval().to(device(num_gpus))
 
 

@@ -25,8 +25,9 @@ from kdray.corpus.rows import Rows
 from kdray.errors import TrainingError
 from kdray.models.dropout import quicken_dropout
 from kdray.models.folder import at
-from kdray.models.load import build, count_parameters, dropout_options, save_model
-from kdray.models.precision import attention, device
+from kdray.models.forward import taken
+from kdray.models.load import build, count_parameters, save_model
+from kdray.models.precision import device
 from kdray.models.vocabulary import cut_vocabulary, numbers, used_ids, whole_vocabulary
 from kdray.progress import Progress
 from kdray.storage import Store
@@ -149,7 +150,7 @@ class Run:
 
     def _engine(self, stage: Stage) -> Any:
         on = device(self.settings["num_gpus"])
-        self.model = self._model(attention(self.settings["num_gpus"]))
+        self.model = self._model(self.settings["num_gpus"])
         self._cut()
         if on.type == "cpu":
             quicken_dropout(self.model)
@@ -171,10 +172,9 @@ class Run:
             for split in splits:
                 split.numbers = places
 
-    def _model(self, implementation: str) -> Any:
-        options = {**dropout_options(self.origin.folder, self.settings["dropout"]),
-                   "attn_implementation": implementation}
-        return build(self.task, self.origin, list(self.job.labels), self.settings["seed"], **options)
+    def _model(self, num_gpus: float) -> Any:
+        return build(self.task, self.origin, list(self.job.labels), self.settings["seed"], num_gpus,
+                     self.settings["dropout"])
 
     def _run_stage(self, engine: Any, stage: Stage) -> None:
         while self.state.epoch < stage.epochs:
@@ -221,7 +221,7 @@ class Run:
 
     def _losses(self, engine: Any, batch: Batch, at: Moment | None, measured: bool) -> torch.Tensor:
         inputs, labels = batch.inputs.to(engine.device), batch.labels.to(engine.device)
-        logits = self.task.gather(engine(**inputs.model).logits, inputs.row, inputs.position).float()
+        logits = self.task.gather(engine(**taken(engine, inputs.model)).logits, inputs.row, inputs.position).float()
         if at is None:
             return cross_entropy(logits, labels)
         weighed = partial(terms, self.settings, at, labels=labels, soft=batch.soft.to(engine.device),
@@ -283,7 +283,7 @@ class Run:
         if self.here.rank == 0:
             with self.store.staging(self.job.kind) as folder:
                 model = self._best_model()
-                save_model(model, at(self.job.tokenizer), folder)
+                save_model(self.task, model, at(self.job.tokenizer), folder)
                 self.store.publish(self.job.kind, self.job.key, folder, self._manifest(model))
         if self.here.workers > 1:
             dist.barrier()
@@ -292,7 +292,7 @@ class Run:
         return manifest
 
     def _best_model(self) -> Any:
-        model = self._model("sdpa")
+        model = self._model(0)
         if self.ids is None:
             model.load_state_dict(self.best_weights)
         else:

@@ -113,7 +113,7 @@ def textbrewer(pipeline: Pipeline, folder: Path, options: argparse.Namespace, wa
                             scheduler_class=transformers.get_linear_schedule_with_warmup,
                             scheduler_args={"num_warmup_steps": int(0.1 * steps), "num_training_steps": steps})
     logging.disable(logging.NOTSET)
-    save_model(student, Path(options.teacher), folder)
+    save_model(pipeline.task, student, Path(options.teacher), folder)
 
 
 def adaptor(batch: dict[str, torch.Tensor], outputs: Any) -> dict[str, Any]:

@@ -19,7 +19,6 @@ from kdray.cache.shard import shard_path
 from kdray.config import load
 from kdray.corpus.rows import Rows
 from kdray.models.load import build
-from kdray.models.precision import attention
 from kdray.pipeline import Pipeline
 from kdray.training.batches import Batches, epoch_plan
 from kdray.training.losses import distillation
@@ -67,8 +66,8 @@ def training_rate(pipeline: Pipeline, batches: Batches, plan: list) -> float:
     """Steps/s of the student, forward, backward and AdamW in bfloat16."""
     settings = pipeline.config.training
     torch.set_num_threads(len(os.sched_getaffinity(0)))
-    model = build(pipeline.task, pipeline.jobs["student"].origin, pipeline.corpus["labels"], 0, dtype=torch.bfloat16,
-                  attn_implementation=attention(0)).train()
+    model = build(pipeline.task, pipeline.jobs["student"].origin, pipeline.corpus["labels"], 0)
+    model = model.to(torch.bfloat16).train()
     optimiser, soft_loss = torch.optim.AdamW(model.parameters()), distillation(settings.loss, 2.0, settings.huber_delta)
     started = 0.0
     for number, step in enumerate(plan[:STEPS + 3]):

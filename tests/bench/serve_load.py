@@ -76,17 +76,15 @@ def main() -> None:
 
 def make_package(teacher: Path, scratch: Path, texts: list[str]) -> Path:
     """A package with three layers of the teacher."""
-    from transformers import AutoModelForSequenceClassification
-
     from kdray.export.onnx import export_onnx, quantise
-    from kdray.models.load import save_model
+    from kdray.models.folder import label_order
+    from kdray.models.load import Origin, build, save_model
+    from kdray.tasks import TASKS
 
-    model = AutoModelForSequenceClassification.from_pretrained(teacher, attn_implementation="eager").eval()
-    layers = model.bert.encoder.layer
-    model.bert.encoder.layer = type(layers)(list(layers)[::2])
-    model.config.num_hidden_layers = len(model.bert.encoder.layer)
+    task = TASKS["sequence-classification"]
+    model = build(task, Origin(str(teacher), (0, 2, 4)), label_order(teacher) or [], 0).eval()
     folder = scratch / "package"
-    save_model(model, teacher, folder)
+    save_model(task, model, teacher, folder)
     export_onnx(model, ["input_ids", "attention_mask", "token_type_ids"], folder)
     quantise(folder)
     labels = [model.config.id2label[index] for index in range(model.config.num_labels)]

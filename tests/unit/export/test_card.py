@@ -52,7 +52,7 @@ def make_student(folder: Path, task: str, labels: list[str]) -> Path:
                                      id2label=dict(enumerate(labels)))
     transformers.set_seed(0)
     getattr(transformers, TASKS[task].auto_class).from_config(config).save_pretrained(str(folder))
-    copy_tokenizer(tokenizer, folder)
+    copy_tokenizer(tokenizer, folder, TASKS[task])
     (folder / "manifest.json").write_text("{}")
     return folder
 

@@ -43,7 +43,7 @@ def make_student(folder: Path, outliers: list[int]) -> tuple[Corpus, dict[str, A
     corpus = make_corpus(folder / "store", "sequence-classification", [
         {**row, "label": labels[label]} for row, label in zip(rows, said, strict=True)], base, order=labels)
     with corpus.store.staging("students") as staged:
-        save_model(model, base, staged)
+        save_model(corpus.task, model, base, staged)
         made = corpus.store.publish("students", "s", staged, {
             "parents": {"corpus": corpus.manifest["key"]}, "task": corpus.task.name, "labels": labels})
     return corpus, made
@@ -127,7 +127,7 @@ def test_without_onnx_the_student_is_served_by_torch(plain, monkeypatch):
 def test_each_int8_answers_nearly_like_float32_and_blocks_leave_neighbours_alone(plain, way, tmp_path):
     corpus, _ = plain
     rows, model = corpus.rows("validation"), build(corpus.task, Origin(corpus.store.path("students", "s")),
-                                                   corpus.labels, 0, attn_implementation="eager").eval()
+                                                   corpus.labels, 0).eval()
     export_onnx(model, list(collate(rows, np.arange(1), 0).model), tmp_path)
     quantise(tmp_path, way)
     whole = np.arange(len(rows))

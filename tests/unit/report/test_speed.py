@@ -7,6 +7,7 @@ import pytest
 
 from kdray.report.speed import TURNS, measure, take_turns
 from kdray.tasks import TASKS
+from tests.families import make_family
 
 
 @pytest.mark.parametrize("package, task", [("films", "sequence-classification"), ("names", "token-classification")])
@@ -50,3 +51,9 @@ def test_texts_longer_than_the_models_positions_are_cut_where_no_tokenizer_says_
     (folder / "tokenizer_config.json").write_text(json.dumps({**settings, "model_max_length": 10**30}))
     found = measure(TASKS["token-classification"], {"teacher": folder}, names, ["ann in rome " * 400] * 2, 32, 1, 1024)
     assert all(times["p50"] > 0 for times in found.values())
+
+
+def test_a_decoder_whose_tokenizer_has_no_padding_is_timed(films, tmp_path):
+    folder = make_family(tmp_path, "GPT-2", "sequence-classification", ["bad", "good", "mixed"])
+    found = measure(TASKS["sequence-classification"], {"teacher": folder}, films, ["A film.", "Good."], 32, 1, 1024)
+    assert found["teacher"]["examples_per_second"] > 0

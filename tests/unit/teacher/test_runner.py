@@ -27,7 +27,7 @@ def work(request):
 
 def test_a_filled_slot_holds_the_models_logits_and_targets(work):
     corpus, runner, slots = work
-    model = load_model(corpus.task, corpus.model, corpus.labels, attn_implementation="eager").eval()
+    model = load_model(corpus.task, corpus.model, corpus.labels).eval()
     for slot in (slots[1], slots[-1]):
         done = runner.fill(slot)
         rows, indices = corpus.rows(slot.split), np.arange(slot.start, slot.stop)
