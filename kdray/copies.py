@@ -50,6 +50,16 @@ def file_bytes(store: Store, parts: tuple[str, ...], sha256: str) -> pa.Buffer:
     return mapped(Path(store.path(*parts)), sha256) if store.local else local_copy(store, parts, sha256)
 
 
+def check_file(store: Store, parts: tuple[str, ...], sha256: str) -> None:
+    """Reads a file where it is stored, whatever this machine has a copy of; raises as `file_bytes` does."""
+    if store.local:
+        mapped(Path(store.path(*parts)), sha256)
+        return
+    data = store.read(*parts)
+    if hashlib.sha256(data).hexdigest() != sha256:
+        raise SpoiltError(len(data))
+
+
 def local_copy(store: Store, parts: tuple[str, ...], sha256: str) -> pa.Buffer:
     """The bytes of a file in storage, mapped from this machine's copy; a copy that is spoilt is downloaded anew.
 

@@ -184,24 +184,10 @@ class Store:
         target = self.path(*parts)
         with storage_errors(self.uri):
             if self.local:
-                _write_local(data, Path(target), os.replace)
+                _write_local(data, Path(target))
             else:
                 with self.file_system.open_output_stream(target) as stream:
                     stream.write(data)
-
-    def create(self, data: bytes | memoryview, *parts: str) -> bool:
-        """Publishes one file atomically; False, and nothing changes, where it is there."""
-        if not self.local:
-            if self.exists(*parts):
-                return False
-            self.write(data, *parts)
-            return True
-        with storage_errors(self.uri):
-            try:
-                _write_local(data, Path(self.path(*parts)), os.link)
-            except FileExistsError:
-                return False
-        return True
 
     def delete(self, *parts: str) -> None:
         """Removes one file; nothing happens where there is none."""
@@ -280,7 +266,7 @@ class Store:
         return whole
 
     def _publish_local(self, kind: str, key: str, folder: Path, manifest: bytes) -> None:
-        _write_local(manifest, folder / MANIFEST, os.replace)
+        _write_local(manifest, folder / MANIFEST)
         target = Path(self.path(kind, key))
         while True:
             try:
@@ -357,7 +343,7 @@ def _json(manifest: dict[str, Any]) -> bytes:
     return json.dumps(manifest, indent=1, ensure_ascii=False).encode()
 
 
-def _write_local(data: bytes | memoryview, target: Path, name: Callable[[Path, Path], None]) -> None:
+def _write_local(data: bytes | memoryview, target: Path) -> None:
     partial = _hidden(target.parent)
 
     def write() -> None:
@@ -366,7 +352,7 @@ def _write_local(data: bytes | memoryview, target: Path, name: Callable[[Path, P
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        name(partial, target)
+        os.replace(partial, target)
 
     try:
         _while_folders_go(write)
