@@ -12,6 +12,7 @@ import ray
 from kdray.console import FORMAT
 from kdray.errors import GIVE_TOKEN, ClusterError
 from kdray.needs import Need, shortage
+from kdray.threads import NICENESS
 
 logger = logging.getLogger("kdray")
 _PATIENCE = 10.0
@@ -28,7 +29,7 @@ def connect(niceness: int = 15, dashboard: bool = False) -> None:
     `dashboard`: whether it has one; Ray Train asks it whether a trial is gone, before it frees its workers' CPUs.
     """
     address = os.environ.get("RAY_ADDRESS")
-    os.environ.setdefault("RAY_worker_niceness", str(niceness))
+    os.environ.setdefault(NICENESS, str(niceness))
     join(address or "local", include_dashboard=None if address else dashboard,
          runtime_env={"env_vars": {"HF_HUB_OFFLINE": os.environ.get("HF_HUB_OFFLINE", "0"),
                                    FORMAT: os.environ.get(FORMAT, ""),
