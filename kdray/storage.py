@@ -23,6 +23,7 @@ from urllib.parse import parse_qsl
 import pyarrow as pa
 import pyarrow.fs as pafs
 
+from kdray import kept
 from kdray.errors import StorageError
 
 T = TypeVar("T")
@@ -282,17 +283,22 @@ class Store:
         _sync_folder(target.parent)
 
     def fetch(self, kind: str, key: str) -> Path:
-        """A local folder with the artefact's files; downloaded once a machine where storage is remote.
+        """A local folder with the artefact's files; where storage is remote, a copy that all of a machine share.
 
-        Raises FileNotFoundError where remote storage has no such artefact.
+        The copy stays as long as this process lives. Raises FileNotFoundError where storage has no such artefact.
         """
         if self.local:
             return Path(self.path(kind, key))
         manifest = self.read(kind, key, MANIFEST)
-        target = machine_folder() / content_key([self.uri, kind, manifest.decode()]) / key
-        with storage_errors(str(target), "TMPDIR"), machine_lock(target.with_name(".lock")):
-            if not (target / MANIFEST).exists():
+        place = machine_folder() / kept.ARTEFACTS / content_key([self.uri, kind, manifest.decode()])
+        target = place / key
+        with storage_errors(str(target), "TMPDIR"), machine_lock(place / kept.LOCK):
+            kept.use(place)
+            there = (target / MANIFEST).exists()
+            if not there:
                 self._download(kind, key, target)
+        if not there:
+            kept.evict(machine_folder())
         return target
 
     def _download(self, kind: str, key: str, target: Path) -> None:

@@ -400,12 +400,12 @@ def test_a_fetch_killed_half_way_leaves_nothing_that_is_taken_for_an_artefact(
         store = reachable(proxy)
         store.publish("things", "k", tmp_path, {})
         killed = start(proxy.url, machine, FETCH, URI)
-        while not list(machine.glob("kdray-*/*/.tmp-k/*.bin")):
+        while not list(machine.glob("kdray-*/artefacts/*/.tmp-k/*.bin")):
             assert killed.poll() is None
             time.sleep(0.01)
         killed.kill()
         killed.communicate()
-        assert not list(machine.glob("kdray-*/*/k"))
+        assert not list(machine.glob("kdray-*/artefacts/*/k"))
         proxy.seen.clear()
         folders = ended(*(start(proxy.url, machine, FETCH, URI) for _ in range(2)))
     folder = Path(folders[0])
