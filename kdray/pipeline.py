@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from kdray.cache.manifest import KIND as CACHES
-from kdray.config import Config, Optimisation, StudentConfig, TrainingConfig, changed
+from kdray.config import Config, Optimisation, StudentConfig, TeacherConfig, TrainingConfig, changed
 from kdray.console import label
 from kdray.corpus.build import build_corpus, corpus_key, see_splits
 from kdray.corpus.pieces import Each, Seen, one_by_one
@@ -165,11 +165,10 @@ class Pipeline:
     def schema(self) -> Any:
         """What, besides its rows, a shard of this config's cache depends on."""
         from kdray.cache.shard import Schema
-        from kdray.models.precision import resolve_precision
 
         teacher, cache = self.config.teacher, self.config.cache
         return Schema(self.teacher.fingerprint, self.task.name, tuple(self.corpus["labels"]),
-                      self.config.data.max_length, resolve_precision(teacher.precision, teacher.num_gpus),
+                      self.config.data.max_length, self._precision("teacher", teacher),
                       self.task.codec if cache.codec == "auto" else cache.codec, cache.compression)
 
     @cached_property
@@ -191,14 +190,13 @@ class Pipeline:
 
     @property
     def _live(self) -> Any:
-        from kdray.models.precision import resolve_precision
         from kdray.training.job import Live
 
         if not self.config.teacher.live:
             return None
-        precision = resolve_precision(self.config.teacher.precision, self.config.training.num_gpus)
+        wanted = changed(self.config.training, {"precision": self.config.teacher.precision})
         return Live(self.teacher.place, self.teacher.fingerprint, self.corpus["key"],
-                    self.corpus["pad_token_id"], precision)
+                    self.corpus["pad_token_id"], self._precision("live teacher", wanted))
 
     def _check_targets(self, job: Any) -> None:
         """Warns of soft targets that teach nothing, before students are paid for."""
@@ -333,6 +331,25 @@ class Pipeline:
             raise ConfigError(f"{kind} {key} is gone from {self.store.uri}: run the stage before again")
         return made
 
+    def _precision(self, who: str, wanted: Optimisation | TeacherConfig) -> str:
+        """The precision of work that is to run with the settings `wanted`."""
+        from kdray.models.precision import kept_precision, resolve_precision
+
+        if wanted.precision != "auto" or wanted.num_gpus:
+            return resolve_precision(wanted.precision, wanted.num_gpus)
+        return kept_precision(self.store, self.corpus["key"], who, lambda: self._native(wanted.labels))
+
+    def _native(self, labels: dict[str, str]) -> bool:
+        """Whether the processors of all nodes with these labels have bfloat16 instructions; this one's, without any."""
+        from kdray.models.precision import has_bfloat16
+
+        if not os.environ.get("RAY_ADDRESS"):
+            return has_bfloat16()
+        from kdray.cluster import ask
+
+        self._join()
+        return all(ask(has_bfloat16, labels) or [has_bfloat16()])
+
     def _connect(self, stage: str) -> None:
         """Has Ray for `stage`, which sees itself whether it fits, and checks once that what comes after it will fit.
 
@@ -373,10 +390,9 @@ class Pipeline:
     def _job(self, kind: str, settings: Optimisation, model: Model, origin: dict[str, Any], corpus: dict[str, Any],
              cache: str | None, live: Any = None) -> Any:
         from kdray.models.load import Origin
-        from kdray.models.precision import resolve_precision
         from kdray.training.job import TrainingJob
 
-        precision = resolve_precision(settings.precision, settings.num_gpus)
+        precision = self._precision(kind, settings)
         if precision == "float16" and not settings.num_gpus:
             raise ConfigError("precision float16 needs a GPU (num_gpus); a processor trains in bfloat16 or float32")
         return TrainingJob(
