@@ -273,7 +273,7 @@ class Pipeline:
         pairs, cache = self.selection["pairs"], self._cache_key
         key = evaluation_key(cache or self.teacher.fingerprint, pairs)
         return self._made("evaluation", KIND, key) or evaluate(
-            self.store, key, self.task, self.corpus, self.teacher.folder, cache, pairs)
+            self.store, key, self.task, self.corpus, self.teacher.place, cache, pairs, self._where)
 
     @cached_property
     def package(self) -> dict[str, Any]:
@@ -290,8 +290,23 @@ class Pipeline:
             self.store, key, self.store.fetch("students", winner["key"]),
             {"parents": {"student": winner["key"], "evaluation": self.evaluation["key"]}, "numbers": numbers,
              "lineage": lineage},
-            self.task, corpus["labels"], self.store.fetch(CORPUS, corpus["key"]), corpus["pad_token_id"],
-            corpus["max_length"], self.config.export.max_drop, _threads())
+            self.task, corpus, self.config.export.max_drop, _threads(), self._where)
+
+    @property
+    def _where(self) -> Any:
+        """Where models are asked about whole splits: where students are trained, which may be on this machine."""
+        from kdray.evaluation.answers import HERE, Where
+
+        if not os.environ.get("RAY_ADDRESS") and not self.config.training.num_gpus:
+            return HERE
+        return Where(self._on_workers, self.config.training.num_gpus)
+
+    def _on_workers(self, function: Callable[..., Any], arguments: Sequence[tuple[Any, ...]],
+                    label: str) -> Iterator[Any]:
+        from kdray.workers import work
+
+        self._join()
+        return work(function, arguments, label, self.config.training)
 
     @property
     def lineage(self) -> dict[str, Any]:
@@ -309,7 +324,7 @@ class Pipeline:
         key = report_key(self.package["key"], self.selection["key"])
         return self._made("report", KIND, key) or build_report(
             self.store, key, self.config, self.package, {**self.sweep, **self.selection}, self.evaluation, self.cache,
-            self.corpus, self.teacher.folder)
+            self.corpus, self.teacher.folder, self._where)
 
     def run(self) -> str:
         """All stages; returns the run's folder, which names them all."""

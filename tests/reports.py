@@ -47,11 +47,11 @@ def _run(corpus: Corpus, trials: int) -> Path:
     add_student(corpus, sweep["baseline"], (0,))
     pairs = [{"seed": seed, "winner": sweep["winner"], "baseline": sweep["baseline"]} for seed in (0, 1)]
     cache = make_cache(corpus)
-    evaluation = evaluate(store, "evaluation", task, corpus.manifest, corpus.model, cache["key"], pairs)
+    evaluation = evaluate(store, "evaluation", task, corpus.manifest, str(corpus.model), cache["key"], pairs)
     package = build_package(
         store, "package", store.fetch("students", sweep["winner"]),
         {"parents": {}, "numbers": evaluation["numbers"], "lineage": {"corpus": corpus.manifest["key"]}}, task,
-        corpus.labels, corpus.folder, corpus.manifest["pad_token_id"], 24, 1.0, 1)
+        corpus.manifest, 1.0, 1)
     config = Config(name="tiny", storage=store.uri, task=task.name, data=DataConfig(source="rows.jsonl"),
                     teacher=TeacherConfig(model=str(corpus.model)))
     report = build_report(store, "report", config, package, sweep, evaluation, cache, corpus.manifest, corpus.model)

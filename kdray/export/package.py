@@ -5,6 +5,9 @@ the student.
 """
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +16,20 @@ import numpy as np
 from kdray.corpus.rows import Rows
 from kdray.corpus.tokenizer import copy_tokenizer, load_tokenizer
 from kdray.errors import ExportError
+from kdray.evaluation.answers import HERE, Answers, Asked, Where, ask
 from kdray.export.card import model_card
-from kdray.export.onnx import ATTENTION, FLOAT32, INT8, export_onnx, onnx_predict, quantise
-from kdray.models.forward import collate, decisions, predict
+from kdray.export.onnx import ATTENTION, FLOAT32, INT8, export_onnx, quantise
+from kdray.models.forward import collate
 from kdray.models.load import load_model
+from kdray.models.precision import attention
 from kdray.serving.backends import torch_model
 from kdray.serving.parity import INPUTS, write_parity
 from kdray.serving.predictor import Predictor
 from kdray.serving.texts import spread
-from kdray.storage import Store
+from kdray.storage import Store, content_key
 from kdray.tasks import Task
 
-KIND = "packages"
+KIND, _LENT = "packages", "lent"
 _BATCH_TOKENS = 4096
 _LARGEST_DIFFERENCE = 1e-3
 _AGREEMENT = 0.999
@@ -32,25 +37,20 @@ _CHANCE = 2.0
 
 
 def build_package(store: Store, key: str, student_folder: Path, manifest_parts: dict[str, Any], task: Task,
-                  labels: list[str], corpus_folder: Path, pad_token_id: int, max_length: int, max_drop: float,
-                  threads: int) -> dict[str, Any]:
+                  corpus: dict[str, Any], max_drop: float, threads: int, where: Where = HERE) -> dict[str, Any]:
     """Publishes the package of the student under `key` and returns its manifest.
 
-    `manifest_parts` has `parents`, and `numbers` and `lineage` for the model card. Raises ExportError where
-    an ONNX file does not answer like the student on the corpus' validation split.
+    `manifest_parts` has `parents`, and `numbers` and `lineage` for the model card; `corpus` is the manifest of the
+    student's rows. Raises ExportError where an ONNX file does not answer like the student on their validation split.
     """
-    rows = Rows.open(corpus_folder, "validation")
+    labels, max_length, pad_token_id = corpus["labels"], corpus["max_length"], corpus["pad_token_id"]
+    rows = Rows.open(store.fetch("corpus", corpus["key"]), "validation")
     with store.staging(KIND) as folder:
         _copy_model(student_folder, folder)
         model = load_model(task, folder, labels, attn_implementation=ATTENTION).eval()
         export_onnx(model, list(collate(rows, np.arange(1), pad_token_id).model), folder)
         quantise(folder)
-        whole = np.arange(len(rows))
-        expected = predict(model, task, rows, whole, pad_token_id, _BATCH_TOKENS)
-        checks = {
-            backend: compare(task, rows, labels, expected, onnx_predict(
-                folder / file, task, rows, whole, pad_token_id, _BATCH_TOKENS, threads))
-            for backend, file in (("onnx", FLOAT32), ("onnx-int8", INT8))}
+        checks = _checks(store, task, corpus, folder, rows, where)
         _accept_float32(checks["onnx"])
         _accept_int8(checks["onnx-int8"], max_drop)
         predictor = Predictor(task, labels, max_length, load_tokenizer(folder),
@@ -64,22 +64,42 @@ def build_package(store: Store, key: str, student_folder: Path, manifest_parts: 
         return store.publish(KIND, key, folder, manifest)
 
 
-def compare(task: Task, rows: Rows, labels: list[str], expected: list[np.ndarray],
-            found: list[np.ndarray]) -> dict[str, Any]:
-    """Logits `found` by ONNX against those `expected` of PyTorch, on all `rows`.
+def _checks(store: Store, task: Task, corpus: dict[str, Any], folder: Path, rows: Rows,
+            where: Where) -> dict[str, dict[str, Any]]:
+    """What the files in `folder` say of all validation `rows`, against the model there, by backend."""
+    with lent(store, folder, where) as place:
+        student = Asked(store.uri, task.name, tuple(corpus["labels"]), corpus["key"], "validation", place,
+                        num_gpus=where.num_gpus, attention=attention(where.num_gpus), batch_tokens=_BATCH_TOKENS)
+        files = {"onnx": FLOAT32, "onnx-int8": INT8}
+        ((expected, *found),) = ask([(student, *(replace(student, file=file) for file in files.values()))], len(rows),
+                                    where)
+    return {backend: compare(task, rows.gold(), corpus["labels"], expected, answers)
+            for backend, answers in zip(files, found, strict=True)}
 
-    Gives the task's first metric of both, the share of units decided alike and the largest difference.
+
+@contextmanager
+def lent(store: Store, folder: Path, where: Where) -> Iterator[str]:
+    """Where every machine that is asked finds the files of a local folder, for as long as the context lasts."""
+    if store.local or where is HERE:
+        yield str(folder)
+        return
+    key = content_key([store.uri, str(folder)])
+    store.publish(_LENT, key, folder, {})
+    try:
+        yield store.uri_of(_LENT, key)
+    finally:
+        store.delete_folder(_LENT, key)
+
+
+def compare(task: Task, gold: list[np.ndarray], labels: list[str], expected: Answers, found: Answers) -> dict[str, Any]:
+    """Answers `found` by ONNX against those `expected` of PyTorch, on all rows.
+
+    Gives the task's first metric of both, the share of units decided alike and the largest difference of a logit.
     """
-    gold, metric = rows.gold(), task.metrics[0]
-    torch_ids, onnx_ids = (decisions(task, rows, np.arange(len(rows)), logits, labels)
-                           for logits in (expected, found))
-    same = np.concatenate(torch_ids) == np.concatenate(onnx_ids)
-    return {
-        "metric": metric, "value": task.scores(gold, onnx_ids, labels)[metric],
-        "torch": task.scores(gold, torch_ids, labels)[metric], "units": len(same),
-        "agreement": float(same.mean()),
-        "largest_difference": float(np.abs(np.concatenate(found) - np.concatenate(expected)).max()),
-    }
+    metric = task.metrics[0]
+    value, torch_value = (task.scores(gold, answers.by_row(), labels)[metric] for answers in (found, expected))
+    return {"metric": metric, "value": value, "torch": torch_value, "units": len(found.ids),
+            "agreement": float((found.ids == expected.ids).mean()), "largest_difference": found.largest}
 
 
 def _copy_model(source: Path, target: Path) -> None:

@@ -6,8 +6,8 @@ Knows nothing about Ray. Invariant: a slot is waiting, leased to one actor, or d
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol
 
-from kdray.cache.plan import Slot
 from kdray.errors import CacheError
 
 _TIMES, _FLOOR = 20.0, 300.0
@@ -16,12 +16,24 @@ _UNKNOWN = 10.0
 """Seconds a row that shards may take before one is done: far more than the largest teacher on a slow processor."""
 
 
+class Work(Protocol):
+    """What is leased, named by its rows as text: a slot of a cache's plan, or other rows to be worked on."""
+
+    @property
+    def key(self) -> str:
+        """Its own among all that are leased, or that of what is the same."""
+
+    @property
+    def rows(self) -> int:
+        """Number of rows."""
+
+
 class Leases:
     """Hands out slots to actors, and takes back those that failed or whose actor died."""
 
-    def __init__(self, slots: Sequence[Slot], max_attempts: int):
+    def __init__(self, slots: Sequence[Work], max_attempts: int):
         self._waiting = deque(slots)
-        self._leased: dict[str, Slot] = {}
+        self._leased: dict[str, Work] = {}
         self._failures: Counter[str] = Counter()
         self._max_attempts = max_attempts
 
@@ -45,7 +57,7 @@ class Leases:
         """Slots that nobody works on."""
         return len(self._waiting)
 
-    def next(self, actor: str) -> Slot | None:
+    def next(self, actor: str) -> Work | None:
         """Leases a slot to `actor`; None where none waits. An actor holds one lease at a time."""
         if actor in self._leased:
             raise AssertionError(f"actor {actor} holds a lease already")
@@ -55,11 +67,11 @@ class Leases:
         self._leased[actor] = slot
         return slot
 
-    def held(self, actor: str) -> Slot:
+    def held(self, actor: str) -> Work:
         """What the actor works on."""
         return self._leased[actor]
 
-    def done(self, actor: str) -> Slot:
+    def done(self, actor: str) -> Work:
         """The actor's slot is in the cache."""
         return self._leased.pop(actor)
 
@@ -73,8 +85,8 @@ class Leases:
             return
         self._failures[slot.key] += 1
         if self._failures[slot.key] >= self._max_attempts:
-            raise CacheError(f"{slot} failed {self._failures[slot.key]} times, last: {cause}. Finished shards are "
-                             "kept: mend the cause and run again")
+            raise CacheError(f"{slot} failed {self._failures[slot.key]} times, last: {cause}. What is "
+                             "finished is kept: mend the cause and run again")
         self._waiting.appendleft(slot)
 
 

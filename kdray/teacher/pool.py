@@ -13,11 +13,10 @@ from typing import Any
 
 import ray
 
-from kdray.cache.plan import Slot
 from kdray.errors import ClusterError, KdrayError
 from kdray.metrics import LEASED_AGAIN, tell_actors
 from kdray.progress import Progress, progress
-from kdray.teacher.leases import Deadlines, Leases
+from kdray.teacher.leases import Deadlines, Leases, Work
 
 logger = logging.getLogger("kdray")
 
@@ -30,12 +29,12 @@ _LOOK = 5.0
 class Pool:
     """Fills `slots` with at most `most` actors at a time."""
 
-    def __init__(self, slots: Sequence[Slot], start: Callable[[], Any], most: int, max_attempts: int,
-                 record: Callable[[Any], None]):
-        """`start` makes an actor; `record` gets what `fill` returned for each slot, once."""
-        self.leases = Leases(slots, max_attempts)
+    def __init__(self, slots: Sequence[Work], start: Callable[[], Any], most: int, max_attempts: int,
+                 record: Callable[[Any], None], who: str = "teacher"):
+        """`start` makes an actor; `record` gets what `fill` returned for each slot, once; `who` is what fills them."""
+        self.leases, self._who = Leases(slots, max_attempts), who
         self.most, self._max_attempts, self._new, self._record = most, max_attempts, start, record
-        self.report: Progress = progress("teacher", sum(slot.rows for slot in slots))
+        self.report: Progress = progress(who, sum(slot.rows for slot in slots))
         self.actors: dict[str, Any] = {}
         self.up: set[str] = set()
         """Actors that have started; the others wait for room."""
@@ -85,11 +84,11 @@ class Pool:
         """Warns now and then; raises ClusterError where no actor came up for too long."""
         before, self._roomless = self._roomless, self._roomless + seconds
         if self._roomless // _PATIENCE > before // _PATIENCE:
-            logger.warning("no teacher actor has found room for %.0f s; %d wait for it", self._roomless,
+            logger.warning("no %s actor has found room for %.0f s; %d wait for it", self._who, self._roomless,
                            len(self.actors))
         if self._roomless >= 10 * _PATIENCE:
-            raise ClusterError(f"no teacher actor found room in {self._roomless:.0f} s. Finished shards are kept: add "
-                               "nodes or lower teacher.num_cpus or teacher.num_gpus, and run again")
+            raise ClusterError(f"no {self._who} actor found room in {self._roomless:.0f} s. What is finished is kept: "
+                               "add nodes or lower its num_cpus or num_gpus, and run again")
 
     def _end_overdue(self) -> None:
         """Ends actors that hang: a driver, a disk or a GPU that does not answer may hold them for ever."""
@@ -97,8 +96,8 @@ class Pool:
             return
         self._looked = time.monotonic()
         for name, seconds, allowed in self.deadlines.overdue():
-            logger.warning("teacher %s hangs: %s take it %.0f s, and shards took so long until now that %.0f are "
-                           "allowed. It is ended, its shard is leased again", name, self.leases.held(name), seconds,
+            logger.warning("%s %s hangs: %s take it %.0f s, and shards took so long until now that %.0f are allowed. "
+                           "It is ended, its shard is leased again", self._who, name, self.leases.held(name), seconds,
                            allowed)
             self.flying = {reference: whose for reference, whose in self.flying.items() if whose != name}
             ray.kill(self.actors[name])
@@ -114,7 +113,7 @@ class Pool:
             self.deadlines.dropped(name)
             self.leases.failed(name, str(error.cause))
             LEASED_AGAIN.add()
-            logger.warning("teacher %s failed, its shard is leased again: %s", name, error.cause)
+            logger.warning("%s %s failed, its shard is leased again: %s", self._who, name, error.cause)
             self._lease(name)
         except ray.exceptions.RayActorError as error:
             self._lost(name, error)
@@ -139,7 +138,7 @@ class Pool:
             self._not_loaded(name, error)
             return
         self._drop(name, f"its actor died ({type(error).__name__})")
-        logger.warning("teacher %s died, its shard is leased again", name)
+        logger.warning("%s %s died, its shard is leased again", self._who, name)
 
     def _drop(self, name: str, cause: str) -> None:
         """An actor is gone with its lease."""
@@ -155,8 +154,9 @@ class Pool:
         raised = isinstance(error, ray.exceptions.ActorDiedError) and "__init__" in str(error)
         tries = self._max_attempts * (1 if raised else self.most)
         if (raised and not self.filled) or (self.stillborn >= tries and not self.up):
-            raise ClusterError(f"the teacher could not be loaded in an actor: {error}") from error
-        logger.warning("teacher %s died before it was loaded: %s", name, str(error).strip().splitlines()[-1].strip())
+            raise ClusterError(f"the {self._who} could not be loaded in an actor: {error}") from error
+        logger.warning("%s %s died before it was loaded: %s", self._who, name,
+                       str(error).strip().splitlines()[-1].strip())
 
     def _lease(self, name: str) -> None:
         slot = self.leases.next(name)

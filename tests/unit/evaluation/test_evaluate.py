@@ -37,7 +37,7 @@ def predictions(store: Store, key: str) -> pa.Table:
 
 
 def test_an_evaluation_measures_all_on_the_test_split(here, cache):
-    made = evaluate(here.store, "key", here.task, here.manifest, here.model, cache["key"], PAIRS)
+    made = evaluate(here.store, "key", here.task, here.manifest, str(here.model), cache["key"], PAIRS)
     numbers, rows = made["numbers"], here.rows("test")
     assert made["parents"] == {"corpus": here.manifest["key"], "cache": cache["key"],
                                "students": ["baseline", "winner", "baseline", "other"]}
@@ -56,7 +56,7 @@ def test_an_evaluation_measures_all_on_the_test_split(here, cache):
 
 
 def test_the_first_pair_is_that_of_the_tests_and_all_are_in_the_seeds(here, cache):
-    made = evaluate(here.store, "key", here.task, here.manifest, here.model, cache["key"], PAIRS)
+    made = evaluate(here.store, "key", here.task, here.manifest, str(here.model), cache["key"], PAIRS)
     numbers, table = made["numbers"], predictions(here.store, "key")
     pairs = numbers["seeds"]["pairs"]
     assert [pair["seed"] for pair in pairs] == [0, 1]
@@ -68,8 +68,8 @@ def test_the_first_pair_is_that_of_the_tests_and_all_are_in_the_seeds(here, cach
 
 
 def test_a_live_teacher_answers_as_its_cache_does(here, cache):
-    cached = evaluate(here.store, "cached", here.task, here.manifest, here.model, cache["key"], PAIRS[:1])
-    live = evaluate(here.store, "live", here.task, here.manifest, here.model, None, PAIRS[:1])
+    cached = evaluate(here.store, "cached", here.task, here.manifest, str(here.model), cache["key"], PAIRS[:1])
+    live = evaluate(here.store, "live", here.task, here.manifest, str(here.model), None, PAIRS[:1])
     assert live["numbers"] == cached["numbers"]
     one, other = (np.concatenate(predictions(here.store, key).column("divergence").to_pylist())
                   for key in ("cached", "live"))
@@ -79,7 +79,7 @@ def test_a_live_teacher_answers_as_its_cache_does(here, cache):
 def test_words_that_no_model_sees_are_kept_without_confidence(token_corpus, tmp_path):
     cache = make_cache(token_corpus, "float16")
     here = with_students(token_corpus, tmp_path / "store")
-    made = evaluate(here.store, "key", here.task, here.manifest, here.model, cache["key"], PAIRS[:1])
+    made = evaluate(here.store, "key", here.task, here.manifest, str(here.model), cache["key"], PAIRS[:1])
     table = predictions(here.store, "key")
     unseen = np.isnan(np.concatenate(table.column("winner_confidence").to_pylist()).astype(float))
     assert unseen.any() and (np.isnan(np.concatenate(table.column("divergence").to_pylist())) == unseen).all()

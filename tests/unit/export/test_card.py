@@ -18,6 +18,7 @@ from kdray.corpus.pieces import cut_up
 from kdray.corpus.rows import Rows
 from kdray.corpus.tokenizer import copy_tokenizer
 from kdray.errors import ExportError
+from kdray.evaluation.answers import Answers
 from kdray.export import package
 from kdray.export.card import model_card
 from kdray.export.package import build_package
@@ -65,8 +66,7 @@ def make_package(root: Path, task: str, max_drop: float = 1.0) -> tuple[Path, di
     student = make_student(root / "student", task, labels)
     corpus = build_corpus(store, "c", see_splits(tables), TASKS[task], DataConfig(source="x.csv"), str(student), None)
     manifest = build_package(store, "k", student, {"parents": {"student": "s"}, "numbers": NUMBERS,
-                                                   "lineage": LINEAGE}, TASKS[task], labels,
-                             store.fetch("corpus", "c"), corpus["pad_token_id"], 128, max_drop, threads=1)
+                                                   "lineage": LINEAGE}, TASKS[task], corpus, max_drop, threads=1)
     return store.fetch("packages", "k"), manifest
 
 
@@ -93,21 +93,21 @@ def test_package_is_whole_and_does_what_its_card_says(task: str, tmp_path: Path,
     assert isinstance(answer, list)
 
 
-def answer_well_but(monkeypatch: pytest.MonkeyPatch, file: str, change: Any) -> None:
-    """Makes the student and its ONNX files give logits that are right, changed for one file; exports nothing."""
-    def answer(source: Any, task: Any, rows: Rows, *arguments: Any) -> list[np.ndarray]:
-        logits = [np.eye(2, dtype=np.float32)[ids] for ids in rows.gold()]
-        return [change(part) for part in logits] if str(source).endswith(file) else logits
+def answer_well_but(monkeypatch: pytest.MonkeyPatch, file: str, share: int, largest: float) -> None:
+    """Makes the student and its ONNX files give the right labels, one of them label 0 too often; exports nothing."""
+    def ask(groups: Any, rows: int, where: Any) -> list[list[Answers]]:
+        gold = 1 - np.arange(rows) % 2
+        return [[Answers(np.ones(rows, int), gold * share if one.file == file else gold, np.ones(rows), np.empty(0),
+                         largest if one.file == file else 0.0, 0) for one in group] for group in groups]
 
     monkeypatch.setattr(package, "export_onnx", lambda *arguments: None)
     monkeypatch.setattr(package, "quantise", lambda *arguments: None)
-    monkeypatch.setattr(package, "predict", answer)
-    monkeypatch.setattr(package, "onnx_predict", answer)
+    monkeypatch.setattr(package, "ask", ask)
 
 
 def test_int8_that_loses_too_much_is_refused_and_nothing_is_published(
         tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    answer_well_but(monkeypatch, package.INT8, lambda logits: logits * [[1, 0]])
+    answer_well_but(monkeypatch, package.INT8, 0, 0.0)
     message = r"is 0\.5000, the student's 1\.0000: a drop of 0\.5000, and export\.max_drop is 0\.1\. Raise"
     with pytest.raises(ExportError, match=message):
         make_package(tmp_path, "sequence-classification", max_drop=0.1)
@@ -115,7 +115,7 @@ def test_int8_that_loses_too_much_is_refused_and_nothing_is_published(
 
 
 def test_float32_that_differs_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    answer_well_but(monkeypatch, package.FLOAT32, lambda logits: logits + 0.5)
+    answer_well_but(monkeypatch, package.FLOAT32, 1, 0.5)
     with pytest.raises(ExportError, match=r"up to 0\.5 apart \(allowed below 0\.001\) and 0 of 40 decisions"):
         make_package(tmp_path, "sequence-classification")
 
@@ -128,13 +128,11 @@ def test_int8_keeps_a_real_teacher_s_accuracy(tmp_path: Path) -> None:
     rows = pa.csv.read_csv(SHARED / "data/sst2/validation.csv").rename_columns(["text", "label"])
     tables = {split: cut_up(rows.slice(0, 200)) for split in ("train", "validation", "test")}
     corpus = build_corpus(store, "c", see_splits(tables), task, data, str(teacher), labels)
-    folder = store.fetch("corpus", "c")
-    manifest = build_package(store, "k", teacher, {"parents": {}}, task, labels, folder,
-                             corpus["pad_token_id"], 128, 0.02, threads=2)
+    manifest = build_package(store, "k", teacher, {"parents": {}}, task, corpus, 0.02, threads=2)
     check = manifest["checks"]["onnx-int8"]
     assert check["torch"] > 0.85 and check["agreement"] > 0.95 and check["largest_difference"] < 2.5
     assert manifest["bytes"]["onnx/model_int8.onnx"] < 0.27 * manifest["bytes"]["model.safetensors"]
-    assert len(Rows.open(folder, "validation")) == 200
+    assert len(Rows.open(store.fetch("corpus", "c"), "validation")) == 200
 
 
 def test_card_shows_every_number_it_is_given() -> None:
