@@ -6,7 +6,6 @@ Knows nothing about tokens; a row is its stratum and its text.
 from collections import Counter
 
 import numpy as np
-from sklearn.model_selection import train_test_split
 
 from kdray.errors import DataError
 
@@ -19,6 +18,8 @@ def cut(strata: list[str], texts: list[str], share: float, seed: int) -> tuple[n
     Rows with the same text go to the same side, so that no duplicate leaks from train to test. Strata with
     fewer than 10 rows are cut as one. Raises DataError where there are too few rows.
     """
+    from sklearn.model_selection import train_test_split
+
     first_of: dict[str, int] = {}
     group = np.array([first_of.setdefault(text, index) for index, text in enumerate(texts)])
     leaders = np.unique(group)

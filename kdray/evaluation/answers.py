@@ -19,7 +19,6 @@ from kdray.corpus.rows import Rows, parts_among
 from kdray.models.folder import at
 from kdray.models.forward import predict
 from kdray.models.load import count_parameters, load_model
-from kdray.models.onnx_file import OnnxModel
 from kdray.models.precision import device
 from kdray.storage import Store
 from kdray.tasks import TASKS
@@ -136,6 +135,8 @@ def _model(asked: Asked) -> tuple[Any, int]:
     """The model, which stays for the next part, and its parameters."""
     folder = at(asked.place)
     if asked.file:
+        from kdray.models.onnx_file import OnnxModel
+
         return OnnxModel(folder / asked.file, torch.get_num_threads()), 0
     options = {"attn_implementation": asked.attention} if asked.attention else {}
     model = load_model(TASKS[asked.task], folder, list(asked.labels), **options).eval()
