@@ -69,13 +69,13 @@ def encode_shard(logits: list[np.ndarray], targets: list[np.ndarray], schema: Sc
 
     Raises CacheError with the first row, counted from the shard's start, whose logits are not finite.
     """
-    for row, values in enumerate(logits):
-        if not np.isfinite(values).all():
-            raise CacheError(f"row {row} of the shard has teacher logits that are not finite "
-                             f"({values[~np.isfinite(values)][0]}). Check the teacher, or set "
-                             "teacher.precision: float32")
     counts = np.array([len(row) for row in targets])
     values = np.concatenate(logits).reshape(-1, len(schema.labels)).astype(np.float32)
+    wrong = np.flatnonzero(~np.isfinite(values).all(-1))
+    if len(wrong):
+        row, odd = np.searchsorted(np.cumsum(counts), wrong[0], side="right"), values[wrong[0]]
+        raise CacheError(f"row {row} of the shard has teacher logits that are not finite "
+                         f"({odd[~np.isfinite(odd)][0]}). Check the teacher, or set teacher.precision: float32")
     columns = encode(values, schema.codec)
     changed = loss(values, decode(columns["logits"], columns.get("scale"), columns.get("offset")))
     table = pa.table({

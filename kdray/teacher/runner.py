@@ -94,8 +94,9 @@ class TeacherRunner:
         except CacheError as error:
             raise CacheError(f"{slot}: {error}") from error
         receipt = write_shard(self.store, slot.key, data)
-        gold = np.concatenate([rows.labels[i][t] for i, t in zip(indices, targets, strict=True)])[:_SAMPLE]
-        predicted = np.concatenate([row.argmax(-1) for row in logits])[:_SAMPLE]
+        sample = [(rows.labels[index][units], row.argmax(-1))
+                  for index, units, row in zip(indices[:_SAMPLE], targets, logits, strict=False)]
+        gold, predicted = (np.concatenate(column)[:_SAMPLE] for column in zip(*sample, strict=True))
         judged = gold != UNLABELLED
         return Done(receipt, time.perf_counter() - started, gold[judged].tolist(), predicted[judged].tolist(),
                     self._waits.share())
