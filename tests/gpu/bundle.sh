@@ -2,12 +2,14 @@
 # Packs what kdray needs beside PyTorch, pinned as in cluster/constraints.txt, into tests/gpu/bundle.tar.xz: what check.sh
 # takes to a machine that has PyTorch and no network. Without Ray, and without what the checks never import.
 #
-#   tests/gpu/bundle.sh [PYTHON]     such as 3.12, the version there (default: that of python3 here); x86-64 Linux
+#   tests/gpu/bundle.sh [PYTHON [PACKAGE ...]]
 #
-# Needs pip and a network. Prints the MiB; more than 64 are an error.
+# PYTHON is the version there, such as 3.12 (default: that of python3 here), on x86-64 Linux; PACKAGEs, such as numpy scipy
+# pyarrow, are there already and stay out. Needs pip and a network. Prints the MiB; more than 64 are an error.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 version=${1:-$(python3 -c 'import sys; print("%d.%d" % sys.version_info[:2])')}
+there=" ${*:2} "
 limit=64
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
@@ -16,6 +18,9 @@ wheels=(numpy scipy pyarrow transformers tokenizers safetensors huggingface-hub 
   click typer shellingham rich markdown-it-py mdurl pygments pydantic pydantic-core annotated-types typing-inspection
   typing-extensions annotated-doc regex pyyaml tqdm packaging filelock fsspec jinja2 markupsafe einops hjson msgpack psutil
   py-cpuinfo ninja pytest pluggy iniconfig)
+for place in "${!wheels[@]}"; do
+  case $there in *" ${wheels[place]} "*) unset "wheels[place]" ;; esac
+done
 platforms=()
 for glibc in 34 31 28 27 24 17; do platforms+=(--platform "manylinux_2_${glibc}_x86_64"); done
 pip=(python3 -m pip --disable-pip-version-check)
