@@ -10,9 +10,10 @@ from typing import Any
 
 import ray
 
-from kdray.cluster import check_resources, cpus_each, nodes_with
+from kdray.cluster import check_need, cpus_each, nodes_with
 from kdray.config import TrainingConfig
 from kdray.console import labels, work_for
+from kdray.needs import Need, room
 from kdray.teacher.pool import Pool
 
 _ATTEMPTS = 3
@@ -67,17 +68,10 @@ def work(function: Callable[..., Any], arguments: Sequence[tuple[Any, ...]], who
     """
     calls = [Call(number, those) for number, those in enumerate(arguments)]
     cpus = settings.num_cpus or cpus_each(-(-len(calls) // max(1, len(nodes_with(settings.labels)))), settings.labels)
-    need = {"CPU": cpus, "GPU": settings.num_gpus}
-    check_resources(1, need, "training.workers", settings.labels)
+    need = Need("training.workers", 1, {"CPU": cpus, "GPU": settings.num_gpus}, settings.labels)
+    check_need(need)
     actor = ray.remote(num_cpus=cpus, num_gpus=settings.num_gpus, max_restarts=0)(Worker)
     results: dict[int, Any] = {}
     Pool(calls, lambda: actor.options(label_selector=settings.labels).remote(function, max(1, int(cpus)), labels()),
-         _room(need, settings.labels), _ATTEMPTS, lambda done: results.update([done]), who).run()
+         max(1, room(need, nodes_with(settings.labels))), _ATTEMPTS, lambda done: results.update([done]), who).run()
     return (results[number] for number in range(len(calls)))
-
-
-def _room(need: dict[str, float], on: dict[str, str]) -> int:
-    """Workers that the nodes have room for, used or not, and one at least."""
-    asked = {name: amount for name, amount in need.items() if amount > 0}
-    return max(1, sum(min(int(node.get(name, 0.0) // amount) for name, amount in asked.items())
-                      for node in nodes_with(on)))

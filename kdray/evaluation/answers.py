@@ -6,7 +6,7 @@ were computed, so that a million rows fit. Knows nothing about Ray: who works on
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -74,7 +74,7 @@ class Answers:
     divergence: np.ndarray
     """(units,): KL(another model || this one) in nats, NaN where either does not see the unit; empty without one."""
     largest: float
-    """Largest difference of a logit from the other model's."""
+    """Largest difference of a logit from the other model's, NaN where either has one that is no number."""
     parameters: int
     """0 of a cache and of an ONNX file."""
 
@@ -96,16 +96,32 @@ def ask(groups: Sequence[tuple[Asked, ...]], rows: int, where: Where = HERE) -> 
 def answer(group: tuple[Asked, ...], start: int, stop: int) -> list[Answers]:
     """`ask` for one group and the rows from `start` to `stop`."""
     found: list[Answers] = []
-    first: np.ndarray | None = None
+    first: _Placed | None = None
     for asked in group:
         rows, indices = _rows(asked, start, stop)
         targets, logits, parameters = _logits(asked, rows, indices, start)
-        counts, labels = rows.labels.lengths[indices], len(asked.labels)
-        placed = _placed(counts, targets, logits, labels)
+        counts = rows.labels.lengths[indices]
+        placed = _placed(counts, targets, logits, len(asked.labels))
         ids = _decided(asked, counts, targets, logits)
         found.append(_answers(counts, ids, placed, first, parameters))
-        first = placed if first is None else first
+        first = first or placed
     return found
+
+
+@dataclass(frozen=True)
+class _Placed:
+    """Logits of every unit of some rows."""
+
+    logits: np.ndarray
+    """(units, labels): NaN for a unit that the model does not see."""
+    seen: np.ndarray
+    """(units,): whether it sees it."""
+
+    @cached_property
+    def likely(self) -> np.ndarray:
+        """(units, labels): log-probabilities."""
+        with np.errstate(invalid="ignore"):
+            return log_softmax(self.logits.astype(np.float64), -1).astype(np.float32)
 
 
 def _rows(asked: Asked, start: int, stop: int) -> tuple[Rows, np.ndarray]:
@@ -130,7 +146,7 @@ def _logits(asked: Asked, rows: Rows, indices: np.ndarray,
     return [rows.targets[row] for row in indices], logits, parameters
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=4)
 def _model(asked: Asked) -> tuple[Any, int]:
     """The model, which stays for the next part, and its parameters."""
     folder = at(asked.place)
@@ -143,12 +159,12 @@ def _model(asked: Asked) -> tuple[Any, int]:
     return model.to(device(asked.num_gpus)), count_parameters(model)
 
 
-def _placed(counts: np.ndarray, targets: list[np.ndarray], logits: list[np.ndarray], labels: int) -> np.ndarray:
-    """Logits of every unit, (units, labels), NaN for one that the model does not see."""
-    placed = np.full((counts.sum(), labels), np.nan, np.float32)
+def _placed(counts: np.ndarray, targets: list[np.ndarray], logits: list[np.ndarray], labels: int) -> _Placed:
+    placed, seen = np.full((counts.sum(), labels), np.nan, np.float32), np.zeros(counts.sum(), bool)
     before = np.repeat(np.cumsum(counts) - counts, [len(part) for part in targets])
-    placed[before + np.concatenate(targets)] = np.concatenate(logits)
-    return placed
+    where = before + np.concatenate(targets)
+    placed[where], seen[where] = np.concatenate(logits), True
+    return _Placed(placed, seen)
 
 
 def _decided(asked: Asked, counts: np.ndarray, targets: list[np.ndarray], logits: list[np.ndarray]) -> np.ndarray:
@@ -157,22 +173,15 @@ def _decided(asked: Asked, counts: np.ndarray, targets: list[np.ndarray], logits
     return np.concatenate([task.decide(*row, labels) for row in rows]).astype(np.int32)
 
 
-def _answers(counts: np.ndarray, ids: np.ndarray, placed: np.ndarray, first: np.ndarray | None,
-             parameters: int) -> Answers:
-    likely, divergence, largest = _likely(placed), np.empty(0, np.float32), 0.0
+def _answers(counts: np.ndarray, ids: np.ndarray, placed: _Placed, first: _Placed | None, parameters: int) -> Answers:
+    divergence, largest = np.empty(0, np.float32), 0.0
     if first is not None:
-        other = _likely(first)
-        divergence = (np.exp(other) * (other - likely)).sum(-1)
-        largest = float(np.nanmax(np.abs(placed - first), initial=0.0))
-    return Answers(counts, ids, np.exp(likely.max(-1)), divergence, largest, parameters)
-
-
-def _likely(logits: np.ndarray) -> np.ndarray:
-    with np.errstate(invalid="ignore"):
-        return log_softmax(logits.astype(np.float64), -1).astype(np.float32)
+        divergence = (np.exp(first.likely) * (first.likely - placed.likely)).sum(-1)
+        largest = float(np.abs(placed.logits - first.logits)[placed.seen & first.seen].max(initial=0.0))
+    return Answers(counts, ids, np.exp(placed.likely.max(-1)), divergence, largest, parameters)
 
 
 def _joined(parts: Sequence[Answers]) -> Answers:
     whole = {name: np.concatenate([getattr(part, name) for part in parts])
              for name in ("counts", "ids", "confidence", "divergence")}
-    return Answers(**whole, largest=max(part.largest for part in parts), parameters=parts[0].parameters)
+    return Answers(**whole, largest=float(np.max([part.largest for part in parts])), parameters=parts[0].parameters)

@@ -67,6 +67,15 @@ def test_two_models_are_apart_by_the_formula(made):
     assert other.largest == pytest.approx(np.abs(one - two).max(), rel=1e-5) and other.largest > 0
 
 
+def test_a_logit_that_is_no_number_is_not_passed_over(corpus, monkeypatch):
+    rows, model = len(corpus.rows("test")), asked(corpus, place=str(corpus.model))
+    monkeypatch.setattr("kdray.evaluation.answers.ROWS", 7)
+    monkeypatch.setattr("kdray.evaluation.answers.predict", lambda model, task, rows, indices, *rest: [
+        np.full((1, 2), np.nan if index == 9 else 0.5, np.float32) for index in indices])
+    _, found = said(asked(corpus, cache=make_cache(corpus)["key"]), model, rows=rows)
+    assert np.isnan(found.largest)
+
+
 def test_parts_give_what_the_whole_gives(made, monkeypatch):
     add_student(made, "half", (0, 1))
     rows, teacher = len(made.rows("test")), asked(made, place=str(made.model))
