@@ -111,7 +111,8 @@ class Optimisation(Settings):
     clip: float = Field(1.0, ge=0, description="Largest gradient norm; 0 leaves gradients alone")
     dropout: float | None = Field(None, ge=0, lt=1, description="Dropout while training; null keeps the model's own")
     precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
-        "auto", description="Arithmetic of the forward and backward pass; auto is bfloat16 where the device has it")
+        "auto", description="Arithmetic of the forward and backward pass; auto is bfloat16 where the device has it, "
+        "and stays in `storage` what it was when it was first asked for with these data")
     patience: int | None = Field(None, ge=1, description="Epochs without a better validation metric before the stop")
     seed: int = Field(0, description="Seed of initial weights, batches and dropout")
     workers: int = Field(1, ge=1, description="Ray Train workers that share each step")
@@ -146,7 +147,8 @@ class TeacherConfig(Settings):
     num_gpus: float = Field(0, ge=0, description="GPUs an actor")
     labels: Labels = Field({}, description="Labels that an actor's node must have, such as {kdray/group: teacher}")
     precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
-        "auto", description="Arithmetic of the teacher; auto is bfloat16 where the device has it")
+        "auto", description="Arithmetic of the teacher; auto is bfloat16 where the device has it, and stays in "
+        "`storage` what it was when it was first asked for with these data")
     batch_tokens: int = Field(2048, ge=16, description="Padded tokens a batch at most")
     compile: bool = Field(False, description="torch.compile the teacher: 10 to 40 s an actor at the start, then about "
                           "1.2 times the rows/s. Needs a C++ compiler on every node")

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdray.cache.manifest import KIND as CACHES
-from kdray.config import Config, Optimisation, StudentConfig, TrainingConfig, changed
+from kdray.config import Config, Optimisation, StudentConfig, TeacherConfig, TrainingConfig, changed
 from kdray.console import label
 from kdray.corpus.build import build_corpus, corpus_key, see_splits
 from kdray.corpus.pieces import Each, Seen, one_by_one
@@ -203,11 +203,10 @@ class Pipeline:
     def schema(self) -> Any:
         """What, besides its rows, a shard of this config's cache depends on."""
         from kdray.cache.shard import Schema
-        from kdray.models.precision import resolve_precision
 
         teacher, cache = self.config.teacher, self.config.cache
         return Schema(self.teacher.fingerprint, self.task.name, tuple(self.corpus["labels"]),
-                      self.config.data.max_length, resolve_precision(teacher.precision, teacher.num_gpus),
+                      self.config.data.max_length, self._precision("teacher", teacher),
                       self.task.codec if cache.codec == "auto" else cache.codec, cache.compression)
 
     @cached_property
@@ -231,14 +230,13 @@ class Pipeline:
 
     @property
     def _live(self) -> Any:
-        from kdray.models.precision import resolve_precision
         from kdray.training.job import Live
 
         if not self.config.teacher.live:
             return None
-        precision = resolve_precision(self.config.teacher.precision, self.config.training.num_gpus)
+        wanted = changed(self.config.training, {"precision": self.config.teacher.precision})
         return Live(self.teacher.place, self.teacher.fingerprint, self.corpus["key"],
-                    self.corpus["pad_token_id"], precision)
+                    self.corpus["pad_token_id"], self._precision("live teacher", wanted))
 
     def _check_targets(self, job: Any) -> None:
         """Warns of soft targets that teach nothing, before students are paid for."""
@@ -305,7 +303,8 @@ class Pipeline:
         made = self._made("selection", KIND, key)
         if made is None:
             self._connect("students")
-            made = select(self.store, key, self._plan, self.sweep, search, max_drop, threads)
+            made = select(self.store, key, self._plan, self.sweep, search, max_drop, threads,
+                          self._where)
         return made
 
     @cached_property
@@ -316,7 +315,7 @@ class Pipeline:
         chosen, cache = self.selection, self._cache_key
         key = evaluation_key(cache or self.teacher.fingerprint, chosen)
         return self._made("evaluation", KIND, key) or evaluate(
-            self.store, key, self.task, self.corpus, self.teacher.folder, cache, chosen)
+            self.store, key, self.task, self.corpus, self.teacher.place, cache, chosen, self._where)
 
     @cached_property
     def package(self) -> dict[str, Any]:
@@ -327,13 +326,29 @@ class Pipeline:
         winner = self._manifest("students", self.selection["winner"])
         numbers, lineage = self.evaluation["numbers"], self.lineage
         label(stage="package")
-        export = student_files(self.store, winner, self.config.export.max_drop, _threads())
+        export = student_files(self.store, winner, self.config.export.max_drop, self._where)
         parents = {"student": winner["key"], "export": export["key"], "evaluation": self.evaluation["key"]}
         key = package_key(parents)
         made = self._made("package", "packages", key) or build_package(
             self.store, key, winner, export, {"parents": parents, "numbers": numbers, "lineage": lineage}, _threads())
         check_backend(made, self.config.serve.backend)
         return made
+
+    @property
+    def _where(self) -> Any:
+        """Where models are asked about whole splits: where students are trained, which may be on this machine."""
+        from kdray.evaluation.answers import HERE, Where
+
+        if not os.environ.get("RAY_ADDRESS") and not self.config.training.num_gpus:
+            return HERE
+        return Where(self._on_workers, self.config.training.num_gpus)
+
+    def _on_workers(self, function: Callable[..., Any], arguments: Sequence[tuple[Any, ...]],
+                    label: str) -> Iterator[Any]:
+        from kdray.workers import work
+
+        self._join()
+        return work(function, arguments, label, self.config.training)
 
     @property
     def lineage(self) -> dict[str, Any]:
@@ -352,7 +367,7 @@ class Pipeline:
         sweep = {**self.selection, "trials": [*self.sweep["trials"], *self.selection["trials"]]}
         return self._made("report", KIND, key) or build_report(
             self.store, key, self.config, self.package, sweep, self.evaluation, self.cache, self.corpus,
-            self.teacher.folder)
+            self.teacher.folder, self._where)
 
     def run(self) -> str:
         """All stages; returns the run's folder, which names them all."""
@@ -373,6 +388,25 @@ class Pipeline:
         if made is None:
             raise ConfigError(f"{kind} {key} is gone from {self.store.uri}: run the stage before again")
         return made
+
+    def _precision(self, who: str, wanted: Optimisation | TeacherConfig) -> str:
+        """The precision of work that is to run with the settings `wanted`."""
+        from kdray.models.precision import kept_precision, resolve_precision
+
+        if wanted.precision != "auto" or wanted.num_gpus:
+            return resolve_precision(wanted.precision, wanted.num_gpus)
+        return kept_precision(self.store, self.corpus["key"], who, lambda: self._native(wanted.labels))
+
+    def _native(self, labels: dict[str, str]) -> bool:
+        """Whether the processors of all nodes with these labels have bfloat16 instructions; this one's, without any."""
+        from kdray.models.precision import has_bfloat16
+
+        if not os.environ.get("RAY_ADDRESS"):
+            return has_bfloat16()
+        from kdray.cluster import ask
+
+        self._join()
+        return all(ask(has_bfloat16, labels) or [has_bfloat16()])
 
     def _connect(self, stage: str) -> None:
         """Has Ray for `stage`, which sees itself whether it fits, and checks once that what comes after it will fit.
@@ -414,10 +448,9 @@ class Pipeline:
 
     def _job(self, kind: str, settings: Optimisation, model: Model, origin: Any, corpus: dict[str, Any],
              cache: str | None, live: Any = None) -> Any:
-        from kdray.models.precision import resolve_precision
         from kdray.training.job import TrainingJob
 
-        precision = resolve_precision(settings.precision, settings.num_gpus)
+        precision = self._precision(kind, settings)
         if precision == "float16" and not settings.num_gpus:
             raise ConfigError("precision float16 needs a GPU (num_gpus); a processor trains in bfloat16 or float32")
         return TrainingJob(

@@ -26,6 +26,7 @@ from urllib.parse import parse_qsl
 import pyarrow as pa
 import pyarrow.fs as pafs
 
+from kdray import kept
 from kdray.errors import StorageError
 
 T = TypeVar("T")
@@ -234,24 +235,10 @@ class Store:
         target = self.path(*parts)
         with storage_errors(self.uri):
             if self.local:
-                _write_local(data, Path(target), os.replace)
+                _write_local(data, Path(target))
             else:
                 with self.file_system.open_output_stream(target) as stream:
                     stream.write(data)
-
-    def create(self, data: bytes | memoryview, *parts: str) -> bool:
-        """Publishes one file atomically; False, and nothing changes, where it is there."""
-        if not self.local:
-            if self.exists(*parts):
-                return False
-            self.write(data, *parts)
-            return True
-        with storage_errors(self.uri):
-            try:
-                _write_local(data, Path(self.path(*parts)), os.link)
-            except FileExistsError:
-                return False
-        return True
 
     def delete(self, *parts: str) -> None:
         """Removes one file; nothing happens where there is none."""
@@ -346,7 +333,7 @@ class Store:
         return whole
 
     def _publish_local(self, kind: str, key: str, folder: Path, manifest: bytes) -> None:
-        _write_local(manifest, folder / MANIFEST, os.replace)
+        _write_local(manifest, folder / MANIFEST)
         target = Path(self.path(kind, key))
         while True:
             try:
@@ -362,17 +349,22 @@ class Store:
         _sync_folder(target.parent)
 
     def fetch(self, kind: str, key: str) -> Path:
-        """A local folder with the artefact's files; downloaded once a machine where storage is remote.
+        """A local folder with the artefact's files; where storage is remote, a copy that all of a machine share.
 
-        Raises FileNotFoundError where remote storage has no such artefact.
+        The copy stays as long as this process lives. Raises FileNotFoundError where storage has no such artefact.
         """
         if self.local:
             return Path(self.path(kind, key))
         manifest = self.read(kind, key, MANIFEST)
-        target = machine_folder() / content_key([self.uri, kind, manifest.decode()]) / key
-        with storage_errors(str(target), "TMPDIR"), machine_lock(target.with_name(".lock")):
-            if not (target / MANIFEST).exists():
+        place = machine_folder() / kept.ARTEFACTS / content_key([self.uri, kind, manifest.decode()])
+        target = place / key
+        with storage_errors(str(target), "TMPDIR"), machine_lock(place / kept.LOCK):
+            kept.use(place)
+            there = (target / MANIFEST).exists()
+            if not there:
                 self._download(kind, key, target)
+        if not there:
+            kept.evict(machine_folder())
         return target
 
     def _download(self, kind: str, key: str, target: Path) -> None:
@@ -430,7 +422,7 @@ def _json(manifest: dict[str, Any]) -> bytes:
     return json.dumps(manifest, indent=1, ensure_ascii=False).encode()
 
 
-def _write_local(data: bytes | memoryview, target: Path, name: Callable[[Path, Path], None]) -> None:
+def _write_local(data: bytes | memoryview, target: Path) -> None:
     partial = _hidden(target.parent)
 
     def write() -> None:
@@ -439,7 +431,7 @@ def _write_local(data: bytes | memoryview, target: Path, name: Callable[[Path, P
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        name(partial, target)
+        os.replace(partial, target)
 
     try:
         _while_folders_go(write)

@@ -50,10 +50,10 @@ def _run(corpus: Corpus, trials: int) -> Path:
     add_student(corpus, sweep["baseline"], (0,))
     pairs = [{"seed": seed, "winner": sweep["winner"], "baseline": sweep["baseline"]} for seed in (1, 2)]
     cache = make_cache(corpus)
-    evaluation = evaluate(store, "evaluation", task, corpus.manifest, corpus.model, cache["key"],
+    evaluation = evaluate(store, "evaluation", task, corpus.manifest, str(corpus.model), cache["key"],
                           {**sweep, "pairs": pairs, "seeds": 2})
     winner = store.manifest("students", sweep["winner"])
-    package = build_package(store, "package", winner, student_files(store, winner, 1.0, 1), {
+    package = build_package(store, "package", winner, student_files(store, winner, 1.0), {
         "parents": {}, "numbers": evaluation["numbers"], "lineage": {"corpus": corpus.manifest["key"]}}, 1)
     config = Config(name="tiny", storage=store.uri, task=task.name, data=DataConfig(source="rows.jsonl"),
                     teacher=TeacherConfig(model=str(corpus.model)))

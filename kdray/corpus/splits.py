@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
-from sklearn.model_selection import train_test_split
 
 from kdray.errors import DataError
 
@@ -40,6 +39,8 @@ def cut(strata: Sequence[str], labels: Sequence[Sequence[str]], texts: Sequence[
 def _drawn(leaders: np.ndarray, strata: list[str], share: float, seed: int) -> np.ndarray:
     """A share of the leaders, and of each stratum; of all as one where a stratum has one row, or the share fewer rows
     than there are strata."""
+    from sklearn.model_selection import train_test_split
+
     sizes = Counter(strata)
     alike = min(sizes.values()) > 1 and len(sizes) <= math.ceil(share * len(leaders))
     try:

@@ -1,4 +1,4 @@
-"""A model becomes a float32 ONNX file, and an ONNX file is called like the model it came from.
+"""A model becomes a float32 ONNX file.
 
 Knows nothing about what the model is good at: whether a file is accepted is decided elsewhere.
 """
@@ -8,47 +8,15 @@ import logging
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
-import onnxruntime
 import torch
 from torch import nn
 
-from kdray.corpus.rows import Rows
 from kdray.errors import ExportError
-from kdray.models.forward import predict
-from kdray.tasks import Task
 
 FLOAT32 = "onnx/model.onnx"
 _FILE_LIMIT = 2 * 10**9
-
-
-class OnnxModel:
-    """An ONNX file as a model on the CPU: call it with the inputs that it names, it returns `.logits`."""
-
-    def __init__(self, path: Path, threads: int):
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.log_severity_level = 3
-        self.session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        self.inputs = [item.name for item in self.session.get_inputs()]
-
-    def __call__(self, **inputs: torch.Tensor) -> SimpleNamespace:
-        """Runs a padded batch."""
-        logits = self.session.run(["logits"], {name: inputs[name].numpy() for name in self.inputs})[0]
-        return SimpleNamespace(logits=torch.from_numpy(logits))
-
-    def parameters(self) -> Iterator[torch.Tensor]:
-        """An empty tensor on the model's device, which is all that `predict` asks of parameters."""
-        yield torch.empty(0)
-
-
-def onnx_predict(path: Path, task: Task, rows: Rows, indices: np.ndarray, pad_token_id: int,
-                 batch_tokens: int, threads: int) -> list[np.ndarray]:
-    """Logits of the rows `indices` from the ONNX file at `path`, as `predict` gives a model's."""
-    return predict(OnnxModel(path, threads), task, rows, indices, pad_token_id, batch_tokens)
 
 
 def export_onnx(model: nn.Module, inputs: list[str], folder: Path) -> Path:

@@ -74,14 +74,22 @@ def predict(model: Any, task: Task, rows: Rows, indices: np.ndarray, pad_token_i
     device = next(model.parameters()).device
     most = batch_tokens or _TOKENS[device.type]
     found: list[np.ndarray] = [np.empty(0)] * len(indices)
-    for batch in length_batches(rows.lengths[indices], most):
-        inputs = collate(rows, indices[batch], pad_token_id).to(device)
-        given = model(**taken(model, inputs.model)).logits
-        logits = task.gather(given, inputs.row, inputs.position).float().cpu().numpy()
+    last: tuple[np.ndarray, torch.Tensor] | None = None
+
+    def take(batch: np.ndarray, logits: torch.Tensor) -> None:
         ends = np.cumsum(rows.positions.lengths[indices[batch]])
-        for place, part in zip(batch, np.split(logits, ends[:-1]), strict=True):
+        for place, part in zip(batch.tolist(), np.split(logits.cpu().numpy(), ends[:-1]), strict=True):
             found[place] = part
         done(len(batch))
+
+    for batch in length_batches(rows.lengths[indices], most):
+        inputs = collate(rows, indices[batch], pad_token_id).to(device)
+        logits = task.gather(model(**taken(model, inputs.model)).logits, inputs.row, inputs.position).float()
+        if last is not None:
+            take(*last)  # a GPU works on this batch meanwhile
+        last = batch, logits
+    if last is not None:
+        take(*last)
     return found
 
 

@@ -12,6 +12,7 @@ from statistics import mean
 from typing import Any
 
 from kdray.config import SearchConfig
+from kdray.evaluation.answers import HERE, Where
 from kdray.export.footprint import footprint
 from kdray.search.selection import LIMITS, Rows, best, choose, finalists, kept, of_student, paired_points, pairs_of
 from kdray.search.sweep import Sweep, discard, run_sweep
@@ -29,17 +30,19 @@ def selection_key(sweep: str, search: SearchConfig, max_drop: float, threads: in
 
 
 def select(store: Store, key: str, sweep: Sweep, made: dict[str, Any], search: SearchConfig, max_drop: float,
-           threads: int) -> dict[str, Any]:
+           threads: int, where: Where = HERE) -> dict[str, Any]:
     """Publishes winner and baseline of the sweep whose manifest is `made`.
 
     `students` has each student's best trial, its validation metric and, where there are several or a limit, what it
-    costs to serve on `threads` threads, `max_drop` being what int8 may lose; `trials` are those of the pairs, and
-    `pairs` the students of each seed. Raises TrainingError where no seed has both.
+    costs to serve on `threads` threads, with an int8 that loses `max_drop` at most and is checked `where` others are;
+    `trials` are those of the pairs, and `pairs` the students of each seed. Raises TrainingError where no seed has both.
     """
     limits = {name: value for name in LIMITS if (value := getattr(search, name)) is not None}
     measured = bool(limits) or len(sweep.jobs) > 1
-    students = {name: _student(store, of_student(made["trials"], name), max_drop, threads if measured else None)
-                for name in sweep.jobs}
+    found = {name: best(of_student(made["trials"], name), "distilled") for name in sweep.jobs}
+    students = {name: {"trial": row["student"], "best": row["best"], **(
+        footprint(store, store.manifest("students", row["student"]) or {}, max_drop, threads, where)
+        if measured else {})} for name, row in found.items()}
     name, constraint = choose(students, limits)
     rows = _train(sweep, name, finalists(of_student(made["trials"], name)), search.seeds)
     pairs = pairs_of(rows)
@@ -48,13 +51,6 @@ def select(store: Store, key: str, sweep: Sweep, made: dict[str, Any], search: S
         return store.publish(KIND, key, folder, {
             "parents": {"sweep": made["key"]}, "students": students, "constraint": constraint, "name": name,
             "trials": rows, "seeds": search.seeds, "pairs": pairs, **kept(pairs)})
-
-
-def _student(store: Store, rows: Rows, max_drop: float, threads: int | None) -> dict[str, Any]:
-    """A student's best trial, with what it costs on `threads` threads; None does not measure that."""
-    row = best(rows, "distilled")
-    cost = footprint(store, store.manifest("students", row["student"]) or {}, max_drop, threads) if threads else {}
-    return {"trial": row["student"], "best": row["best"], **cost}
 
 
 def _train(sweep: Sweep, name: str, settings: dict[str, dict[str, Any] | None], seeds: int) -> Rows:

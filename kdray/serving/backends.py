@@ -73,11 +73,9 @@ def torch_model(folder: Path, task: Task, labels: list[str], num_gpus: float, th
 
 
 def _onnx_model(file: Path, threads: int) -> Model:
-    import onnxruntime
+    from kdray.models.onnx_file import onnx_session
 
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-    session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+    session = onnx_session(file, threads)
     names = [argument.name for argument in session.get_inputs()]
 
     def run(inputs: dict[str, np.ndarray]) -> np.ndarray:

@@ -24,6 +24,7 @@ from kdray.models.load import load_model
 from kdray.models.precision import DTYPES, device
 from kdray.storage import Store, machine_folder
 from kdray.tasks import TASKS
+from kdray.threads import Waits
 
 _SAMPLE = 256
 
@@ -46,12 +47,14 @@ class TeacherJob:
 
 @dataclass(frozen=True)
 class Done:
-    """What comes back for a shard: its receipt, the time it took, and (gold, predicted) labels of a sample."""
+    """What comes back for a shard: its receipt, the time it took, (gold, predicted) labels of a sample."""
 
     receipt: Receipt
     seconds: float
     gold: list[int]
     predicted: list[int]
+    waited: float = 0.0
+    """Share of its time for which the actor has waited for a processor."""
 
 
 def load_teacher(schema: Schema, folder: str | Path, num_gpus: float) -> Any:
@@ -77,6 +80,7 @@ class TeacherRunner:
         self._corpus = manifest
         self._span = "", 0, 0
         self._rows: Rows | None = None
+        self._waits = Waits()
 
     def fill(self, slot: Slot) -> Done:
         """Computes a slot's logits and publishes its shard. Raises CacheError where logits are not finite."""
@@ -90,10 +94,12 @@ class TeacherRunner:
         except CacheError as error:
             raise CacheError(f"{slot}: {error}") from error
         receipt = write_shard(self.store, slot.key, data)
-        gold = np.concatenate([rows.labels[i][t] for i, t in zip(indices, targets, strict=True)])[:_SAMPLE]
-        predicted = np.concatenate([row.argmax(-1) for row in logits])[:_SAMPLE]
+        sample = [(rows.labels[index][units], row.argmax(-1))
+                  for index, units, row in zip(indices[:_SAMPLE], targets, logits, strict=False)]
+        gold, predicted = (np.concatenate(column)[:_SAMPLE] for column in zip(*sample, strict=True))
         judged = gold != UNLABELLED
-        return Done(receipt, time.perf_counter() - started, gold[judged].tolist(), predicted[judged].tolist())
+        return Done(receipt, time.perf_counter() - started, gold[judged].tolist(), predicted[judged].tolist(),
+                    self._waits.share())
 
     def _among(self, slot: Slot) -> tuple[Rows, int]:
         """Rows that the slot's are among, and which the first is; the last ones stay open."""

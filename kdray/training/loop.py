@@ -32,6 +32,7 @@ from kdray.models.vocabulary import cut_vocabulary, numbers, used_ids, whole_voc
 from kdray.progress import Progress
 from kdray.storage import Store
 from kdray.tasks import TASKS
+from kdray.threads import STARVED, WAITED, Waits
 from kdray.training.batches import Batch, Batches, epoch_plan
 from kdray.training.engine import load_engine, make_engine, save_engine, take_step, whole_state
 from kdray.training.health import EVERY, ratio, squared_norms
@@ -124,7 +125,7 @@ class Run:
         self.state = State()
         self.best_weights: dict[str, torch.Tensor] | None = None
         self.restored = self._restore()
-        self.loss_sum, self.squares = torch.zeros(()), list[torch.Tensor]()
+        self.loss_sum, self.squares, self.waits = torch.zeros(()), list[torch.Tensor](), Waits()
         self.started = time.perf_counter()
 
     def run(self) -> dict[str, Any]:
@@ -187,6 +188,7 @@ class Run:
         lengths = self.train_rows.lengths[:self._rows(stage)]
         plan = epoch_plan(lengths, self.settings["batch_size"], self.settings["seed"], number)
         done = sum(len(step) for step in plan[:self.state.step])
+        self.waits = Waits()
         show = self.here.progress(f"epoch {number}/{sum(s.epochs for s in self.stages)}", len(lengths), done)
         engine.train()
         self.loss_sum, self.squares, first = torch.zeros((), device=engine.device), [], self.state.step
@@ -199,11 +201,16 @@ class Run:
             every = self.settings["checkpoint_steps"]
             kept = bool(every) and self.state.step % every == 0 and self.state.step < len(plan)
             loss = self._mean_loss(stage, step, first) if step % 10 == 9 or kept else None
-            show.advance(len(plan[step]), **({} if loss is None else {"loss": loss}))
+            show.advance(len(plan[step]), **({} if loss is None else {"loss": loss, **self._waited()}))
             if kept:
                 self._checkpoint(engine, {"step": self.state.step})
         show.close()
         self._end_epoch(engine, number, self._mean_loss(stage, len(plan) - 1, first))
+
+    def _waited(self) -> dict[str, float]:
+        """The share of its time for which this process waits for a processor, where that is more than it should."""
+        share = self.waits.share()
+        return {WAITED: share} if share > STARVED else {}
 
     def _step(self, engine: Any, rows: np.ndarray, place: tuple[int, int], at: Moment | None) -> None:
         """Takes the step at `place`, (epoch over all stages, step); without a moment it is on hard labels alone."""
@@ -262,7 +269,7 @@ class Run:
             self.best_weights = whole_state(engine)
         entry = {"epoch": number, "stage": self.state.stage, "loss": loss, **scores, **closeness, **self._ratio()}
         self.state.history.append(entry)
-        self._checkpoint(engine, {**entry, "best": self.state.best})
+        self._checkpoint(engine, {**entry, "best": self.state.best, **self._waited()})
 
     def _checkpoint(self, engine: Any, metrics: dict[str, Any]) -> None:
         now = time.perf_counter()

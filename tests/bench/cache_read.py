@@ -37,7 +37,7 @@ def main() -> None:
     store, cache = pipeline.store, pipeline.cache
     rows = Rows.open(store.fetch("corpus", pipeline.corpus["key"]), "train")
     plan = epoch_plan(rows.lengths, size, 0, 0)
-    drop(store, shard_table(store, cache)["key"])
+    drop(store, shard_table(store, cache))
     batches = Batches(rows, SoftTargets(store, cache["key"], "train"), len(cache["schema"]["labels"]), 0)
     cold, warm = (soft_rate(batches, plan) for _ in range(2))
     print(f"{len(plan)} batches of {size} rows: cold {cold:.0f}/s, warm {warm:.0f}/s")
@@ -46,10 +46,10 @@ def main() -> None:
           f"warm {warm / need:.0f}x")
 
 
-def drop(store, keys) -> None:
+def drop(store, table) -> None:
     """Asks the system to forget the shards' pages."""
-    for key in keys:
-        with open(store.path(*shard_path(key.decode())), "rb") as file:
+    for shard in table:
+        with open(store.path(*shard_path(shard["key"].decode(), shard["sha256"].tobytes().hex())), "rb") as file:
             os.fsync(file.fileno())
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 

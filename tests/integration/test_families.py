@@ -169,7 +169,7 @@ def logits_of(made: Taught, model: Any, rows: Any) -> np.ndarray:
 def served(made: Taught, student: dict[str, Any], folder: Path) -> None:
     """Packages the student, whose ONNX files must answer as it does, and asks each backend."""
     corpus = made.corpus
-    package = build_package(corpus.store, f"of {folder.name}", student, student_files(corpus.store, student, 1.0, 1),
+    package = build_package(corpus.store, f"of {folder.name}", student, student_files(corpus.store, student, 1.0),
                             {"parents": {}}, 1)
     assert package["checks"]["onnx"]["largest_difference"] < 1e-3 and package["checks"]["onnx"]["agreement"] == 1
     where, rows = corpus.store.fetch("packages", package["key"]), corpus.rows("test")

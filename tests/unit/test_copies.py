@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from kdray.copies import LIMIT, SpoiltError, copies, local_copy
+from kdray.copies import SpoiltError, copies, local_copy
 from kdray.errors import StorageError
+from kdray.kept import LIMIT
 from kdray.storage import Store
 
 SIZE = 10_000

@@ -39,7 +39,7 @@ def predictions(store: Store, key: str) -> pa.Table:
 
 
 def test_an_evaluation_measures_all_on_the_test_split(here, cache):
-    made = evaluate(here.store, "key", here.task, here.manifest, here.model, cache["key"], CHOSEN)
+    made = evaluate(here.store, "key", here.task, here.manifest, str(here.model), cache["key"], CHOSEN)
     numbers, rows = made["numbers"], here.rows("test")
     assert made["parents"] == {"corpus": here.manifest["key"], "cache": cache["key"],
                                "students": ["baseline", "winner", "baseline", "other"]}
@@ -58,7 +58,7 @@ def test_an_evaluation_measures_all_on_the_test_split(here, cache):
 
 
 def test_winner_and_baseline_are_those_that_were_chosen_and_all_pairs_are_in_the_seeds(here, cache):
-    made = evaluate(here.store, "key", here.task, here.manifest, here.model, cache["key"], CHOSEN)
+    made = evaluate(here.store, "key", here.task, here.manifest, str(here.model), cache["key"], CHOSEN)
     numbers, table = made["numbers"], predictions(here.store, "key")
     pairs = numbers["seeds"]["pairs"]
     assert [pair["seed"] for pair in pairs] == [1, 2] and numbers["seeds"]["asked"] == 3
@@ -66,7 +66,7 @@ def test_winner_and_baseline_are_those_that_were_chosen_and_all_pairs_are_in_the
         assert pairs[0][name] == pytest.approx(numbers["test"][name]["accuracy"]["value"])
     gold, other = table.column("gold").to_pylist(), table.column("winner_2").to_pylist()
     assert pairs[1]["winner"] == pytest.approx(sum(a == b for a, b in zip(gold, other, strict=True)) / len(gold))
-    swapped = evaluate(here.store, "swapped", here.task, here.manifest, here.model, cache["key"],
+    swapped = evaluate(here.store, "swapped", here.task, here.manifest, str(here.model), cache["key"],
                        CHOSEN | {"winner": "other"})
     assert swapped["numbers"]["test"]["winner"]["accuracy"]["value"] == pytest.approx(pairs[1]["winner"])
     assert swapped["numbers"]["seeds"] == numbers["seeds"]
@@ -74,8 +74,8 @@ def test_winner_and_baseline_are_those_that_were_chosen_and_all_pairs_are_in_the
 
 
 def test_a_live_teacher_answers_as_its_cache_does(here, cache):
-    cached = evaluate(here.store, "cached", here.task, here.manifest, here.model, cache["key"], ONE)
-    live = evaluate(here.store, "live", here.task, here.manifest, here.model, None, ONE)
+    cached = evaluate(here.store, "cached", here.task, here.manifest, str(here.model), cache["key"], ONE)
+    live = evaluate(here.store, "live", here.task, here.manifest, str(here.model), None, ONE)
     assert live["numbers"] == cached["numbers"]
     one, other = (np.concatenate(predictions(here.store, key).column("divergence").to_pylist())
                   for key in ("cached", "live"))
@@ -85,7 +85,7 @@ def test_a_live_teacher_answers_as_its_cache_does(here, cache):
 def test_words_that_no_model_sees_are_kept_without_confidence(token_corpus, tmp_path):
     cache = make_cache(token_corpus, "float16")
     here = with_students(token_corpus, tmp_path / "store")
-    made = evaluate(here.store, "key", here.task, here.manifest, here.model, cache["key"], ONE)
+    made = evaluate(here.store, "key", here.task, here.manifest, str(here.model), cache["key"], ONE)
     table = predictions(here.store, "key")
     unseen = np.isnan(np.concatenate(table.column("winner_confidence").to_pylist()).astype(float))
     assert unseen.any() and (np.isnan(np.concatenate(table.column("divergence").to_pylist())) == unseen).all()

@@ -72,7 +72,7 @@ def package_of(store: Store, folder: Path, task: str, labels: list[str], max_dro
     with store.staging("students") as staged:
         shutil.copytree(folder, staged, dirs_exist_ok=True)
         made = store.publish("students", "s", staged, {"parents": {"corpus": "c"}, "task": task, "labels": labels})
-    manifest = build_package(store, "k", made, student_files(store, made, max_drop, threads),
+    manifest = build_package(store, "k", made, student_files(store, made, max_drop),
                              {"parents": {"student": "s"}, "numbers": NUMBERS, "lineage": LINEAGE}, threads)
     return store.fetch("packages", "k"), manifest
 

@@ -13,9 +13,10 @@ from kdray.corpus.rows import Rows
 from kdray.errors import ExportError
 from kdray.export import files, onnx
 from kdray.export.files import check_export
-from kdray.export.onnx import FLOAT32, OnnxModel, export_onnx, onnx_predict
+from kdray.export.onnx import FLOAT32, export_onnx
 from kdray.export.quantise import INT8, WAYS, quantise
 from kdray.models.forward import predict
+from kdray.models.onnx_file import OnnxModel
 from kdray.tasks import TASKS
 
 SMALL = {"vocab_size": 100, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4,
@@ -102,7 +103,7 @@ def test_predicts_like_the_model(task: str, exported: Callable[[str, str], Path]
     path = exported("bert", task) / FLOAT32
     indices = np.array([4, 0, 5, 2])
     expected = predict(model, TASKS[task], rows, indices, 0, 64)
-    found = onnx_predict(path, TASKS[task], rows, indices, 0, 64, threads=1)
+    found = predict(OnnxModel(path, threads=1), TASKS[task], rows, indices, 0, 64)
     assert [part.dtype for part in found] == [np.float32] * 4
     for ours, theirs in zip(expected, found, strict=True):
         np.testing.assert_allclose(theirs, ours, atol=1e-5)

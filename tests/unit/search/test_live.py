@@ -186,3 +186,13 @@ def test_a_terminal_is_whole_after_an_interrupt_and_log_lines_are_above_the_tabl
     line = next(part for part in text.splitlines() if "a line of the log" in part)
     assert "sweep:" not in line and text.rindex("sweep: 0/2 trials") > text.index("a line of the log")
     assert text.rindex("kdray: interrupted") > text.rindex("sweep: 0/2 trials")
+
+
+def test_a_sweep_says_once_that_its_trials_are_starved(caplog):
+    trial = Trial("a", OWN)
+    with caplog.at_level(logging.WARNING, "kdray"), SweepProgress(2, ["small"]) as progress:
+        progress.on_trial_start(0, [], trial)
+        for epoch in (1, 2):
+            progress.on_trial_result(0, [], trial, {"epoch": epoch, "loss": 0.5, "best": 0.5, "waited": 0.471})
+    (said,) = caplog.messages
+    assert said.startswith("sweep: a trial waits for 47% of its time for a processor") and "training.num_cpus" in said
