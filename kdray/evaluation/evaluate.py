@@ -40,7 +40,7 @@ def evaluate(store: Store, key: str, task: Task, corpus: dict[str, Any], teacher
     of `cache`; it is asked where that is None. `pairs` are {seed, winner, baseline}, keys of students; the first pair
     is the sweep's.
     """
-    labels, gold = list(corpus["labels"]), Rows.open(store.fetch("corpus", corpus["key"]), "test").gold()
+    labels, gold = list(corpus["labels"]), Rows.of_split(store, corpus, "test").gold()
     students = [pair[name] for pair in pairs for name in _PAIR]
     manifests = {student: store.manifest("students", student) or {} for student in students}
     shown = {"teacher": _TEACHER, **{name: pairs[0][name] for name in _PAIR}}

@@ -44,7 +44,7 @@ def build_package(store: Store, key: str, student_folder: Path, manifest_parts: 
     student's rows. Raises ExportError where an ONNX file does not answer like the student on their validation split.
     """
     labels, max_length, pad_token_id = corpus["labels"], corpus["max_length"], corpus["pad_token_id"]
-    rows = Rows.open(store.fetch("corpus", corpus["key"]), "validation")
+    rows = Rows.of_split(store, corpus, "validation")
     with store.staging(KIND) as folder:
         _copy_model(student_folder, folder)
         model = load_model(task, folder, labels, attn_implementation=ATTENTION).eval()
