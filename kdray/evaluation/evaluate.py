@@ -40,7 +40,7 @@ def evaluate(store: Store, key: str, task: Task, corpus: dict[str, Any], teacher
     of `cache`; it is asked where that is None. `chosen` has the keys of `winner` and `baseline`, the `pairs` {seed,
     winner, baseline} that they are of, and on how many `seeds` pairs were to be trained.
     """
-    labels, gold = list(corpus["labels"]), Rows.open(store.fetch("corpus", corpus["key"]), "test").gold()
+    labels, gold = list(corpus["labels"]), Rows.of_split(store, corpus, "test").gold()
     pairs = chosen["pairs"]
     students = [pair[name] for pair in pairs for name in _PAIR]
     manifests = {student: store.manifest("students", student) or {} for student in students}

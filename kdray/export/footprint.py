@@ -37,7 +37,7 @@ def footprint(store: Store, student: dict[str, Any], max_drop: float, threads: i
     folder = source if backend == "torch" else store.fetch(KIND, files["key"])
     predictor = Predictor(task, labels, corpus["max_length"], load_tokenizer(source),
                           load_backend(folder, backend, task, labels, 0, threads), corpus["max_length"])
-    items = spread(Rows.open(store.fetch("corpus", corpus["key"]), "validation").items(task), _TEXTS)
+    items = spread(Rows.of_split(store, corpus, "validation").items(task), _TEXTS)
     times = [_seconds(predictor, item) for item in [*items[:_WARM], *items]][-len(items):]
     return {"bytes": (folder / FILES[backend]).stat().st_size, "milliseconds": float(np.median(times)) * 1000}
 

@@ -44,7 +44,7 @@ def build_package(store: Store, key: str, student: dict[str, Any], export: dict[
         _copy_files(store.fetch(EXPORTS, export["key"]), list(export["bytes"]), folder)
         predictor = Predictor(task, labels, corpus["max_length"], load_tokenizer(folder),
                               torch_model(folder, task, labels, 0, threads, "float32"), _BATCH_TOKENS)
-        rows = Rows.open(store.fetch("corpus", corpus["key"]), "validation")
+        rows = Rows.of_split(store, corpus, "validation")
         write_parity(folder, predictor, spread(rows.items(task), INPUTS))
         manifest = {**facts, "task": task.name, "labels": labels, "max_length": corpus["max_length"],
                     "pad_token_id": corpus["pad_token_id"],

@@ -39,7 +39,7 @@ def build_report(store: Store, key: str, config: Config, package: dict[str, Any]
 
     `cache` is None where the teacher ran beside the students, `corpus` is that of the folder `teacher`.
     """
-    task, rows = TASKS[package["task"]], Rows.open(store.fetch("corpus", corpus["key"]), "test")
+    task, rows = TASKS[package["task"]], Rows.of_split(store, corpus, "test")
     numbers = _numbers(store, package, sweep, evaluation, rows, teacher, config, where)
     facts = {
         "version": VERSION, "name": config.name, "task": config.task, "rows": corpus["rows"],
@@ -79,10 +79,10 @@ def _numbers(store: Store, package: dict[str, Any], sweep: dict[str, Any], evalu
 def _served(task: Task, store: Store, package: dict[str, Any], sweep: dict[str, Any], where: Where) -> dict[str, Any]:
     """Test metrics of what is served, on the rows as the winner's own tokenizer cuts them."""
     winner, labels, backend = store.manifest("students", sweep["winner"]) or {}, package["labels"], package["backend"]
-    corpus = winner["parents"]["corpus"]
-    served = Asked(store.uri, task.name, tuple(labels), corpus, "test", store.uri_of("packages", package["key"]),
+    corpus = store.manifest("corpus", winner["parents"]["corpus"]) or {}
+    served = Asked(store.uri, task.name, tuple(labels), corpus["key"], "test", store.uri_of("packages", package["key"]),
                    "" if backend == "torch" else FILES[backend], batch_tokens=_BATCH_TOKENS)
-    gold = Rows.open(store.fetch("corpus", corpus), "test").gold()
+    gold = Rows.of_split(store, corpus, "test").gold()
     ((answers,),) = ask([(served,)], len(gold), where)
     return interval_scores(task, gold, answers.by_row(), labels)
 

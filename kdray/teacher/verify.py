@@ -80,7 +80,7 @@ def rerun(store: Store, cache: dict[str, Any], teacher: str | None, rows: int, s
     for split, total in cache["rows"].items():
         share = min(total, max(1, round(rows * total / max(1, sum(cache["rows"].values())))))
         chosen = np.sort(random.choice(total, share, replace=False))
-        found = predict(model, task, Rows.open(store.fetch("corpus", corpus["key"]), split), chosen,
+        found = predict(model, task, Rows.of_split(store, corpus, split), chosen,
                         corpus["pad_token_id"])
         soft = SoftTargets(store, cache["key"], split)
         for row, again in zip(chosen, found, strict=True):

@@ -9,7 +9,7 @@ import pytest
 import ray
 from ray.cluster_utils import Cluster
 
-from kdray.cluster import check_resources
+from kdray.cluster import ask, check_resources
 from kdray.config import TrainingConfig, load
 from kdray.errors import CacheError, ClusterError
 from kdray.evaluation.evaluate import evaluate
@@ -85,6 +85,15 @@ def test_what_is_wrong_with_a_part_ends_the_work_with_its_cause(nodes: dict[str,
 
 def refuse(start: int, stop: int) -> None:
     raise CacheError("there is no such thing")
+
+
+def test_what_precision_auto_is_follows_from_the_nodes_that_will_work(nodes: dict[str, str]) -> None:
+    assert ask(node, SPOT) == [nodes["spot"]] and ask(node, {"zone": "a"}) == []
+    assert sorted(ask(node, {})) == sorted(nodes.values())
+
+
+def node() -> str:
+    return ray.get_runtime_context().get_node_id()
 
 
 def test_labels_that_no_node_has_are_refused_before_work_starts(nodes: dict[str, str], tmp_path: Path, rows: Path,
