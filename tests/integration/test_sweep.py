@@ -108,7 +108,7 @@ def test_seeds_on_which_either_fails_have_no_pair_and_where_all_do_the_cause_is_
     doomed = {**pipeline.sweep, "trials": [{**best, "point": {**best["point"], "lr": 1e30}}]}
     again = Sweep(pipeline.jobs, pipeline.config.search)
     with pytest.raises(TrainingError, match=r"on no seed that the sweep has not seen.*the loss is.*search\.seeds"):
-        select(pipeline.store, "doomed", again, doomed, pipeline.config.search, 1)
+        select(pipeline.store, "doomed", again, doomed, pipeline.config.search, 0.005, 1)
 
 
 def test_where_all_trials_fail_the_first_cause_is_shown(store, rows, teacher, tmp_path, kdray_here: Command):

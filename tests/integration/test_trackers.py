@@ -21,7 +21,8 @@ from tensorboardX.proto.event_pb2 import Event
 
 from kdray.config import TrainingConfig
 from kdray.search import trackers
-from kdray.search.plan import Listed, Plan
+from kdray.search.plan import Plan
+from kdray.search.points import Listed
 from kdray.search.proposals import Proposals, Whose
 from kdray.search.records import Records
 from kdray.storage import Store
