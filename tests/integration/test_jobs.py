@@ -69,11 +69,17 @@ def test_nothing_is_taken_without_the_token(head: Head, config: Path) -> None:
     assert jobs(head) == before
 
 
-def test_stages_run_as_jobs_and_the_endpoint_stays(head: Head, config: Path) -> None:
-    for stage, says in (("teacher", "teacher: "), ("cache", "cache: "), ("distill", "student: "), ("tune", "winner: "),
-                        ("evaluate", "kdray serve "), ("pipeline", "kdray serve ")):
-        done = ray_submit(head, f"{stage}.py", str(config))
-        assert done.returncode == 0 and says in done.stdout, done.stdout + done.stderr
+@pytest.mark.slow
+@pytest.mark.parametrize("stage, says", [("teacher", "teacher: "), ("cache", "cache: "), ("distill", "student: "),
+                                         ("tune", "winner: "), ("evaluate", "kdray serve ")])
+def test_each_stage_runs_as_a_job(head: Head, config: Path, stage: str, says: str) -> None:
+    done = ray_submit(head, f"{stage}.py", str(config))
+    assert done.returncode == 0 and says in done.stdout, done.stdout + done.stderr
+
+
+def test_all_stages_run_as_a_job_and_the_endpoint_stays(head: Head, config: Path) -> None:
+    done = ray_submit(head, "pipeline.py", str(config))
+    assert done.returncode == 0 and "kdray serve " in done.stdout, done.stdout + done.stderr
     run = done.stdout.split("kdray serve ")[1].split()[0].replace("~", str(Path.home()), 1)
     port = free_port()
     served = ray_submit(head, "serve.py", run, f"port={port}", "num_cpus=0")

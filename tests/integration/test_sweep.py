@@ -91,7 +91,7 @@ def test_a_full_disk_ends_a_sweep_in_one_line_and_it_goes_on_when_there_is_room(
 
 def test_what_a_student_without_a_teacher_feels_is_searched_for_its_baseline_too(make):
     space = {"lr": {"values": [1e-6, 1e-2]}, "temperature": {"values": [1, 4]}}
-    pipeline = make(student={"fresh": {"num_hidden_layers": 1, "hidden_size": 16}}, training={"epochs": 20},
+    pipeline = make(student={"fresh": {"num_hidden_layers": 1, "hidden_size": 16}}, training={"epochs": 8},
                     search={"algorithm": "grid", "space": space, "seeds": 2, "grace": 99})
     trials, chosen = pipeline.sweep["trials"], pipeline.selection
     plain = [row for row in trials if row["baseline"]]
@@ -141,8 +141,8 @@ def test_results_do_not_depend_on_how_many_trials_run_side_by_side(rows, teacher
 def test_a_sweep_whose_driver_is_killed_keeps_what_ended_and_resumes_what_ran(tmp_path: Path, rows: Path, teacher: Path,
                                                                             kdray: Command) -> None:
     config = write_config(tmp_path / "c.yaml", small_config(tmp_path / "store", rows, teacher, {
-        "search": {"algorithm": "grid", "space": {"alpha": {"values": [0.5, 0.2]}}, "max_concurrent": 1, "grace": 90},
-        "training": {"epochs": 90, "lr": 3e-3}}))
+        "search": {"algorithm": "grid", "space": {"alpha": {"values": [0.5, 0.2]}}, "max_concurrent": 1, "grace": 40},
+        "training": {"epochs": 40, "lr": 3e-3}}))
     driver = subprocess.Popen(command("tune", str(config)), env=environment(), stderr=subprocess.PIPE, text=True,
                               start_new_session=True)
     trial = r"alpha 0\.2"
@@ -163,12 +163,12 @@ def test_a_sweep_whose_driver_is_killed_keeps_what_ended_and_resumes_what_ran(tm
     assert not (tmp_path / "ran").exists()
     assert "winner:" in done.stdout and done.stdout.count("alpha") == 4
     epochs = [int(found) for found in re.findall(rf"{trial} \| epoch (\d+)", done.stderr)]
-    assert epochs[0] >= 4 and epochs[-1] == 90
+    assert epochs[0] >= 4 and epochs[-1] == 40
     assert "alpha 0.5 begins" not in done.stderr
     assert {name: (students / name).stat().st_mtime_ns for name in kept} == kept
     sweep = json.loads(next((tmp_path / "store" / "sweeps").glob("*/manifest.json")).read_text())
     assert [row["state"] for row in sweep["trials"]] == ["finished"] * 2
-    assert all([entry["epoch"] for entry in row["history"]] == list(range(1, 91)) for row in sweep["trials"])
+    assert all([entry["epoch"] for entry in row["history"]] == list(range(1, 41)) for row in sweep["trials"])
     assert not list((tmp_path / "store" / "tune").iterdir())
 
 

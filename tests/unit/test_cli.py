@@ -3,6 +3,8 @@
 import json
 import logging
 import re
+import runpy
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,8 @@ import transformers
 from kdray import console
 from kdray.cli import main
 from tests.packages import write_package
+
+JOBS = Path(__file__).parents[2] / "jobs"
 
 
 @pytest.mark.parametrize("arguments, words", [
@@ -24,6 +28,18 @@ def test_wrong_arguments_of_the_cache_verbs_are_refused(capsys, arguments, words
     with pytest.raises(SystemExit) as end:
         main(["cache", *arguments])
     assert end.value.code == 2 and words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("script", sorted(path.stem for path in JOBS.glob("*.py") if path.stem != "serve"))
+def test_a_job_runs_the_stage_of_its_name(monkeypatch, script):
+    told: list[tuple[str, str, int]] = []
+    monkeypatch.setattr("kdray.stages.run_stage",
+                        lambda stage, config: told.append((stage, config.name, config.search.trials)))
+    monkeypatch.setattr(sys, "argv", [f"{script}.py", str(JOBS / "configs" / "sst2.yaml"), "search.trials=9"])
+    with pytest.raises(SystemExit) as end:
+        runpy.run_path(str(JOBS / f"{script}.py"), run_name="__main__")
+    assert end.value.code == 0
+    assert told == [("run" if script == "pipeline" else script, "sst2", 9)]
 
 
 def test_bench_measures_a_runs_winner_on_a_file_and_says_what_to_use(capsys, monkeypatch, run, tmp_path):
