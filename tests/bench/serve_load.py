@@ -78,7 +78,8 @@ def make_package(teacher: Path, scratch: Path, texts: list[str]) -> Path:
     """A package with three layers of the teacher."""
     from transformers import AutoModelForSequenceClassification
 
-    from kdray.export.onnx import export_onnx, quantise
+    from kdray.export.onnx import export_onnx
+    from kdray.export.quantise import WAYS, quantise
     from kdray.models.load import save_model
 
     model = AutoModelForSequenceClassification.from_pretrained(teacher, attn_implementation="eager").eval()
@@ -88,7 +89,7 @@ def make_package(teacher: Path, scratch: Path, texts: list[str]) -> Path:
     folder = scratch / "package"
     save_model(model, teacher, folder)
     export_onnx(model, ["input_ids", "attention_mask", "token_type_ids"], folder)
-    quantise(folder)
+    quantise(folder, next(iter(WAYS)))
     labels = [model.config.id2label[index] for index in range(model.config.num_labels)]
     (folder / "manifest.json").write_text(json.dumps({
         "version": 2, "kind": "packages", "key": "bench", "task": "sequence-classification", "labels": labels,

@@ -1,0 +1,227 @@
+"""Replicas on any machine become one address: HAProxy on each machine that has a replica, told of all of them.
+
+A machine's ingress is a named actor which its first replica starts. A replica says hello to all of them every second,
+and goodbye before it ends, so an ingress that is lost is there again with the next hello. Knows nothing about models.
+"""
+
+import asyncio
+import logging
+import os
+import shutil
+import signal
+import threading
+import time
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray import serve
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from kdray.console import log_to_stderr
+from kdray.errors import ClusterError
+from kdray.metrics import Gauge
+from kdray.serving.haproxy import HAProxy, Rules
+
+logger = logging.getLogger("kdray")
+
+APP = "kdray"
+NAMESPACE = "kdray"
+_NAME = "ingress-"
+_EVERY = 1.0
+_STUCK_SECONDS = 4.0
+"""For so long a replica on this machine may fail its health check; then its process is killed."""
+_SILENT_SECONDS = 60.0
+"""For so long a replica that is down is kept without a hello, and an ingress without any replica before it asks
+whether there still is a service."""
+_ANSWER_SECONDS = 30.0
+_GOODBYE_SECONDS = 5.0
+ANSWERS = Gauge("ingress_answers", "Answers of a machine's HAProxy since it started, by their status's first digit",
+                "machine", "status")
+UP = Gauge("ingress_replicas_up", "Replicas that a machine's HAProxy sends requests to", "machine")
+HAND = Gauge("ingress_requests", "Requests that replicas have in hand, of a machine's HAProxy", "machine")
+
+
+@dataclass(frozen=True)
+class Replica:
+    """Where a replica is."""
+
+    name: str
+    host: str
+    port: int
+    machine: str
+    pid: int
+
+
+class Ingress:
+    """HAProxy of one machine. An actor: all its methods belong to one event loop."""
+
+    def __init__(self, machine: str, rules: dict[str, Any], metrics: str):
+        """`metrics` is the folder of this machine's metrics, which goes with the ingress."""
+        log_to_stderr(worker=True)
+        self._machine, self._metrics = machine, metrics
+        cluster = {"address": ray.get_runtime_context().gcs_address,
+                   "auth_mode": os.environ.get("RAY_AUTH_MODE", "disabled")}
+        self._haproxy = HAProxy(Rules(**rules), cluster)
+        self._known: dict[str, Replica] = {}
+        self._heard: dict[str, float] = {}
+        self._leaving: set[str] = set()
+        self._last = time.monotonic()
+        self._watching: asyncio.Task[None] | None = None
+
+    async def hello(self, replica: dict[str, Any]) -> None:
+        """Sends requests to a replica from now on. Raises ClusterError where the port cannot be had."""
+        one = Replica(**replica)
+        if not self._haproxy.running:
+            self._open()
+        self._heard[one.name] = self._last = time.monotonic()
+        if one.name not in self._known and one.name not in self._leaving:
+            self._haproxy.add(one.name, one.host, one.port, one.machine == self._machine)
+            self._known[one.name] = one
+
+    async def goodbye(self, name: str) -> None:
+        """Sends no more requests to a replica."""
+        self._leaving.add(name)
+        if name in self._known and self._haproxy.running:
+            self._haproxy.drain(name)
+
+    async def leave(self) -> None:
+        """Says at /-/healthz that no more requests should come."""
+        if self._haproxy.running:
+            self._haproxy.leave()
+
+    async def close(self) -> None:
+        """Ends: answers what is in hand, and removes what is on the disk."""
+        if self._watching is not None:
+            self._watching.cancel()
+        await asyncio.to_thread(self._haproxy.stop)
+        shutil.rmtree(self._metrics, ignore_errors=True)
+
+    def _open(self) -> None:
+        self._known.clear()
+        self._haproxy.start()
+        if self._watching is None:
+            self._watching = asyncio.create_task(self._watch())
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(_EVERY)
+            try:
+                self._look()
+                await self._end_with_service()
+            except Exception as error:
+                logger.warning("the ingress of %s: %s", self._machine, error)
+
+    def _look(self) -> None:
+        """Forgets who is gone, kills who is stuck, and tells the metrics."""
+        seen, now = self._haproxy.replicas(), time.monotonic()
+        for name, one in seen.items():
+            replica, silent = self._known.get(name), now - self._heard.get(name, 0.0) > _SILENT_SECONDS
+            if replica is None or (name in self._leaving and not one.requests) or (one.down and silent):
+                self._haproxy.remove(name)
+                self._known.pop(name, None)
+                self._heard.pop(name, None)
+            elif one.down and one.seconds >= _STUCK_SECONDS and replica.machine == self._machine:
+                _kill(replica.pid)
+        for digit, count in self._haproxy.answered().items():
+            ANSWERS.set(count, machine=self._machine, status=digit)
+        UP.set(sum(one.up for one in seen.values()), machine=self._machine)
+        HAND.set(sum(one.requests for one in seen.values()), machine=self._machine)
+
+    async def _end_with_service(self) -> None:
+        if time.monotonic() - self._last > _SILENT_SECONDS:
+            self._last = time.monotonic()
+            if not await asyncio.to_thread(is_served):
+                logger.info("nothing is served any more: the ingress of %s ends", self._machine)
+                self._haproxy.stop()
+                shutil.rmtree(self._metrics, ignore_errors=True)
+                os._exit(0)
+
+
+class Presence:
+    """What a replica tells the ingresses: that it is there, again and again, and that it leaves."""
+
+    def __init__(self, replica: Replica, rules: Rules, metrics: str):
+        """`metrics` is the folder of this machine's metrics."""
+        self._replica, self._rules, self._metrics = replica, rules, metrics
+        self._left = threading.Event()
+
+    def enter(self) -> None:
+        """Starts this machine's ingress where there is none, and asks all for requests.
+
+        Raises ClusterError where the port cannot be had.
+        """
+        try:
+            ray.get(self._own().hello.remote(asdict(self._replica)), timeout=_ANSWER_SECONDS)
+        except ray.exceptions.RayTaskError as error:
+            raise error.cause if isinstance(error.cause, ClusterError) else error from None
+        self._say("hello", asdict(self._replica))
+        threading.Thread(target=self._stay, name="presence", daemon=True).start()
+
+    def leave(self) -> None:
+        """Returns when no ingress that answers sends requests any more."""
+        self._left.set()
+        with suppress(ray.exceptions.RayError, ClusterError):
+            ray.wait(self._say("goodbye", self._replica.name), num_returns=len(ingresses()), timeout=_GOODBYE_SECONDS)
+
+    def _stay(self) -> None:
+        while not self._left.wait(_EVERY):
+            try:
+                self._own()
+                self._say("hello", asdict(self._replica))
+            except Exception as error:
+                logger.warning("the ingresses do not hear this replica: %s", error)
+
+    def _say(self, word: str, what: Any) -> list[Any]:
+        return [getattr(one, word).remote(what) for one in ingresses()]
+
+    def _own(self) -> Any:
+        """This machine's ingress."""
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        return ray.remote(Ingress).options(
+            name=f"{_NAME}{self._replica.machine}", namespace=NAMESPACE, get_if_exists=True, lifetime="detached",
+            num_cpus=0, max_restarts=0, scheduling_strategy=here,
+        ).remote(self._replica.machine, asdict(self._rules), self._metrics)
+
+
+def ingresses() -> list[Any]:
+    """Handles of the ingresses of all machines."""
+    found = []
+    for machine in machines():
+        with suppress(ValueError):  # it has just ended
+            found.append(ray.get_actor(f"{_NAME}{machine}", NAMESPACE))
+    return found
+
+
+def machines() -> set[str]:
+    """Addresses of the machines that have an ingress."""
+    return {one["name"].removeprefix(_NAME) for one in ray.util.list_named_actors(all_namespaces=True)
+            if one["namespace"] == NAMESPACE and one["name"].startswith(_NAME)}
+
+
+def close_ingresses() -> None:
+    """Ends them all, when the replicas have."""
+    found = ingresses()
+    ray.wait([one.close.remote() for one in found], num_returns=len(found), timeout=_ANSWER_SECONDS)
+    for one in found:
+        ray.kill(one)
+
+
+def is_served() -> bool:
+    """Whether the service is there, whatever state it is in."""
+    return APP in serve.status().applications
+
+
+def this_machine() -> str:
+    """Its address, as other nodes reach it."""
+    return ray.util.get_node_ip_address()
+
+
+def _kill(pid: int) -> None:
+    """Kills a replica that does not answer, if that is what the process is."""
+    with suppress(OSError):
+        if Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"ray::ServeReplica"):
+            logger.error("a replica has failed its health check for %.0f s: it is killed, and replaced", _STUCK_SECONDS)
+            os.kill(pid, signal.SIGKILL)
