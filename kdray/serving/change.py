@@ -16,8 +16,8 @@ from ray.serve.exceptions import DeploymentUnavailableError
 
 from kdray.config import ServeConfig
 from kdray.errors import ClusterError, ConfigError, ModelError
-from kdray.serving.deploy import Service, build, check, check_open
-from kdray.serving.ingress import APP, NAMESPACE, is_served
+from kdray.serving.deploy import Service, build, check, check_open, running
+from kdray.serving.ingress import APP, NAMESPACE
 from kdray.serving.roster import Slot
 
 _ANSWER_SECONDS, _LOAD_SECONDS = 60.0, 600.0
@@ -66,13 +66,6 @@ def replace_keys(keys: list[str]) -> None:
         service, students = _read(state)
         check_open(service.settings, keys)
         _want(service, students, keys)
-
-
-def running() -> dict[str, Any]:
-    """State of the service on this cluster. Raises ClusterError where there is none."""
-    if not is_served():
-        raise ClusterError("no kdray service runs on this cluster: start one with `kdray serve RUN`")
-    return serve.get_app_handle(APP).state.remote().result(timeout_s=_ANSWER_SECONDS)
 
 
 def _change(name: str, change: Callable[[Slot | None], Slot]) -> Slot:

@@ -8,14 +8,12 @@ import ipaddress
 import logging
 import signal
 import socket
-import tempfile
 import threading
 import time
 import urllib.request
 import uuid
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import ray
@@ -33,6 +31,7 @@ from kdray.serving.guard import read_keys
 from kdray.serving.haproxy import binary
 from kdray.serving.ingress import APP, close_ingresses, ingresses, is_served, machines, this_machine
 from kdray.serving.metrics import FOLDER as METRICS
+from kdray.serving.metrics import folder_of
 from kdray.serving.predictor import read_package
 from kdray.serving.roster import DEFAULT, Engine, Slot, fetch_package, load_checked
 from kdray.serving.runs import packages, read_run
@@ -45,6 +44,8 @@ _LOGGING = {"log_level": "WARNING", "enable_access_log": False}
 _HEALTH_SECONDS, _HEALTH_PATIENCE = 1, 10
 _READY_SECONDS = 60.0
 _NODE = "ray.io/node-id"
+_COUNTS = {"replicas", "max_replicas"}
+"""Settings that change without a replica being replaced."""
 
 
 @dataclass(frozen=True)
@@ -74,15 +75,17 @@ def build(service: Service, students: dict[str, Slot], keys: list[str]) -> serve
         name="Endpoint", **_count(settings), max_constructor_retry_count=2, logging_config=_LOGGING,
         health_check_period_s=_HEALTH_SECONDS, health_check_timeout_s=_HEALTH_PATIENCE, max_ongoing_requests=64,
         user_config={"students": {name: slot.model_dump() for name, slot in students.items()}, "keys": keys,
-                     "thresholds": _thresholds(students[DEFAULT], settings)},
+                     "thresholds": _thresholds(students[DEFAULT], settings), "settings": plain},
         ray_actor_options={
             "num_cpus": settings.num_cpus, "num_gpus": settings.num_gpus,
             "runtime_env": {"env_vars": {METRICS: service.metrics}},
             **({"label_selector": {_NODE: service.node}} if service.node else {})})(Endpoint)
     # A version of our own: with Serve's random one, every change of the students would replace all replicas.
-    version = content_key([kdray.__version__, plain, service.taught])
+    lasting = {name: value for name, value in plain.items() if name not in _COUNTS}
+    version = content_key([kdray.__version__, lasting, service.taught])
     teacher = _teacher(service.taught, settings, version) if service.taught else None
-    return deployment.options(version=version, _internal=True).bind(plain, service.node, service.taught, teacher)
+    return deployment.options(version=version, _internal=True).bind(
+        plain, time.time(), service.node, service.taught, teacher)
 
 
 def _count(settings: ServeConfig) -> dict[str, Any]:
@@ -125,7 +128,7 @@ def application(args: dict[str, Any]) -> serve.Application:
     students = {name: Slot(package=uri) for name, uri in packages(package, settings).items()}
     for slot in students.values():
         check(slot.package, settings)
-    service = Service.of(settings, _metrics_folder(str(settings.port)), package if settings.teacher else None)
+    service = Service.of(settings, folder_of(str(settings.port)), package if settings.teacher else None)
     return build(service, students, keys)
 
 
@@ -142,7 +145,7 @@ def deploy(served: dict[str, str], settings: ServeConfig, keys: list[str], block
         folder = fetch_package(uri)
         read_package(folder)
         resolve_backend(folder, settings.backend, settings.num_gpus)
-    service = Service.of(settings, _metrics_folder(uuid.uuid4().hex[:8]), served[DEFAULT] if settings.teacher else None)
+    service = Service.of(settings, folder_of(uuid.uuid4().hex[:8]), served[DEFAULT] if settings.teacher else None)
     if settings.teacher:
         teacher_of(served[DEFAULT])
         check_resources(1, {"CPU": settings.teacher.num_cpus, "GPU": settings.teacher.num_gpus}, "serve.teacher")
@@ -199,8 +202,7 @@ def _serve_until_interrupted(url: str, served: dict[str, str]) -> None:
 def _start(service: Service, students: dict[str, Slot], keys: list[str]) -> str:
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     there = is_served()
-    if not there:
-        service = _at_free_port(service)
+    service = _as_running(service) if there else _at_free_port(service)
     try:
         serve.start(proxy_location="Disabled", logging_config=_LOGGING)
         serve.run(build(service, students, keys), name=APP, route_prefix=None)
@@ -213,6 +215,20 @@ def _start(service: Service, students: dict[str, Slot], keys: list[str]) -> str:
             raise ClusterError(f"Ray Serve did not start {names}: {error} The log of the replica, logs/serve in "
                                "Ray's session folder, says why") from error
         raise
+
+
+def running() -> dict[str, Any]:
+    """State of the service on this cluster. Raises ClusterError where there is none."""
+    if not is_served():
+        raise ClusterError("no kdray service runs on this cluster: start one with `kdray serve RUN`")
+    return serve.get_app_handle(APP).state.remote().result(timeout_s=_READY_SECONDS)
+
+
+def _as_running(service: Service) -> Service:
+    """The service in the place of the one that runs."""
+    state = running()
+    port = service.settings.port or state["settings"]["port"]
+    return replace(service, settings=service.settings.model_copy(update={"port": port}), metrics=state["metrics"])
 
 
 def _answering(settings: ServeConfig) -> str:
@@ -261,7 +277,3 @@ def _at_free_port(service: Service) -> Service:
         raise ClusterError(f"cannot listen on {settings.host}:{settings.port}: {error.strerror}. Choose another "
                            "`serve.port` or `serve.host`") from error
     return replace(service, settings=settings.model_copy(update={"port": port}))
-
-
-def _metrics_folder(service: str) -> str:
-    return str(Path(tempfile.gettempdir()) / f"kdray-metrics-{service}")

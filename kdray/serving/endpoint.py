@@ -45,10 +45,13 @@ ANYWHERE = {"0.0.0.0", "::"}
 class Endpoint:
     """One replica."""
 
-    def __init__(self, settings: dict[str, Any], node: str | None = None, package: str | None = None,
-                 teacher: Any = None):
-        """`settings`: a ServeConfig as plain data; `teacher`: a Serve handle of the teacher of `package`."""
-        self._node, self._taught, self._settings = node, package, ServeConfig.model_validate(settings)
+    def __init__(self, settings: dict[str, Any], since: float, node: str | None, package: str | None, teacher: Any):
+        """`settings`: a ServeConfig as plain data, as it is `since` then; `teacher`: a handle of that of `package`.
+
+        `node`: where all replicas must be, null where any place will do.
+        """
+        self._since, self._node, self._taught = since, node, package
+        self._settings = ServeConfig.model_validate(settings)
         self._keys: list[str] = []
         sys.setswitchinterval(_SWITCH_SECONDS)
         self._loop = uvloop.new_event_loop()
@@ -60,8 +63,11 @@ class Endpoint:
         self._presence: Presence | None = None
 
     async def reconfigure(self, wanted: dict[str, Any]) -> None:
-        """Serves `{"students": {name: Slot}, "keys": digests, "thresholds": ...}`; asks for requests when it can."""
-        self._keys = wanted["keys"]
+        """Serves `{"students": {name: Slot}, "keys": digests, "thresholds": ..., "settings": ...}`.
+
+        Of the settings, those of the number of replicas may differ from those that it was made with.
+        """
+        self._keys, self._settings = wanted["keys"], ServeConfig.model_validate(wanted["settings"])
         slots = {name: Slot.model_validate(slot) for name, slot in wanted["students"].items()}
         await self._on_loop(self.roster.apply(slots))
         self._service.thresholds = wanted["thresholds"]
@@ -129,9 +135,9 @@ class Endpoint:
 
     def _enter(self, port: int) -> None:
         settings, machine = self._settings, this_machine()
-        self._presence = Presence(
-            Replica(uuid.uuid4().hex[:12], self._host, port, machine, os.getpid()),
-            Rules(settings.host, settings.port, settings.deadline, settings.max_queue), os.environ[metrics.FOLDER])
+        rules = Rules(settings.host, settings.port, settings.deadline, settings.max_queue, self._since)
+        replica = Replica(uuid.uuid4().hex[:12], self._host, port, machine, os.getpid())
+        self._presence = Presence(replica, rules, os.environ[metrics.FOLDER])
         self._presence.enter()
 
     @property

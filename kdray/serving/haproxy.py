@@ -18,7 +18,7 @@ import tempfile
 import time
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from kdray.errors import ClusterError
@@ -51,8 +51,8 @@ global
   maxconn {connections}
   tune.bufsize {bufsize}
   noreuseport
-  hard-stop-after {stop}s
-  stats socket {folder}/{socket} mode 600 level admin
+  hard-stop-after 60s
+  stats socket {folder}/{socket} mode 600 level admin expose-fd listeners
   lua-load {folder}/hold.lua
 defaults
   mode http
@@ -116,6 +116,8 @@ class Rules:
     """Seconds that a request waits at most where no replica is up."""
     room: int
     """Requests that a replica has in hand at most."""
+    since: float = field(default=0.0, compare=False)
+    """When they were made: of two that differ, the later ones hold."""
 
 
 @dataclass(frozen=True)
@@ -136,7 +138,7 @@ class HAProxy:
 
     def __init__(self, rules: Rules, about: dict[str, str]):
         """`about`: what `services` is to say of the service."""
-        self._rules, self._about = rules, about
+        self.rules, self._about = rules, about
         self._folder: Path
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -145,13 +147,13 @@ class HAProxy:
         """Whether its process is there."""
         return self._process is not None and self._process.poll() is None
 
-    def start(self) -> None:
-        """Listens. Raises ClusterError where it cannot."""
+    def start(self, before: "HAProxy | None" = None) -> None:
+        """Listens, in the place of one that did `before`, without a gap. Raises ClusterError where it cannot."""
         services()  # removes what dead ones left
         _services().mkdir(parents=True, exist_ok=True)
-        self._folder = Path(tempfile.mkdtemp(prefix=f"{self._rules.port}-", dir=_services()))
-        (self._folder / "hold.lua").write_text(_LUA.format(milliseconds=int(1000 * self._rules.deadline)))
-        (self._folder / "haproxy.cfg").write_text(_configuration(self._rules, self._folder))
+        self._folder = Path(tempfile.mkdtemp(prefix=f"{self.rules.port}-", dir=_services()))
+        (self._folder / "hold.lua").write_text(_LUA.format(milliseconds=int(1000 * self.rules.deadline)))
+        (self._folder / "haproxy.cfg").write_text(_configuration(self.rules, self._folder))
         (self._folder / _ABOUT).write_text(json.dumps(self._about))
         libc, parent = ctypes.CDLL(None), os.getpid()
 
@@ -162,15 +164,20 @@ class HAProxy:
 
         with open(self._folder / "log", "wb") as log:
             self._process = subprocess.Popen(
-                [binary(), "-db", "-f", str(self._folder / "haproxy.cfg")], stdout=log, stderr=log,
-                stdin=subprocess.DEVNULL, preexec_fn=end_with_parent)
+                [binary(), "-db", "-f", str(self._folder / "haproxy.cfg"), *(before.handover() if before else [])],
+                stdout=log, stderr=log, stdin=subprocess.DEVNULL, preexec_fn=end_with_parent)
         self._wait()
+
+    def handover(self) -> list[str]:
+        """Arguments of a HAProxy that is to listen in the place of this one, which answers what it has and ends."""
+        assert self._process is not None
+        return ["-x", str(self._folder / _SOCKET), "-sf", str(self._process.pid)]
 
     def add(self, name: str, host: str, port: int, near: bool) -> None:
         """Lets requests go to a replica; `near` says that it is on this machine, whose metrics it tells."""
         at = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         for backend in ("students", "near") if near else ("students",):
-            self._tell(f"add server {backend}/{name} {at} {_SERVER.format(room=self._rules.room)}")
+            self._tell(f"add server {backend}/{name} {at} {_SERVER.format(room=self.rules.room)}")
             self._tell(f"enable health {backend}/{name}")
             self._tell(f"enable server {backend}/{name}")
 
@@ -230,7 +237,7 @@ class HAProxy:
 
     def _complaint(self) -> str:
         said = (self._folder / "log").read_text(errors="replace")
-        where = f"{self._rules.host}:{self._rules.port} of {socket.gethostname()}"
+        where = f"{self.rules.host}:{self.rules.port} of {socket.gethostname()}"
         if refused := re.search(r"cannot bind socket \((.*?)\)", said):
             return f"cannot listen on {where}: {refused[1].lower()}. Choose another `serve.port` or `serve.host`"
         alerts = [line for line in said.splitlines() if "ALERT" in line] or ["it did not answer"]
@@ -269,7 +276,7 @@ def _configuration(rules: Rules, folder: Path) -> str:
     return _CONFIG.format(
         folder=folder, socket=_SOCKET, host={"0.0.0.0": "*"}.get(rules.host, rules.host), port=rules.port,
         threads=max(1, min(4, len(os.sched_getaffinity(0)) // 4)), connections=_connections(), full=FULL,
-        bufsize=RETRIED_BYTES, stop=int(_STOP_SECONDS), deadline=milliseconds, patience=milliseconds + 5000,
+        bufsize=RETRIED_BYTES, deadline=milliseconds, patience=milliseconds + 5000,
         seconds=f"{rules.deadline:g}")
 
 

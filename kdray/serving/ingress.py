@@ -23,7 +23,8 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from kdray.console import log_to_stderr
 from kdray.errors import ClusterError
 from kdray.metrics import Gauge
-from kdray.serving.haproxy import HAProxy, Rules
+from kdray.serving.haproxy import HAProxy, Rules, Seen
+from kdray.serving.metrics import remove_dead_folders
 
 logger = logging.getLogger("kdray")
 
@@ -33,9 +34,9 @@ _NAME = "ingress-"
 _EVERY = 1.0
 _STUCK_SECONDS = 4.0
 """For so long a replica on this machine may fail its health check; then its process is killed."""
-_SILENT_SECONDS = 60.0
-"""For so long a replica that is down is kept without a hello, and an ingress without any replica before it asks
-whether there still is a service."""
+_SILENT_SECONDS, _ALONE_SECONDS = 10.0, 60.0
+"""For so long a replica of another machine that is down is kept without a hello, and an ingress without any replica
+before it asks whether there still is a service."""
 _ANSWER_SECONDS = 30.0
 _GOODBYE_SECONDS = 5.0
 ANSWERS = Gauge("ingress_answers", "Answers of a machine's HAProxy since it started, by their status's first digit",
@@ -58,85 +59,106 @@ class Replica:
 class Ingress:
     """HAProxy of one machine. An actor: all its methods belong to one event loop."""
 
-    def __init__(self, machine: str, rules: dict[str, Any], metrics: str):
+    def __init__(self, machine: str, metrics: str):
         """`metrics` is the folder of this machine's metrics, which goes with the ingress."""
         log_to_stderr(worker=True)
+        remove_dead_folders()
         self._machine, self._metrics = machine, metrics
-        cluster = {"address": ray.get_runtime_context().gcs_address,
-                   "auth_mode": os.environ.get("RAY_AUTH_MODE", "disabled")}
-        self._haproxy = HAProxy(Rules(**rules), cluster)
+        self._cluster = {"address": ray.get_runtime_context().gcs_address,
+                         "auth_mode": os.environ.get("RAY_AUTH_MODE", "disabled")}
+        self._haproxy: HAProxy | None = None
         self._known: dict[str, Replica] = {}
         self._heard: dict[str, float] = {}
         self._leaving: set[str] = set()
         self._last = time.monotonic()
         self._watching: asyncio.Task[None] | None = None
 
-    async def hello(self, replica: dict[str, Any]) -> None:
+    async def hello(self, replica: dict[str, Any], rules: dict[str, Any]) -> None:
         """Sends requests to a replica from now on. Raises ClusterError where the port cannot be had."""
-        one = Replica(**replica)
-        if not self._haproxy.running:
-            self._open()
+        one, haproxy = Replica(**replica), self._open(Rules(**rules))
         self._heard[one.name] = self._last = time.monotonic()
         if one.name not in self._known and one.name not in self._leaving:
-            self._haproxy.add(one.name, one.host, one.port, one.machine == self._machine)
-            self._known[one.name] = one
+            self._add(haproxy, one)
 
     async def goodbye(self, name: str) -> None:
         """Sends no more requests to a replica."""
         self._leaving.add(name)
-        if name in self._known and self._haproxy.running:
+        if name in self._known and self._haproxy is not None:
             self._haproxy.drain(name)
 
     async def leave(self) -> None:
         """Says at /-/healthz that no more requests should come."""
-        if self._haproxy.running:
+        if self._haproxy is not None:
             self._haproxy.leave()
 
     async def close(self) -> None:
         """Ends: answers what is in hand, and removes what is on the disk."""
-        if self._watching is not None:
-            self._watching.cancel()
-        await asyncio.to_thread(self._haproxy.stop)
+        if self._haproxy is not None:
+            await asyncio.to_thread(self._haproxy.stop)
         shutil.rmtree(self._metrics, ignore_errors=True)
 
-    def _open(self) -> None:
-        self._known.clear()
-        self._haproxy.start()
+    def _open(self, rules: Rules) -> HAProxy:
+        """HAProxy as the latest rules have it."""
+        now = self._haproxy if self._haproxy is not None and self._haproxy.running else None
+        if now is not None and (now.rules == rules or now.rules.since >= rules.since):
+            return now
+        then = HAProxy(rules, self._cluster)
+        then.start(before=now)
+        self._haproxy = then
+        for one in self._known.values():
+            if one.name not in self._leaving:
+                self._add(then, one)
         if self._watching is None:
             self._watching = asyncio.create_task(self._watch())
+        return then
+
+    def _add(self, haproxy: HAProxy, one: Replica) -> None:
+        haproxy.add(one.name, one.host, one.port, one.machine == self._machine)
+        self._known[one.name] = one
 
     async def _watch(self) -> None:
         while True:
             await asyncio.sleep(_EVERY)
             try:
-                self._look()
+                if self._haproxy is not None and self._haproxy.running:
+                    self._look(self._haproxy)
                 await self._end_with_service()
             except Exception as error:
                 logger.warning("the ingress of %s: %s", self._machine, error)
 
-    def _look(self) -> None:
+    def _look(self, haproxy: HAProxy) -> None:
         """Forgets who is gone, kills who is stuck, and tells the metrics."""
-        seen, now = self._haproxy.replicas(), time.monotonic()
+        seen = haproxy.replicas()
         for name, one in seen.items():
-            replica, silent = self._known.get(name), now - self._heard.get(name, 0.0) > _SILENT_SECONDS
-            if replica is None or (name in self._leaving and not one.requests) or (one.down and silent):
-                self._haproxy.remove(name)
+            replica = self._known.get(name)
+            if replica is None or self._is_gone(replica, one):
+                haproxy.remove(name)
                 self._known.pop(name, None)
                 self._heard.pop(name, None)
             elif one.down and one.seconds >= _STUCK_SECONDS and replica.machine == self._machine:
-                _kill(replica.pid)
-        for digit, count in self._haproxy.answered().items():
+                logger.error("a replica fails its health check for %.0f s: it is killed, and replaced", one.seconds)
+                os.kill(replica.pid, signal.SIGKILL)
+        for digit, count in haproxy.answered().items():
             ANSWERS.set(count, machine=self._machine, status=digit)
         UP.set(sum(one.up for one in seen.values()), machine=self._machine)
         HAND.set(sum(one.requests for one in seen.values()), machine=self._machine)
 
+    def _is_gone(self, replica: Replica, seen: Seen) -> bool:
+        """Whether a replica has left, or died."""
+        if replica.name in self._leaving:
+            return not seen.requests
+        if not seen.down:
+            return False
+        if replica.machine == self._machine:
+            return not _is_replica(replica.pid)
+        return time.monotonic() - self._heard.get(replica.name, 0.0) > _SILENT_SECONDS
+
     async def _end_with_service(self) -> None:
-        if time.monotonic() - self._last > _SILENT_SECONDS:
+        if time.monotonic() - self._last > _ALONE_SECONDS:
             self._last = time.monotonic()
             if not await asyncio.to_thread(is_served):
                 logger.info("nothing is served any more: the ingress of %s ends", self._machine)
-                self._haproxy.stop()
-                shutil.rmtree(self._metrics, ignore_errors=True)
+                await self.close()
                 os._exit(0)
 
 
@@ -145,7 +167,8 @@ class Presence:
 
     def __init__(self, replica: Replica, rules: Rules, metrics: str):
         """`metrics` is the folder of this machine's metrics."""
-        self._replica, self._rules, self._metrics = replica, rules, metrics
+        self._replica, self._metrics = replica, metrics
+        self._hello = asdict(replica), asdict(rules)
         self._left = threading.Event()
 
     def enter(self) -> None:
@@ -154,10 +177,10 @@ class Presence:
         Raises ClusterError where the port cannot be had.
         """
         try:
-            ray.get(self._own().hello.remote(asdict(self._replica)), timeout=_ANSWER_SECONDS)
+            ray.get(self._own().hello.remote(*self._hello), timeout=_ANSWER_SECONDS)
         except ray.exceptions.RayTaskError as error:
             raise error.cause if isinstance(error.cause, ClusterError) else error from None
-        self._say("hello", asdict(self._replica))
+        self._say("hello", *self._hello)
         threading.Thread(target=self._stay, name="presence", daemon=True).start()
 
     def leave(self) -> None:
@@ -170,12 +193,12 @@ class Presence:
         while not self._left.wait(_EVERY):
             try:
                 self._own()
-                self._say("hello", asdict(self._replica))
+                self._say("hello", *self._hello)
             except Exception as error:
                 logger.warning("the ingresses do not hear this replica: %s", error)
 
-    def _say(self, word: str, what: Any) -> list[Any]:
-        return [getattr(one, word).remote(what) for one in ingresses()]
+    def _say(self, word: str, *what: Any) -> list[Any]:
+        return [getattr(one, word).remote(*what) for one in ingresses()]
 
     def _own(self) -> Any:
         """This machine's ingress."""
@@ -183,7 +206,7 @@ class Presence:
         return ray.remote(Ingress).options(
             name=f"{_NAME}{self._replica.machine}", namespace=NAMESPACE, get_if_exists=True, lifetime="detached",
             num_cpus=0, max_restarts=0, scheduling_strategy=here,
-        ).remote(self._replica.machine, asdict(self._rules), self._metrics)
+        ).remote(self._replica.machine, self._metrics)
 
 
 def ingresses() -> list[Any]:
@@ -219,9 +242,9 @@ def this_machine() -> str:
     return ray.util.get_node_ip_address()
 
 
-def _kill(pid: int) -> None:
-    """Kills a replica that does not answer, if that is what the process is."""
-    with suppress(OSError):
-        if Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"ray::ServeReplica"):
-            logger.error("a replica has failed its health check for %.0f s: it is killed, and replaced", _STUCK_SECONDS)
-            os.kill(pid, signal.SIGKILL)
+def _is_replica(pid: int) -> bool:
+    """Whether the process is there, and a replica: numbers come again."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"ray::ServeReplica")
+    except OSError:
+        return False

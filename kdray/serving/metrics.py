@@ -6,6 +6,8 @@ where it is missing. Without it, this process tells for itself. What HAProxy ans
 
 import os
 import re
+import shutil
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, G
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
 FOLDER = "PROMETHEUS_MULTIPROC_DIR"
+_BESIDE = str(Path(tempfile.gettempdir()) / "kdray-metrics-")
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 if os.environ.get(FOLDER):
     Path(os.environ[FOLDER]).mkdir(parents=True, exist_ok=True)
@@ -59,13 +62,34 @@ def exposition() -> bytes:
     """All metrics as Prometheus reads them; gauges of processes that are gone are left out."""
     if not os.environ.get(FOLDER):
         return generate_latest()
-    for file in Path(os.environ[FOLDER]).glob("gauge_live*.db"):
-        process = re.search(r"(\d+)\.db$", file.name)
-        if process and not Path(f"/proc/{process[1]}").exists():
-            mark_process_dead(int(process[1]))
+    for process in _processes(Path(os.environ[FOLDER])):
+        if not _is_alive(process):
+            mark_process_dead(process)
     registry = CollectorRegistry()
     MultiProcessCollector(registry)
     return generate_latest(registry)
+
+
+def folder_of(service: str) -> str:
+    """A folder for the metrics of a service alone, the same on every machine."""
+    return f"{_BESIDE}{service}"
+
+
+def remove_dead_folders() -> None:
+    """Removes the folders of services on this machine none of whose processes is there any more."""
+    for folder in Path(_BESIDE).parent.glob(f"{Path(_BESIDE).name}*"):
+        processes = _processes(folder)
+        if processes and not any(map(_is_alive, processes)):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _processes(folder: Path) -> set[int]:
+    """Those that have written metrics to a folder."""
+    return {int(found[1]) for file in folder.glob("*.db") if (found := re.search(r"_(\d+)\.db$", file.name))}
+
+
+def _is_alive(process: int) -> bool:
+    return Path(f"/proc/{process}").exists()
 
 
 def _route(scope: Any) -> str:

@@ -141,7 +141,8 @@ def test_every_key_is_compared_in_constant_time_whatever_is_given(monkeypatch, h
 @pytest.mark.parametrize("method, path, expected", [
     ("GET", "/", 200), ("GET", "/health", 200), ("GET", "/docs", 200), ("GET", "/v2/health/ready", 200),
     ("POST", "/", 401), ("GET", "/metrics", 401), ("GET", "/v1/model", 401), ("POST", "/health", 401),
-    ("GET", "//health", 401), ("GET", "/health/", 401), ("HEAD", "/", 200), ("GET", "/-/healthz", 200), ("HEAD", "/v1/model", 401), ("POST", "/v2/models/default/infer", 401)])
+    ("GET", "//health", 401), ("GET", "/health/", 401), ("HEAD", "/", 200),
+    ("GET", "/-/healthz", 200), ("HEAD", "/v1/model", 401), ("POST", "/v2/models/default/infer", 401)])
 def test_only_what_holds_no_data_is_open(method, path, expected):
     assert status(guarded(NEW), method, path) == expected
 

@@ -114,7 +114,7 @@ def made() -> Iterator[Callable[..., HAProxy]]:
 
 def ask(one: HAProxy, path: str = "/", body: bytes | None = b"{}") -> Answer:
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{one._rules.port}{path}", body, 30) as response:
+        with urllib.request.urlopen(f"http://127.0.0.1:{one.rules.port}{path}", body, 30) as response:
             return response.status, response.read().decode()
     except urllib.error.HTTPError as error:
         return error.code, error.read().decode()
@@ -154,7 +154,7 @@ def test_what_finds_all_full_and_one_waiting_is_refused_at_once(made, replica, p
     asked = [pool.submit(ask, one) for _ in range(ROOM + 1)]
     until(lambda: [row["qcur"] for row in one._rows() if row["svname"] == "BACKEND" and row["qcur"] == "1"])
     with pytest.raises(urllib.error.HTTPError) as caught:
-        urllib.request.urlopen(f"http://127.0.0.1:{one._rules.port}/", b"{}", 30)
+        urllib.request.urlopen(f"http://127.0.0.1:{one.rules.port}/", b"{}", 30)
     assert caught.value.headers["retry-after"] == "1"
     assert json.loads(caught.value.read()) == {"error": "the queue is full"}
     assert one.replicas()["a"].requests == ROOM
@@ -245,18 +245,34 @@ def test_answers_are_counted(made, replica):
 
 def test_a_port_that_is_taken_is_named_and_nobody_shares_one_that_is_had(made, folder):
     one = made()
-    with pytest.raises(ClusterError, match=rf"cannot listen on 127\.0\.0\.1:{one._rules.port} of .*: address already in"
+    with pytest.raises(ClusterError, match=rf"cannot listen on 127\.0\.0\.1:{one.rules.port} of .*: address already in"
                        r" use\. Choose another `serve\.port`"):
-        HAProxy(one._rules, {}).start()
+        HAProxy(one.rules, {}).start()
     with socket.socket() as other:
         other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         with pytest.raises(OSError):
-            other.bind(("127.0.0.1", one._rules.port))
+            other.bind(("127.0.0.1", one.rules.port))
+
+
+def test_other_rules_hold_without_a_gap(made, replica, pool):
+    one, a = made(), replica("a")
+    add(one, a)
+    a.hold()
+    asked = pool.submit(ask, one)
+    until(lambda: a.asked)
+    other = HAProxy(Rules("127.0.0.1", one.rules.port, 0.2, ROOM), {})
+    other.start(before=one)
+    later = [pool.submit(ask, other) for _ in range(4)]
+    assert {future.result()[0] for future in later} == {504}
+    a.answer()
+    assert asked.result() == (200, "a")
+    until(lambda: not one.running)
+    other.stop()
 
 
 def test_services_of_this_machine_are_known_by_their_ports_while_they_run(made, folder):
     one = made(address="here:1", auth_mode="token")
-    assert services() == {one._rules.port: {"address": "here:1", "auth_mode": "token"}}
+    assert services() == {one.rules.port: {"address": "here:1", "auth_mode": "token"}}
     dead, starts = folder / "services/1234-5", folder / "services/1234-6"
     dead.mkdir()
     starts.mkdir()

@@ -215,7 +215,7 @@ def test_a_name_that_is_not_wanted_any_more_is_gone(slot):
 
 
 @pytest.mark.parametrize("share, expected, told", [(0.0, 0, ["one"]), (0.3, 3, ["one", "two"]), (1.0, 5, ["two"])])
-def test_a_canary_answers_its_share_and_is_told_of_first_where_it_answers_most(slot, monkeypatch, share, expected, told):
+def test_a_canary_answers_its_share_and_is_named_first_where_that_is_most(slot, monkeypatch, share, expected, told):
     draws = iter([0.0, 0.1, 0.29, 0.3, 0.99])
     monkeypatch.setattr(module.random, "random", lambda: next(draws))
 
