@@ -1,9 +1,11 @@
 """Packages behind Ray Serve answer in three protocols, change under load, and refuse what is none of the protocols."""
 
+import gzip
 import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -17,6 +19,7 @@ from typing import Any
 import pytest
 import ray
 import transformers
+import uvicorn
 from fastapi.testclient import TestClient
 from huggingface_hub import InferenceClient
 from huggingface_hub.errors import HfHubHTTPError
@@ -24,15 +27,17 @@ from ray import serve
 
 from kdray.config import ServeConfig
 from kdray.errors import ClusterError, ConfigError, ModelError
-from kdray.serving import change
+from kdray.serving import change, metrics
 from kdray.serving.app import http_app
 from kdray.serving.batcher import Batcher
 from kdray.serving.deploy import deploy, running
 from kdray.serving.guard import Guard, digest
 from kdray.serving.pace import Pace
+from kdray.serving.predictor import Prediction
 from kdray.serving.protocol import Limits
 from kdray.serving.roster import Engine, Roster, Slot, Student
 from kdray.serving.service import Service
+from tests.integration.asking import Load, fetch, post, replicas, replicas_when
 from tests.packages import write_package
 
 SECRET = "zanzibarquokka"
@@ -68,19 +73,6 @@ def client(monkeypatch) -> type[InferenceClient]:
     """The Hugging Face client, which refuses even the loopback where the tests are offline."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     return InferenceClient
-
-
-def post(url: str, body: Any, content_type: str = "application/json", **headers: str) -> tuple[int, Any]:
-    data = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return fetch(urllib.request.Request(url, data, {"content-type": content_type, **headers}))
-
-
-def fetch(request: str | urllib.request.Request) -> tuple[int, Any]:
-    try:
-        with urllib.request.urlopen(request, timeout=30) as response:
-            return response.status, json.loads(response.read())
-    except urllib.error.HTTPError as error:
-        return error.code, json.loads(error.read())
 
 
 def test_the_client_classifies_text_unchanged(url, client):
@@ -176,9 +168,14 @@ def test_health_and_the_model_behind_it(url):
     assert fetch(f"{url}/nowhere") == (404, {"error": "Not Found"})
 
 
-def test_the_documentation_shows_the_protocol(url):
+def test_the_documentation_shows_the_protocol_and_needs_nothing_from_elsewhere(url):
     with urllib.request.urlopen(f"{url}/docs", timeout=30) as response:
-        assert "swagger" in response.read().decode()
+        page = response.read().decode()
+    places = re.findall(r'(?:src|href)="([^"]+)"', page)
+    assert places and not [place for place in places if not place.startswith("/")]
+    for place in places:
+        with urllib.request.urlopen(url + place, timeout=30) as response:
+            assert response.read()
     _, schema = fetch(f"{url}/openapi.json")
     request = schema["components"]["schemas"]["InferenceRequest"]
     assert request["required"] == ["inputs"] and request["examples"][0].keys() == {"inputs"}
@@ -302,6 +299,116 @@ def test_open_inference(url):
     assert [json.loads(text)[0]["label"] for text in outputs["answer"]] == outputs["label"]
 
 
+def test_health_and_pages_answer_head_requests(url):
+    for path in ("/health", "/-/healthz", "/v2/health/live", "/v2/health/ready", "/", "/v1/model"):
+        with urllib.request.urlopen(urllib.request.Request(url + path, method="HEAD"), timeout=30) as response:
+            assert response.status == 200 and response.read() == b""
+
+
+def test_what_clients_of_hugging_faces_servers_send_is_taken(url):
+    body = {"inputs": "a film", "parameters": None, "options": {"use_cache": False, "wait_for_model": True}}
+    status, answer = post(url, body)
+    assert status == 200 and len(answer[0]) == 3
+    packed = gzip.compress(json.dumps(body).encode())
+    assert post(url, packed, **{"content-encoding": "gzip"}) == (200, answer)
+    assert post(f"{url}/v1/predict", {"inputs": ["a film"], "parameters": None})[0] == 200
+
+
+@pytest.mark.parametrize("body, encoding, status, message", [
+    (gzip.compress(b"x" * 5000), "gzip", 413, "the body has more than 4096 bytes"),
+    (gzip.compress(b"0" * 2**26), "gzip", 413, "the body has more than 4096 bytes"),
+    (b'{"inputs": "a"}', "gzip", 422, "the body is not gzip"),
+    (gzip.compress(b'{"inputs": "a"}')[:-12], "gzip", 422, "the body ends within its gzip stream"),
+    (b'{"inputs": "a"}', "br", 415, "content-encoding: 'br' is not understood, only gzip"),
+])
+def test_a_packed_body_that_is_none_or_too_much_is_refused(body, encoding, status, message):
+    with TestClient(app_around(lambda items: [])) as client:
+        response = client.post("/", content=body, headers={"content-type": "application/json",
+                                                            "content-encoding": encoding})
+    assert response.status_code == status and message in response.json()["error"]
+
+
+def test_a_client_that_hangs_up_frees_its_place():
+    """Over a socket: the test client of Starlette waits for its answer."""
+    began, gate = threading.Event(), threading.Event()
+
+    def slow(items):
+        began.set()
+        gate.wait(30)
+        return [ValueError() for _ in items]
+
+    app = app_around(slow, max_queue=2)
+    server = uvicorn.Server(uvicorn.Config(app, port=0, lifespan="off", log_level="error"))
+    listener = socket.create_server(("127.0.0.1", 0))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+    thread.start()
+    body = b'{"inputs": "a"}'
+    asked = b"POST / HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(body)
+    clients = [socket.create_connection(listener.getsockname()) for _ in range(2)]
+    try:
+        for client in clients:
+            client.sendall(asked + body)
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        assert began.wait(10)
+        until(lambda: app.service.roster.waiting == 1)
+        assert post(url, {"inputs": "a"})[0] == 503
+        for client in clients:
+            client.close()
+        until(lambda: app.service.roster.waiting == 0)
+        gate.set()
+        assert post(url, {"inputs": "a"})[0] == 500  # the model's error, so there was room
+    finally:
+        gate.set()
+        server.should_exit = True
+        thread.join()
+
+
+def until(true):
+    ends = time.monotonic() + 20
+    while not true():
+        assert time.monotonic() < ends
+        time.sleep(0.01)
+
+
+def test_every_request_is_counted_and_timed_to_its_end(monkeypatch):
+    timed: list[tuple[str, int]] = []
+
+    class Requests:
+        def labels(self, route, status):
+            timed.append((route, status))
+            return self
+
+        def observe(self, seconds):
+            streamed.append(len(lines))
+
+    lines, streamed = [], []
+    monkeypatch.setattr(metrics, "REQUESTS", Requests())
+    guarded = metrics.Timed(Guard(app_around(lambda items: [Prediction([], [], 1.0) for _ in items]),
+                                  lambda: [digest("the first key")]))
+    with TestClient(guarded, headers={"authorization": "Bearer the first key"}) as client:
+        client.get("/v1/model")
+        client.get("/nowhere/at/all")
+        client.post("/models/nobody", json={"inputs": "a"})
+        client.get("/v1/model", headers={"authorization": "Bearer nobodys"})
+        with client.stream("POST", "/v1/predict", json={"inputs": ["a"] * 8},
+                           headers={"accept": "application/x-ndjson"}) as response:
+            lines += response.iter_lines()
+    assert timed == [("/v1/model", 200), ("other", 404), ("/models/{name}", 404), ("other", 401), ("/v1/predict", 200)]
+    assert len(lines) == 8
+
+
+def test_a_stuck_model_fails_the_health_check():
+    gate = threading.Event()
+    app = app_around(lambda items: [gate.wait(30) and ValueError() for _ in items], deadline=0.01)
+    with TestClient(app) as client:
+        assert client.get("/-/healthz").status_code == client.get("/health").status_code == 200
+        app.service.roster._loaded["stand-in"].batcher._began = time.monotonic() - 6
+        for path in ("/-/healthz", "/health", "/v2/health/ready"):
+            response = client.get(path)
+            assert response.status_code == 503 and response.json() == {"error": "a model is stuck"}
+        gate.set()
+
+
 def test_metrics_tell_of_requests_batches_and_labels(url):
     post(url, {"inputs": ["one", "two"]})
     with urllib.request.urlopen(f"{url}/metrics", timeout=30) as response:
@@ -386,43 +493,11 @@ def test_a_canary_answers_its_share_until_it_is_taken_back(url, other):
     assert {answerer(url) for _ in range(20)} == {"films"} and versions(url) == ["films"]
 
 
-class Load(threading.Thread):
-    """Four clients that keep asking on new connections, and ask again where one breaks; and what went wrong."""
-
-    def __init__(self, url: str):
-        super().__init__()
-        self.url, self.stop, self.counts = url, threading.Event(), [0] * 4
-        self.broken, self.wrong = [], []
-
-    def run(self) -> None:
-        with ThreadPoolExecutor(4) as pool:
-            list(pool.map(self._client, range(4)))
-
-    def _client(self, place: int) -> None:
-        while not self.stop.is_set():
-            try:
-                status, answer = post(self.url, {"inputs": f"film {self.counts[place]}"})
-            except OSError as error:
-                self.broken.append(repr(error))
-                continue
-            if status != 200:
-                self.wrong.append((status, answer))
-            self.counts[place] += 1
-
-    def __enter__(self) -> "Load":
-        self.start()
-        return self
-
-    def __exit__(self, *_: Any) -> None:
-        self.stop.set()
-        self.join()
-
-
 def test_no_request_fails_while_students_are_promoted(url, films, other):
     with Load(url) as load:
         for package in (other, films):
             change.promote("default", str(package))
-    assert load.wrong == load.broken == [] and min(load.counts) > 10
+    assert load.lost_none()
 
 
 def test_what_cannot_be_deployed_is_refused_before_anything_changes(url, films, tmp_path, monkeypatch):
@@ -436,55 +511,35 @@ def test_what_cannot_be_deployed_is_refused_before_anything_changes(url, films, 
     assert fetch(f"{url}/health")[0] == 200
 
 
-def replicas() -> set[int]:
-    """Process ids of this service's replicas."""
-    mine = running()["metrics"]
-    folders = [path.parent for path in Path("/proc").glob("[0-9]*/cmdline")
-               if readable(path).startswith("ray::ServeReplica:kdray:")]
-    return {int(folder.name) for folder in folders if mine in readable(folder / "environ")}
-
-
-def readable(path: Path) -> str:
-    try:
-        return path.read_text(errors="replace")
-    except OSError:
-        return ""
-
-
 def test_no_request_fails_while_a_replica_is_killed_and_replaced(url):
-    before = replicas()
-    assert len(before) == 2
+    before, mine = replicas(), running()["metrics"]
     with Load(url) as load:
-        time.sleep(2)
         os.kill(min(before), signal.SIGKILL)
-        ends = time.monotonic() + 60
-        while len(replicas() - {min(before)}) < 2 and time.monotonic() < ends:
-            time.sleep(0.2)
-    assert len(replicas()) == 2
-    assert load.wrong == load.broken == [] and min(load.counts) > 10
+        replicas_when(lambda found: len(found - {min(before)}) == 2, mine)
+    assert load.lost_none()
 
 
 BLOCKING = """
-import logging, socket, sys
+import socket, sys
 from kdray.cluster import connect
 from kdray.config import ServeConfig
+from kdray.console import guarded
 from kdray.errors import ClusterError
 from kdray.serving.deploy import deploy
-logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
 connect()
 with socket.create_server(("127.0.0.1", 0)) as taken:
     try:
         deploy({"default": sys.argv[1]}, ServeConfig(port=taken.getsockname()[1]), [], blocking=True)
     except ClusterError as error:
         print(error, flush=True)
-print("down:", deploy({"default": sys.argv[1]}, ServeConfig(port=0), [], blocking=True))
+sys.exit(guarded(lambda: deploy({"default": sys.argv[1]}, ServeConfig(port=0), [], blocking=True)))
 """
 
 
-def test_a_blocking_endpoint_refuses_a_taken_port_and_goes_down_on_sigterm(films):
+def test_a_blocking_endpoint_refuses_a_taken_port_and_goes_down_on_sigterm_which_its_status_tells(films):
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     process = subprocess.Popen([sys.executable, "-c", BLOCKING, str(films)], stdout=subprocess.PIPE, text=True,
-                               env=environment | {"RAY_AUTH_MODE": "disabled"})
+                               stderr=subprocess.STDOUT, env=environment | {"RAY_AUTH_MODE": "disabled"})
     try:
         assert "cannot listen on 127.0.0.1" in line_with("`serve.port`", process)
         url = line_with("answers at", process).split()[-1]
@@ -493,7 +548,7 @@ def test_a_blocking_endpoint_refuses_a_taken_port_and_goes_down_on_sigterm(films
         process.communicate(timeout=60)
     finally:
         process.kill()
-    assert process.returncode == -signal.SIGTERM
+    assert process.returncode == 143
     with pytest.raises(urllib.error.URLError):
         fetch(f"{url}/health")
 
