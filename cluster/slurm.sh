@@ -18,9 +18,14 @@ first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | sed -n 1p)
 export RAY_AUTH_MODE=token
 RAY_AUTH_TOKEN=$(python -c 'import secrets; print(secrets.token_hex(32))')
 export RAY_AUTH_TOKEN RAY_SYMMETRIC_RUN_CLUSTER_WAIT_TIMEOUT=300
-address="$first:$((20000 + SLURM_JOB_ID % 10000))"
+# An address, not a name: where names are in a file alone, Ray waits for minutes for a name server to say the same.
+ip=$(getent ahostsv4 "$first" | awk '$1 !~ /^127\./ {print $1; exit}')
+address="${ip:-$(hostname -I | awk '{print $1}')}:$((20000 + SLURM_JOB_ID % 10000))"
 
-# Only the first node runs what follows `--`; the others serve it until it ends.
-srun --nodes="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1 --kill-on-bad-exit=1 \
-  ray symmetric-run --address "$address" --min-nodes "$SLURM_JOB_NUM_NODES" --num-cpus "$SLURM_CPUS_ON_NODE" \
+# Only the first node runs what follows `--`; the others serve it until it ends. They start when it listens: Ray itself
+# gives up after 40 s, which Python on a shared file system may take to start.
+srun --nodes="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1 --kill-on-bad-exit=1 bash -c '
+  until [ "$SLURM_NODEID" = 0 ] || (: < "/dev/tcp/${0/://}") 2> /dev/null; do sleep 1; done
+  exec ray symmetric-run --address "$0" "$@"' \
+  "$address" --min-nodes "$SLURM_JOB_NUM_NODES" --num-cpus "$SLURM_CPUS_ON_NODE" \
   -- env RAY_ADDRESS="$address" python jobs/pipeline.py "$@"

@@ -8,4 +8,7 @@
     endpoint  the winner behind HTTP                     kdray.serving
 """
 
+from kdray.threads import bound_spin
+
 __version__ = "0.1.0"
+bound_spin()

@@ -125,7 +125,8 @@ def _add_submit(verbs: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         description=textwrap.dedent("""\
             Run a config as a Ray job on a cluster, and follow its log until it ends. The config may lie anywhere: it
-            goes with the job, checked and resolved. The cluster needs kdray on its nodes, nothing of this folder.
+            goes with the job, checked and resolved, as do Python modules beside it where its data are package:MODULE:
+            FUNCTION of one. The cluster needs kdray on its nodes, nothing else of this folder.
 
             Paths in the config (storage, data, models) must be URIs that all nodes reach, unless the cluster is this
             machine or --shared says that a folder is the same everywhere.
@@ -221,7 +222,7 @@ def _add_bench(verbs: Any) -> None:
     bench.add_argument("run", help="folder or URI of a run, as `kdray run` prints it")
     bench.add_argument("overrides", nargs="*", metavar="KEY=VALUE",
                        help="settings of `serve` to measure with, such as num_cpus=2, its threads")
-    bench.add_argument("--texts", metavar="FILE", help="your texts: one a line, or CSV, TSV, JSON lines or Parquet "
+    bench.add_argument("--texts", metavar="FILE", help="your texts: one a line, or CSV, TSV, JSON or Parquet "
                        "with the columns of the run's data, labels not needed (default: the run's test split)")
     bench.add_argument("--most", type=_count, default=1000, metavar="N",
                        help="texts to take at most, evenly spaced; 0 takes all (default 1000)")
@@ -238,7 +239,8 @@ def _add_k8s(verbs: Any) -> None:
                             "kubectl apply -f -. Needs kubectl or kustomize.")
     render.add_argument("overlay", help="a folder of k8s/overlays")
     for name, text in (("namespace", "namespace"), ("name", "name of the job or service"), ("image", "container image"),
-                       ("run", "run to serve"), ("storage", "storage URI"), ("config", "YAML file of the run")):
+                       ("run", "run to serve"), ("storage", "storage URI"), ("config", "YAML file of the run"),
+                       ("service", "RayService that the nightly job promotes to (default kdray)")):
         render.add_argument(f"--{name}", help=text)
     render.add_argument("--with", dest="components", action="append", default=[], metavar="COMPONENT",
                         help="a folder of k8s/components to add; may be given again")
@@ -247,7 +249,8 @@ def _add_k8s(verbs: Any) -> None:
                            description="Say what is wrong with manifests: unknown fields, the operator's rules, ours.")
     check.add_argument("files", nargs="+")
     for verb, act in ((render, _render), (check, _check)):
-        verb.add_argument("--schemas", type=Path, metavar="FOLDER", help="KubeRay's OpenAPI schemas, to check against")
+        verb.add_argument("--gate", dest="gates", action="append", default=[], metavar="GATE",
+                          help="a feature gate that is on in the operator, and off by default; may be given again")
         verb.set_defaults(act=act)
 
 
@@ -277,15 +280,15 @@ def _render(options: argparse.Namespace) -> None:
     from kdray.kubernetes.render import Values
     from kdray.kubernetes.verbs import manifests
 
-    names = ("namespace", "name", "image", "run", "storage", "config")
+    names = ("namespace", "name", "image", "run", "storage", "config", "service")
     values = Values(**{name: getattr(options, name) for name in names}, components=tuple(options.components))
-    print(manifests(options.overlay, values, options.root, options.schemas), end="")
+    print(manifests(options.overlay, values, options.root, options.gates), end="")
 
 
 def _check(options: argparse.Namespace) -> None:
     from kdray.kubernetes.verbs import check_files
 
-    print(f"{check_files(options.files, options.schemas)} documents are sound")
+    print(f"{check_files(options.files, options.gates)} documents are sound")
 
 
 def _stage(options: argparse.Namespace) -> None:
@@ -300,7 +303,7 @@ def _submit(options: argparse.Namespace) -> int:
     from kdray.submission import submit
 
     return submit(load(options.config, options.overrides), options.stage, options.address, options.shared,
-                  not options.no_wait)
+                  not options.no_wait, Path(options.config).parent)
 
 
 def _inspect(options: argparse.Namespace) -> None:

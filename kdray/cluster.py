@@ -1,21 +1,28 @@
 """A Ray cluster to work on: joined where there is one, started on this machine where there is none."""
 
+import contextlib
 import logging
 import os
 import signal
 import socket
 import warnings
-from typing import Any
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, TypeVar
 
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from kdray.console import FORMAT
 from kdray.errors import GIVE_TOKEN, ClusterError
 from kdray.needs import Need, shortage
+from kdray.threads import NICENESS
 
 logger = logging.getLogger("kdray")
-_PATIENCE = 10.0
-"""Seconds in which a cluster must take a connection."""
+T = TypeVar("T")
+_PATIENCE, _SILENCE = 10.0, 120.0
+"""Seconds in which a cluster must take a connection, and a node answer a question."""
 
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 os.environ.setdefault("RAY_OVERRIDE_JOB_RUNTIME_ENV", "1")  # a job may set the variables below too
@@ -28,7 +35,7 @@ def connect(niceness: int = 15, dashboard: bool = False) -> None:
     `dashboard`: whether it has one; Ray Train asks it whether a trial is gone, before it frees its workers' CPUs.
     """
     address = os.environ.get("RAY_ADDRESS")
-    os.environ.setdefault("RAY_worker_niceness", str(niceness))
+    os.environ.setdefault(NICENESS, str(niceness))
     join(address or "local", include_dashboard=None if address else dashboard,
          runtime_env={"env_vars": {"HF_HUB_OFFLINE": os.environ.get("HF_HUB_OFFLINE", "0"),
                                    FORMAT: os.environ.get(FORMAT, ""),
@@ -45,11 +52,21 @@ def join(address: str, **options: Any) -> None:
     warnings.filterwarnings("ignore", category=FutureWarning, module="ray")
     on_sigterm = signal.getsignal(signal.SIGTERM)
     if address == "local":
+        _close_token()
         ray.init(address, logging_level=logging.ERROR, log_to_driver=False, **options)
+        _close_token()  # there is one now
     else:
         _join_existing(address, **options)
     if callable(on_sigterm) and signal.getsignal(signal.SIGTERM) is not on_sigterm:
         signal.signal(signal.SIGTERM, on_sigterm)  # Ray has put its own in the place
+
+
+def _close_token() -> None:
+    """Ray writes the token of its local clusters, with which one runs code as this user, for all users to read."""
+    with suppress(OSError, RuntimeError):  # such as without a home
+        folder = Path.home() / ".ray"
+        folder.mkdir(mode=0o700, exist_ok=True)
+        (folder / "auth_token").chmod(0o600)
 
 
 def _join_existing(address: str, **options: Any) -> None:
@@ -96,6 +113,19 @@ def _refusal(address: str, error: Exception) -> str:
 def nodes_with(labels: dict[str, str]) -> list[dict[str, float]]:
     """What each node has, used or not, that is alive and has all `labels`."""
     return [node["Resources"] for node in living() if labels.items() <= node["Labels"].items()]
+
+
+def ask(function: Callable[[], T], labels: dict[str, str]) -> list[T]:
+    """What a function gives on every node with `labels`; who is lost, or silent for two minutes, is left out."""
+    task: Any = ray.remote(num_cpus=0, max_retries=0)(function)
+    asked = [task.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)).remote()
+             for node in living() if labels.items() <= node["Labels"].items()]
+    ready, _ = ray.wait(asked, num_returns=len(asked), timeout=_SILENCE) if asked else ([], [])
+    found = []
+    for reference in ready:
+        with contextlib.suppress(ray.exceptions.RayError):
+            found.append(ray.get(reference))
+    return found
 
 
 def cpus_each(count: int, labels: dict[str, str]) -> int:

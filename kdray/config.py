@@ -4,7 +4,9 @@ Knows nothing about Ray, torch or the data: it checks what can be checked from t
 """
 
 import difflib
+import itertools
 import re
+import sys
 import types
 import typing
 from collections.abc import Iterable, Iterator
@@ -44,23 +46,40 @@ PLACES = ("source", "train", "validation", "test", "transfer")
 OF_DISTILLATION = ("loss", "temperature", "huber_delta", "alpha_schedule", "alpha_end", "temperature_schedule",
                    "temperature_end", "confidence")
 """Fields of TrainingConfig that a student trained without a teacher does not feel, beside alpha."""
+_OF_LOSS = {**dict.fromkeys(("temperature", "temperature_end", "temperature_schedule"), ("kl", "annealing")),
+            "huber_delta": ("huber",)}
+"""Fields of TrainingConfig that a student feels with some losses alone."""
+_NOT_SEARCHED = {
+    **dict.fromkeys(("accumulation", "workers", "num_cpus", "num_gpus", "labels", "checkpoint_steps", "max_failures",
+                     "deepspeed.zero_optimization"),
+                    "it is how a student is trained, not what it learns. Set training.{name}"),
+    "precision": "it is the device's arithmetic, one for all trials. Set training.{name}",
+    "patience": "who stops early can only miss a better epoch, so the longest would be best. Set training.{name}",
+    "seed": "the best seed is chance. To see how far chance goes, set search.seeds",
+}
+"""Fields of TrainingConfig that a search could only pretend to choose, and why."""
 
 
 class DataConfig(Settings):
     """Where the rows come from, and how they are cut and tokenised."""
 
-    source: str | None = Field(None, description="All rows in one place: a path, glob or URI of CSV, TSV, JSON "
-                               "lines or Parquet; a hub dataset; or package:MODULE:FUNCTION")
-    train: str | None = Field(None, description="The training split, where it has a source of its own")
-    validation: str | None = Field(None, description="The validation split; cut from train where missing")
-    test: str | None = Field(None, description="The test split; cut from train where missing")
+    source: str | None = Field(None, description="All rows in one place: a path, glob or URI of CSV, TSV, JSON, "
+                               "Parquet or CoNLL columns; a hub dataset or a folder of one; or "
+                               "package:MODULE:FUNCTION, which is called")
+    train: str | None = Field(None, description="The training split: a source of its own; or, beside `source`, the "
+                              "name of a split there")
+    validation: str | None = Field(None, description="The validation split, likewise; cut from train where missing")
+    test: str | None = Field(None, description="The test split, likewise; cut from train where missing")
     transfer: str | None = Field(None, description="Rows without labels, beside `source` or `train`: the teacher says "
                                  "what they are, and distilled students train on them too")
     phrases: int = Field(0, ge=0, description="Phrases that each training row gives to the rows without labels: random "
-                         "runs of its words, a fifth of which give way to random words of the teacher's vocabulary")
+                         "runs of its words (of tokens, in scripts without spaces), a fifth of which give way to "
+                         "random words of the teacher's vocabulary")
     subset: str | None = Field(None, description="Name of a hub dataset's configuration")
     arguments: dict[str, Any] = Field({}, description="Keyword arguments for package:MODULE:FUNCTION")
-    columns: dict[str, str] = Field({}, description="Task column: name of that column in the data")
+    path: str | None = Field(None, description="Where a JSON document has its rows: keys with dots between")
+    columns: dict[str, Annotated[str, Field(coerce_numbers_to_str=True)]] = Field(
+        {}, description="Task column: name of that column in the data; its number, from 0, where there are no names")
     validation_share: float = Field(0.1, gt=0, lt=1, description="Share of rows cut off for validation")
     test_share: float = Field(0.1, gt=0, lt=1, description="Share of rows cut off for test")
     seed: int = Field(0, description="Seed of the stratified cut")
@@ -68,11 +87,15 @@ class DataConfig(Settings):
 
     @model_validator(mode="after")
     def _one_origin(self) -> "DataConfig":
-        if (self.source is None) == (self.train is None):
-            raise ValueError("give either `source` (all rows) or `train`, and not both")
-        if self.source is not None and (self.validation or self.test):
-            raise ValueError("`source` holds all splits; use `train` beside `validation` and `test`")
+        if self.source is None and self.train is None:
+            raise ValueError("give `source` (all rows) or `train`")
         return self
+
+    @property
+    def places(self) -> dict[str, str]:
+        """Where rows are, by split or as `source`, beside which the other fields name splits of it."""
+        names = PLACES[1:] if self.source is None else ("source", "transfer")
+        return {name: place for name in names if (place := getattr(self, name)) is not None}
 
 
 class Optimisation(Settings):
@@ -88,7 +111,8 @@ class Optimisation(Settings):
     clip: float = Field(1.0, ge=0, description="Largest gradient norm; 0 leaves gradients alone")
     dropout: float | None = Field(None, ge=0, lt=1, description="Dropout while training; null keeps the model's own")
     precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
-        "auto", description="Arithmetic of the forward and backward pass; auto is bfloat16 where the device has it")
+        "auto", description="Arithmetic of the forward and backward pass; auto is bfloat16 where the device has it, "
+        "and stays in `storage` what it was when it was first asked for with these data")
     patience: int | None = Field(None, ge=1, description="Epochs without a better validation metric before the stop")
     seed: int = Field(0, description="Seed of initial weights, batches and dropout")
     workers: int = Field(1, ge=1, description="Ray Train workers that share each step")
@@ -123,7 +147,8 @@ class TeacherConfig(Settings):
     num_gpus: float = Field(0, ge=0, description="GPUs an actor")
     labels: Labels = Field({}, description="Labels that an actor's node must have, such as {kdray/group: teacher}")
     precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
-        "auto", description="Arithmetic of the teacher; auto is bfloat16 where the device has it")
+        "auto", description="Arithmetic of the teacher; auto is bfloat16 where the device has it, and stays in "
+        "`storage` what it was when it was first asked for with these data")
     batch_tokens: int = Field(2048, ge=16, description="Padded tokens a batch at most")
     compile: bool = Field(False, description="torch.compile the teacher: 10 to 40 s an actor at the start, then about "
                           "1.2 times the rows/s. Needs a C++ compiler on every node")
@@ -165,19 +190,22 @@ class CacheConfig(Settings):
 
 
 class StudentConfig(Settings):
-    """The small model: cut from the teacher, loaded, or fresh. Exactly one of the three."""
+    """The small model: cut, loaded, or fresh, of the teacher or of another model."""
 
-    layers: int | list[int] | None = Field(None, description="Teacher layers to keep: a number (evenly spaced, first "
-                                           "and last kept) or their indices from 0")
-    model: str | None = Field(None, description="Hub id, local folder, or package:MODULE:FOLDER to start from")
-    fresh: dict[str, Any] | None = Field(None, description="Random weights: the teacher's config with these changes")
+    layers: int | list[int] | None = Field(None, description="Layers to keep of the teacher, or of `model`: a number "
+                                           "(evenly spaced, first and last kept) or their indices from 0")
+    model: str | None = Field(None, description="Hub id, local folder, or package:MODULE:FOLDER to start from, "
+                              "whole or beside `layers` or `fresh`")
+    fresh: dict[str, Any] | None = Field(None, description="Random weights: the teacher's config, or `model`'s, with "
+                                         "these changes")
     training: dict[str, Any] = Field({}, description="Fields of `training` that are this student's own, such as lr")
 
     @model_validator(mode="after")
     def _one_origin(self) -> "StudentConfig":
-        given = [name for name in ("layers", "model", "fresh") if getattr(self, name) is not None]
-        if len(given) != 1:
-            raise ValueError(f"give exactly one of `layers`, `model`, `fresh`, not {given or 'none'}")
+        if self.layers is not None and self.fresh is not None:
+            raise ValueError("give `layers` (weights that are there) or `fresh` (random ones), and not both")
+        if self.layers is None and self.fresh is None and self.model is None:
+            raise ValueError("give one of `layers`, `model`, `fresh`; `model` may be beside either of the others")
         if (isinstance(self.layers, int) and self.layers < 1) or self.layers == []:
             raise ValueError("`layers` must keep at least one layer")
         return self
@@ -273,26 +301,31 @@ class Domain(Settings):
         return self
 
 
+_SPACE = {"temperature": Domain(min=1, max=8, log=True), "alpha": Domain(min=0, max=0.9)}
+
+
 class SearchConfig(Settings):
     """The sweep over students."""
 
     algorithm: Literal["tpe", "random", "grid"] = Field(
         "tpe", description="tpe learns from the trials before; grid takes every combination of `values`, not `trials`")
     trials: int = Field(8, ge=1, description="Trials of each student, its baselines aside")
-    space: dict[str, Domain] = Field(
-        {"temperature": Domain(min=1, max=8, log=True), "alpha": Domain(min=0, max=0.9)},
-        description="Field of `training`: what to search, as {min, max, log} or {values}. What a student without a "
-        "teacher feels too, such as lr, is searched for the baseline as well")
+    space: dict[str, Domain] | None = Field(
+        None, description="Field of `training`: what to search, as {min, max, log} or {values}. What a student without "
+        "a teacher feels too, such as lr, is searched for the baseline as well. null: temperature from 1 to 8, log, "
+        "where the loss has one, and alpha from 0 to 0.9")
     metric: str | None = Field(None, description="Validation metric that picks the winner; null takes the task's")
     max_concurrent: int | None = Field(None, ge=1, description="Trials side by side; null fills the cluster, as far as "
                                "the next trial may start: each knows how all but the last quarter before it ended")
     time_budget: float | None = Field(None, gt=0, description="Seconds after which trials that run are stopped and "
-                                      "the winner is taken of those that finished")
+                                      "the best is taken of those that finished; `seeds` come on top")
     grace: int = Field(1, ge=1, description="Epochs before a trial may be stopped; later ones are judged at 2, 4, 8 "
-                       "times as many")
+                       "times as many, against others when as large a share of their epochs was done")
     seed: int = Field(0, description="Seed of the search")
-    seeds: int = Field(1, ge=1, description="Seeds on which each student's best trial and its baseline are trained in "
-                       "pairs, the sweep's included; more say how far chance goes")
+    seeds: int = Field(1, ge=1, description="Seeds that the sweep has not seen, on which the student of the best trial "
+                       "and its baseline are trained in pairs: winner and baseline are the best of these on "
+                       "validation. The gain of distillation is measured on all of them; 3 or more say how far chance "
+                       "goes")
     max_ms: float | None = Field(None, gt=0, description="Milliseconds that one text may take with the winner as "
                                  "served, on this machine")
     max_mb: float | None = Field(None, gt=0, description="Megabytes of the winner's file as served")
@@ -302,10 +335,31 @@ class SearchConfig(Settings):
 
     @model_validator(mode="after")
     def _listed(self) -> Self:
-        open_ended = [name for name, domain in self.space.items() if domain.values is None]
+        open_ended = [name for name, domain in self._whole.items() if domain.values is None]
         if self.algorithm == "grid" and open_ended:
             raise ValueError(f"space.{open_ended[0]} is an interval: algorithm grid needs `values`")
         return self
+
+    def searched(self, training: TrainingConfig) -> dict[str, Domain]:
+        """What of the space a student with such a `training` feels."""
+        return {name: domain for name, domain in self._whole.items() if not self.idle(name, training)}
+
+    def idle(self, name: str, training: TrainingConfig) -> str:
+        """Why the field `name` changes nothing beside the rest of the space and of `training`; empty where it does."""
+        fixed = {field: value for field, value in training.model_dump().items() if field not in self._whole}
+        if name in OF_DISTILLATION and fixed.get("alpha") == 1:
+            return "training.alpha is 1, so nothing is distilled"
+        schedule = name.replace("_end", "_schedule")
+        if name != schedule and fixed.get(schedule) == "constant":
+            return f"training.{schedule} is constant, so there is no end"
+        losses = [fixed["loss"]] if "loss" in fixed else self._whole["loss"].values or []
+        if name in _OF_LOSS and not any(loss in _OF_LOSS[name] for loss in losses):
+            return f"loss {', '.join(map(str, losses))} does not use it"
+        return ""
+
+    @property
+    def _whole(self) -> dict[str, Domain]:
+        return _SPACE if self.space is None else self.space
 
 
 class ExportConfig(Settings):
@@ -443,7 +497,7 @@ class Config(Settings):
             raise ValueError(f"search.metric: {self.task} has no metric {self.search.metric!r}, "
                              f"only {', '.join(task.metrics)}")
         self._check_soft_targets("training", self.training)
-        for name, domain in self.search.space.items():
+        for name, domain in (self.search.space or {}).items():
             self._check_searched(name, domain)
         return self
 
@@ -456,11 +510,16 @@ class Config(Settings):
                 raise ValueError(f"{at}.training.{error}") from error
 
     def _check_searched(self, name: str, domain: Domain) -> None:
-        if name == "seed":
-            raise ValueError("search.space.seed: the best seed is chance. To see how far chance goes, set search.seeds")
-        for value in domain.values or [domain.min, domain.max]:
+        for field, reason in _NOT_SEARCHED.items():
+            if f"{name}.".startswith(f"{field}."):
+                raise ValueError(f"search.space.{name}: {reason.format(name=field)}")
+        trainings = [changed(self.training, student.training) for student in self.family.values()]
+        feeling = [training for training in trainings if not self.search.idle(name, training)]
+        if not feeling:
+            raise ValueError(f"search.space.{name}: {self.search.idle(name, trainings[0])}. Leave it out")
+        for training, value in itertools.product(feeling, domain.values or [domain.min, domain.max]):
             try:
-                self._check_soft_targets(f"search.space.{name}", changed(self.training, {name: value}))
+                self._check_soft_targets(f"search.space.{name}", changed(training, {name: value}))
             except ConfigError as error:
                 raise ValueError(f"search.space.{error}") from error
 
@@ -482,6 +541,7 @@ class Config(Settings):
 def load(path: str | Path, overrides: list[str] | None = None) -> Config:
     """The config in the YAML file at `path`, changed by overrides such as `training.lr=1e-4`.
 
+    From then on, modules beside the file are found (`package:MODULE:FUNCTION`), behind all others of the same name.
     Raises ConfigError that names the file, the key and the nearest known key.
     """
     try:
@@ -496,6 +556,8 @@ def load(path: str | Path, overrides: list[str] | None = None) -> Config:
         raise ConfigError(f"{path} must hold a mapping of settings, found {type(tree).__name__}")
     for override in overrides or []:
         _override(tree, override)
+    if (folder := str(Path(path).resolve().parent)) not in sys.path:
+        sys.path.append(folder)
     return parse(tree, str(path))
 
 
@@ -547,13 +609,18 @@ def hint(name: str, known: Iterable[str], path: Iterable[str] = ()) -> str:
 
 
 def _settings_type(annotation: Any) -> type[Settings] | None:
-    options = typing.get_args(annotation) if isinstance(annotation, types.UnionType) else (annotation,)
+    options = _options(annotation)
     return next((option for option in options if isinstance(option, type) and issubclass(option, Settings)), None)
 
 
 def _value_type(annotation: Any) -> type[Settings] | None:
     """The settings that a mapping of free names holds."""
-    return _settings_type(typing.get_args(annotation)[1]) if typing.get_origin(annotation) is dict else None
+    mapping = next((option for option in _options(annotation) if typing.get_origin(option) is dict), None)
+    return _settings_type(typing.get_args(mapping)[1]) if mapping else None
+
+
+def _options(annotation: Any) -> tuple[Any, ...]:
+    return typing.get_args(annotation) if isinstance(annotation, types.UnionType) else (annotation,)
 
 
 def _override(tree: dict[str, Any], override: str) -> None:

@@ -1,29 +1,19 @@
 """A file becomes mapped bytes that have the right checksum; one in remote storage, by a copy on this machine.
 
 Knows nothing about what is in it. The copies of all processes of a machine are in one folder, each downloaded once;
-where they take more than a limit, those not opened for longest go. A process that has one mapped keeps it. Invariant:
-what has a copy's name is whole.
+those not opened for longest go. Invariant: what has a copy's name is whole.
 """
 
 import contextlib
 import hashlib
 import os
-import time
+import re
 from pathlib import Path
 
 import pyarrow as pa
 
-from kdray.errors import StorageError
+from kdray.kept import COPIES, PARTIAL, evict, rarely
 from kdray.storage import Store, machine_folder, machine_lock, storage_errors
-
-LIMIT = "KDRAY_LOCAL_GIB"
-"""Environment variable: GiB of copies that a machine keeps."""
-_DEFAULT_GIB = "10"
-_SLACK = 0.05
-"""Share of the limit that is downloaded, on average, from one look at the whole folder to the next."""
-_PARTIAL = ".tmp-"
-_DEAD_SECONDS = 3600
-"""Age of a partial file, which is there for as long as it takes to write what is downloaded, that nobody works on."""
 
 
 class SpoiltError(Exception):
@@ -50,41 +40,49 @@ def file_bytes(store: Store, parts: tuple[str, ...], sha256: str) -> pa.Buffer:
     return mapped(Path(store.path(*parts)), sha256) if store.local else local_copy(store, parts, sha256)
 
 
+def check_file(store: Store, parts: tuple[str, ...], sha256: str) -> None:
+    """Reads a file where it is stored, whatever this machine has a copy of; raises as `file_bytes` does."""
+    if store.local:
+        mapped(Path(store.path(*parts)), sha256)
+        return
+    data = store.read(*parts)
+    if hashlib.sha256(data).hexdigest() != sha256:
+        raise SpoiltError(len(data))
+
+
 def local_copy(store: Store, parts: tuple[str, ...], sha256: str) -> pa.Buffer:
     """The bytes of a file in storage, mapped from this machine's copy; a copy that is spoilt is downloaded anew.
 
     Raises FileNotFoundError where storage has no such file, SpoiltError where it has other bytes.
     """
-    folder, limit = copies(), _limit()
-    path = folder / f"{sha256}-{parts[-1]}"
+    folder = copies()
+    path = folder / f"{_checksum(sha256)}-{Path(store.path(*parts)).name}"
     with storage_errors(str(folder), "TMPDIR"), machine_lock(folder / f".lock-{sha256[:2]}"):
         with contextlib.suppress(FileNotFoundError, SpoiltError):
             data = mapped(path, sha256)
             os.utime(path)
             return data
         data = _download(store, parts, sha256, path)
-    if limit * int(sha256[:8], 16) / 2**32 <= data.size / _SLACK:
-        _evict(folder, limit * (1 - _SLACK))
+    if rarely(int(sha256[:8], 16) / 2**32, data.size):
+        evict(machine_folder())
     return data
+
+
+def _checksum(sha256: str) -> str:
+    """`sha256`, which a manifest may say, as a part of a name. Raises SpoiltError where it is none."""
+    if not re.fullmatch("[0-9a-f]{64}", sha256):
+        raise SpoiltError(0)
+    return sha256
 
 
 def copies() -> Path:
     """The folder of this machine's copies."""
-    return machine_folder() / "copies"
-
-
-def _limit() -> float:
-    """Bytes that the copies may take."""
-    text = os.environ.get(LIMIT, _DEFAULT_GIB)
-    try:
-        return float(text) * 2**30
-    except ValueError as error:
-        raise StorageError(f"the environment variable {LIMIT} = {text!r} is not a number") from error
+    return machine_folder() / COPIES
 
 
 def _download(store: Store, parts: tuple[str, ...], sha256: str, path: Path) -> pa.Buffer:
     """Maps the bytes before they have the name under which another process may evict them."""
-    data, partial = store.read(*parts), path.with_name(_PARTIAL + path.name)
+    data, partial = store.read(*parts), path.with_name(PARTIAL + path.name)
     try:
         partial.write_bytes(data)
         copy = mapped(partial, sha256)
@@ -92,23 +90,3 @@ def _download(store: Store, parts: tuple[str, ...], sha256: str, path: Path) -> 
     finally:
         partial.unlink(missing_ok=True)
     return copy
-
-
-def _evict(folder: Path, keep: float) -> None:
-    """Removes copies until they take `keep` bytes, and what killed processes left."""
-    found = []
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            with contextlib.suppress(FileNotFoundError):
-                facts = entry.stat()
-                if not entry.name.startswith("."):
-                    found.append((facts.st_mtime_ns, facts.st_size, entry.path))
-                elif entry.name.startswith(_PARTIAL) and facts.st_mtime < time.time() - _DEAD_SECONDS:
-                    os.unlink(entry.path)
-    total = sum(size for _, size, _ in found)
-    for _, size, path in sorted(found):
-        if total <= keep:
-            return
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(path)
-        total -= size

@@ -62,14 +62,19 @@ def _workers(settings: Optimisation, origin: str) -> Need:
                 settings.labels)
 
 
+def room(need: Need, nodes: Sequence[dict[str, float]]) -> int:
+    """How many of the processes the `nodes`, each the resources that it has, can hold at once."""
+    asked = {name: amount for name, amount in need.each.items() if amount > 0}
+    return sum(min((int(node.get(name, 0.0) // amount) for name, amount in asked.items()), default=need.count)
+               for node in nodes)
+
+
 def shortage(need: Need, nodes: Sequence[dict[str, float]]) -> str | None:
     """What is wrong where `nodes` with its labels, each the resources that it has, can never hold the need at once."""
-    asked = {name: amount for name, amount in need.each.items() if amount > 0}
-    room = sum(min((int(node.get(name, 0.0) // amount) for name, amount in asked.items()), default=need.count)
-               for node in nodes)
-    if room >= need.count:
+    asked, found = {name: amount for name, amount in need.each.items() if amount > 0}, room(need, nodes)
+    if found >= need.count:
         return None
     wanted = " and ".join(f"{amount:g} {name}" for name, amount in asked.items())
     has = ", ".join(f"{sum(node.get(name, 0.0) for node in nodes):g} {name}" for name in need.each)
     return (f"{need.origin} = {need.count} with {wanted} each does not fit: the cluster has {has} on {len(nodes)} "
-            f"nodes{need.where}, room for {room}")
+            f"nodes{need.where}, room for {found}")

@@ -8,24 +8,27 @@ import json
 import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kdray.cache.manifest import KIND as CACHES
-from kdray.config import Config, Optimisation, StudentConfig, TrainingConfig, changed
+from kdray.config import Config, Optimisation, StudentConfig, TeacherConfig, TrainingConfig, changed
 from kdray.console import label
 from kdray.corpus.build import build_corpus, corpus_key, see_splits
 from kdray.corpus.pieces import Each, Seen, one_by_one
 from kdray.corpus.rows import KIND as CORPUS
 from kdray.corpus.sources import read_splits
-from kdray.corpus.tokenizer import tokenizer_fingerprint
-from kdray.errors import ConfigError, ModelError
-from kdray.models.folder import fingerprint, label_order, locate, positions, read_config, share
+from kdray.corpus.tokenizer import tokenisation
+from kdray.errors import ConfigError, ExportError, ModelError
+from kdray.models.folder import fingerprint, label_order, locate, share
 from kdray.needs import needs
 from kdray.storage import Store, content_key
 from kdray.tasks import TASKS
+
+if TYPE_CHECKING:
+    from kdray.models.rehearsal import Rehearsed
 
 logger = logging.getLogger("kdray")
 
@@ -55,7 +58,8 @@ class Pipeline:
     def __init__(self, config: Config, last: str = "students"):
         """`last`: the last of `needs.STAGES` that will be asked for."""
         self.config, self.task, self.store = config, TASKS[config.task], Store(config.storage)
-        self._last, self._joined, self._checked = last, False, False
+        self._last, self._joined, self._checked, self._rehearsed = last, False, False, False
+        self._tokenised: dict[Path, str] = {}
         label(run=config.name)
 
     @cached_property
@@ -91,23 +95,54 @@ class Pipeline:
         if self.config.teacher.finetune is None and order is None:
             raise ModelError(f"{self.base}/config.json has no id2label. Name the labels there, or fine-tune the "
                              "teacher (teacher.finetune)")
-        self._check_length(folder)
-        key = corpus_key(self.seen, self.task, self.config.data, tokenizer_fingerprint(folder), order,
-                         tokenizer_fingerprint(self.base))
+        key = corpus_key(self.seen, self.task, self.config.data, self._tokenisation(folder), order,
+                         self._tokenisation(self.base))
         made = self._made("corpus", CORPUS, key)
         if made is not None:
             return made
+        self._rehearse()
         place, words = str(folder), str(self.base)
         if os.environ.get("RAY_ADDRESS"):
             self._connect("corpus")  # a cluster that cannot do the rest is found out before rows are tokenised
             place, words = self._model(folder).place, self._model(self.base).place
         return build_corpus(self.store, key, self.seen, self.task, self.config.data, place, order, self._each, words)
 
-    def _check_length(self, folder: Path) -> None:
-        longest = positions(read_config(folder))
-        if longest and self.config.data.max_length > longest:
-            raise ConfigError(f"data.max_length = {self.config.data.max_length} is more than the {longest} positions "
-                              f"of {folder}")
+    def _tokenisation(self, folder: Path) -> str:
+        if folder not in self._tokenised:
+            self._tokenised[folder] = tokenisation(folder, self.task)
+        return self._tokenised[folder]
+
+    def _rehearse(self) -> None:
+        """Tries, once, what the models will have to do, before anything is made that is paid for."""
+        from kdray.models.rehearsal import rehearse
+        from kdray.models.subject import student_subject, teacher_subject
+
+        if self._rehearsed:
+            return
+        label(stage="models")
+        subjects = [teacher_subject(self.config, self.base)]
+        if self._last == "students":
+            subjects += [student_subject(self.config, name, locate(student.model) if student.model else self.base)
+                         for name, student in self.config.family.items()]
+        logger.info("models: trying %s", ", ".join(subject.name for subject in subjects))
+        for subject in subjects:
+            tried = rehearse(self.task, subject, self.config.data.max_length)
+            if subject is not subjects[0]:
+                self._try_export(subject.name, tried)
+        self._rehearsed = True
+
+    def _try_export(self, name: str, tried: "Rehearsed") -> None:
+        """Says that a student cannot become ONNX files; raises ExportError where serve.backend asks for them."""
+        from kdray.export.files import check_export
+        from kdray.export.onnx import check_size
+
+        try:
+            check_size(tried.outline)
+            check_export(tried.model, tried.rows)
+        except ExportError as error:
+            if self.config.serve.backend not in ("auto", "torch"):
+                raise
+            logger.warning("models: %s will be served by PyTorch, not ONNX: %s", name, error)
 
     @cached_property
     def teacher(self) -> Teacher:
@@ -116,8 +151,10 @@ class Pipeline:
         base = self._model(self.base)
         if tuning is None:
             return Teacher(**vars(base), key=None, parameters=None)
-        job = self._job("teachers", TrainingConfig(**{**tuning.model_dump(), "alpha": 1.0}), base, {}, self.corpus,
-                        None)
+        from kdray.models.load import Origin
+
+        job = self._job("teachers", TrainingConfig(**{**tuning.model_dump(), "alpha": 1.0}), base, Origin(base.place),
+                        self.corpus, None)
         made = self._made("teacher", "teachers", job.key) or self._fit(job, "teacher", "teacher.finetune")
         folder = self.store.fetch("teachers", job.key)
         return Teacher(folder, fingerprint(folder), self.store.uri_of("teachers", job.key), job.key,
@@ -152,6 +189,7 @@ class Pipeline:
         from kdray.teacher.fill import fill_cache
 
         label(stage="cache")
+        self._rehearse()
         self._connect("cache")
         facts = {"parents": {"corpus": self.corpus["key"], "teacher": teacher.fingerprint},
                  "teacher_model": self._teacher_name(), "teacher_key": teacher.key}
@@ -165,11 +203,10 @@ class Pipeline:
     def schema(self) -> Any:
         """What, besides its rows, a shard of this config's cache depends on."""
         from kdray.cache.shard import Schema
-        from kdray.models.precision import resolve_precision
 
         teacher, cache = self.config.teacher, self.config.cache
         return Schema(self.teacher.fingerprint, self.task.name, tuple(self.corpus["labels"]),
-                      self.config.data.max_length, resolve_precision(teacher.precision, teacher.num_gpus),
+                      self.config.data.max_length, self._precision("teacher", teacher),
                       self.task.codec if cache.codec == "auto" else cache.codec, cache.compression)
 
     @cached_property
@@ -178,10 +215,12 @@ class Pipeline:
         return {name: self._student_job(student) for name, student in self.config.family.items()}
 
     def _student_job(self, student: StudentConfig) -> Any:
+        from kdray.models.load import student_origin
+
         model = self._model(locate(student.model)) if student.model else self.teacher
-        own = student.model and tokenizer_fingerprint(model.folder) != tokenizer_fingerprint(self.teacher.folder)
+        own = self._tokenisation(model.folder) != self._tokenisation(self.base) if student.model else False
         corpus = self._corpus(model.folder) if own else self.corpus
-        origin = {"fresh": student.fresh} if student.fresh is not None else {"layers": _layers(student, model.folder)}
+        origin = replace(student_origin(student, model.folder), folder=model.place)
         settings = changed(self.config.training, student.training)
         return self._job("students", settings, model, origin, corpus, self._cache_key, self._live)
 
@@ -191,14 +230,13 @@ class Pipeline:
 
     @property
     def _live(self) -> Any:
-        from kdray.models.precision import resolve_precision
         from kdray.training.job import Live
 
         if not self.config.teacher.live:
             return None
-        precision = resolve_precision(self.config.teacher.precision, self.config.training.num_gpus)
+        wanted = changed(self.config.training, {"precision": self.config.teacher.precision})
         return Live(self.teacher.place, self.teacher.fingerprint, self.corpus["key"],
-                    self.corpus["pad_token_id"], precision)
+                    self.corpus["pad_token_id"], self._precision("live teacher", wanted))
 
     def _check_targets(self, job: Any) -> None:
         """Warns of soft targets that teach nothing, before students are paid for."""
@@ -242,6 +280,7 @@ class Pipeline:
     def _run_sweep(self) -> dict[str, Any]:
         from kdray.search.sweep import KIND, discard, run_sweep
 
+        self._rehearse()
         self._check_targets(self._plan.base)
         self._connect("students")
         rows = run_sweep(self._plan)
@@ -255,7 +294,7 @@ class Pipeline:
 
     @cached_property
     def selection(self) -> dict[str, Any]:
-        """Manifest of the selection: the winner and its baseline, on every seed."""
+        """Manifest of the selection: winner and baseline, trained on seeds that the sweep has not seen."""
         from kdray.search.finalists import KIND, select, selection_key
 
         search, threads = self.config.search, max(1, int(self.config.serve.num_cpus))
@@ -263,20 +302,20 @@ class Pipeline:
         key = selection_key(self.sweep["key"], search, max_drop, threads)
         made = self._made("selection", KIND, key)
         if made is None:
-            if search.seeds > 1:
-                self._connect("students")
-            made = select(self.store, key, self._plan, self.sweep, search, max_drop, threads)
+            self._connect("students")
+            made = select(self.store, key, self._plan, self.sweep, search, max_drop, threads,
+                          self._where)
         return made
 
     @cached_property
     def evaluation(self) -> dict[str, Any]:
-        """Manifest of the numbers on the test split: teacher, baselines, winners."""
+        """Manifest of the numbers on the test split: teacher, baseline and winner, on every seed."""
         from kdray.evaluation.evaluate import KIND, evaluate, evaluation_key
 
-        pairs, cache = self.selection["pairs"], self._cache_key
-        key = evaluation_key(cache or self.teacher.fingerprint, pairs)
+        chosen, cache = self.selection, self._cache_key
+        key = evaluation_key(cache or self.teacher.fingerprint, chosen)
         return self._made("evaluation", KIND, key) or evaluate(
-            self.store, key, self.task, self.corpus, self.teacher.folder, cache, pairs)
+            self.store, key, self.task, self.corpus, self.teacher.place, cache, chosen, self._where)
 
     @cached_property
     def package(self) -> dict[str, Any]:
@@ -287,13 +326,29 @@ class Pipeline:
         winner = self._manifest("students", self.selection["winner"])
         numbers, lineage = self.evaluation["numbers"], self.lineage
         label(stage="package")
-        export = student_files(self.store, winner, self.config.export.max_drop, _threads())
+        export = student_files(self.store, winner, self.config.export.max_drop, self._where)
         parents = {"student": winner["key"], "export": export["key"], "evaluation": self.evaluation["key"]}
         key = package_key(parents)
         made = self._made("package", "packages", key) or build_package(
             self.store, key, winner, export, {"parents": parents, "numbers": numbers, "lineage": lineage}, _threads())
         check_backend(made, self.config.serve.backend)
         return made
+
+    @property
+    def _where(self) -> Any:
+        """Where models are asked about whole splits: where students are trained, which may be on this machine."""
+        from kdray.evaluation.answers import HERE, Where
+
+        if not os.environ.get("RAY_ADDRESS") and not self.config.training.num_gpus:
+            return HERE
+        return Where(self._on_workers, self.config.training.num_gpus)
+
+    def _on_workers(self, function: Callable[..., Any], arguments: Sequence[tuple[Any, ...]],
+                    label: str) -> Iterator[Any]:
+        from kdray.workers import work
+
+        self._join()
+        return work(function, arguments, label, self.config.training)
 
     @property
     def lineage(self) -> dict[str, Any]:
@@ -309,9 +364,10 @@ class Pipeline:
         from kdray.report.build import KIND, build_report, report_key
 
         key = report_key(self.package["key"], self.selection["key"])
+        sweep = {**self.selection, "trials": [*self.sweep["trials"], *self.selection["trials"]]}
         return self._made("report", KIND, key) or build_report(
-            self.store, key, self.config, self.package, {**self.sweep, **self.selection}, self.evaluation, self.cache,
-            self.corpus, self.teacher.folder)
+            self.store, key, self.config, self.package, sweep, self.evaluation, self.cache, self.corpus,
+            self.teacher.folder, self._where)
 
     def run(self) -> str:
         """All stages; returns the run's folder, which names them all."""
@@ -332,6 +388,25 @@ class Pipeline:
         if made is None:
             raise ConfigError(f"{kind} {key} is gone from {self.store.uri}: run the stage before again")
         return made
+
+    def _precision(self, who: str, wanted: Optimisation | TeacherConfig) -> str:
+        """The precision of work that is to run with the settings `wanted`."""
+        from kdray.models.precision import kept_precision, resolve_precision
+
+        if wanted.precision != "auto" or wanted.num_gpus:
+            return resolve_precision(wanted.precision, wanted.num_gpus)
+        return kept_precision(self.store, self.corpus["key"], who, lambda: self._native(wanted.labels))
+
+    def _native(self, labels: dict[str, str]) -> bool:
+        """Whether the processors of all nodes with these labels have bfloat16 instructions; this one's, without any."""
+        from kdray.models.precision import has_bfloat16
+
+        if not os.environ.get("RAY_ADDRESS"):
+            return has_bfloat16()
+        from kdray.cluster import ask
+
+        self._join()
+        return all(ask(has_bfloat16, labels) or [has_bfloat16()])
 
     def _connect(self, stage: str) -> None:
         """Has Ray for `stage`, which sees itself whether it fits, and checks once that what comes after it will fit.
@@ -366,33 +441,23 @@ class Pipeline:
     def _fit(self, job: Any, stage: str, origin: str) -> dict[str, Any]:
         from kdray.training.trainer import check_workers, fit
 
+        self._rehearse()
         self._connect(stage)
         check_workers(job.settings, origin)
         return fit(job)
 
-    def _job(self, kind: str, settings: Optimisation, model: Model, origin: dict[str, Any], corpus: dict[str, Any],
+    def _job(self, kind: str, settings: Optimisation, model: Model, origin: Any, corpus: dict[str, Any],
              cache: str | None, live: Any = None) -> Any:
-        from kdray.models.load import Origin
-        from kdray.models.precision import resolve_precision
         from kdray.training.job import TrainingJob
 
-        precision = resolve_precision(settings.precision, settings.num_gpus)
+        precision = self._precision(kind, settings)
         if precision == "float16" and not settings.num_gpus:
             raise ConfigError("precision float16 needs a GPU (num_gpus); a processor trains in bfloat16 or float32")
         return TrainingJob(
             kind=kind, storage=self.store.uri, task=self.task.name, labels=tuple(corpus["labels"]),
-            corpus=corpus["key"], labelled=corpus.get("labelled"), cache=cache, origin=Origin(model.place, **origin),
+            corpus=corpus["key"], labelled=corpus.get("labelled"), cache=cache, origin=origin,
             origin_fingerprint=model.fingerprint, tokenizer=model.place, pad_token_id=corpus["pad_token_id"],
             metric=self.config.metric, settings=settings.model_dump(), precision=precision, live=live)
-
-
-def _layers(student: StudentConfig, folder: Path) -> tuple[int, ...] | None:
-    from kdray.models.load import even_layers
-
-    if isinstance(student.layers, int):
-        config = read_config(folder)
-        return even_layers(config.get("num_hidden_layers") or config["n_layers"], student.layers)
-    return None if student.layers is None else tuple(student.layers)
 
 
 def _threads() -> int:

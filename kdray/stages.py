@@ -182,18 +182,22 @@ def _tell_sweep(pipeline: Pipeline) -> None:
     from kdray.search.selection import mark
 
     sweep, chosen, several = pipeline.sweep, pipeline.selection, len(pipeline.jobs) > 1
-    for row in sorted(sweep["trials"], key=lambda row: -(row["best"] or 0)):
-        what = mark(row, sweep["trials"], chosen["winner"], chosen["baseline"])
+    trials = [*sweep["trials"], *chosen["trials"]]
+    for row in sorted(trials, key=lambda row: -(row["best"] or 0)):
+        what = mark(row, trials, chosen["winner"], chosen["baseline"])
         print(f"{sweep['metric']} {row['best'] or float('nan'):.4f}  {row['state']:8}  "
               f"{describe(row['point'], row['name'] if several else '')}{what and f' <- {what}'}")
+    print("the best of a sweep is in part its luckiest: winner and baseline are trained on seeds that it has not seen")
     print(f"winner: {pipeline.store.uri_of('students', chosen['winner'])}")
 
 
 def _tell_run(pipeline: Pipeline) -> None:
+    from kdray.evaluation.comparison import told
     from kdray.report.table import text_table
 
-    run = pipeline.run()
-    print(text_table(pipeline.report["numbers"]))
+    run, numbers = pipeline.run(), pipeline.report["numbers"]
+    print(text_table(numbers))
+    print(f"\n{told(numbers['seeds'], numbers['metric'])}")
     print(f"\nreport:  {_short(pipeline.store.uri_of('reports', pipeline.report['key'], 'report.html'))}")
     print(f"package: {_short(pipeline.store.uri_of('packages', pipeline.package['key']))}")
     print(f"serve:   kdray serve {_short(run)}")

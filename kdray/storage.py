@@ -10,11 +10,14 @@ import fcntl
 import hashlib
 import json
 import os
+import pwd
 import re
 import shutil
+import stat
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -23,6 +26,7 @@ from urllib.parse import parse_qsl
 import pyarrow as pa
 import pyarrow.fs as pafs
 
+from kdray import kept
 from kdray.errors import StorageError
 
 T = TypeVar("T")
@@ -32,6 +36,8 @@ _S3_RETRIES = 11
 """After waits of 0, 0.05, 0.1, 0.2 seconds and so on, 51 in all."""
 _S3_CONNECT, _S3_SILENCE = 10.0, 30.0
 """Seconds without a connection, or a byte of an answer, after which a request is sent again."""
+_COPIES = 8
+"""Files of a folder that are downloaded side by side."""
 _TRIES = 100
 """At a folder that another process removes again and again."""
 _SECRET = re.compile("key|secret|token|password|signature", re.IGNORECASE)
@@ -89,15 +95,52 @@ def storage_errors(uri: str, setting: str = "`storage`") -> Iterator[None]:
 
 
 def machine_folder() -> Path:
-    """Where this user's processes on this machine keep copies of what is in remote storage."""
-    return Path(tempfile.gettempdir()) / f"kdray-{os.getuid()}"
+    """Where this user's processes on this machine keep what others must not plant: copies, addresses, compiled code.
+
+    Raises StorageError as `own_folder`.
+    """
+    return own_folder(Path(tempfile.gettempdir()) / f"kdray-{os.getuid()}")
+
+
+def own_folder(folder: Path) -> Path:
+    """`folder`, made where it is missing, which this user alone may look into; its parent may be everybody's.
+
+    Raises StorageError where it is another user's, others may write to it, or it is no folder, such as a link to one.
+    """
+    with storage_errors(str(folder), "TMPDIR"):
+        with contextlib.suppress(FileExistsError):
+            folder.mkdir(mode=0o700, parents=True)
+        found = folder.lstat()
+        if wrong := _not_own(found):
+            raise StorageError(f"{folder} {wrong}: what is in it may be planted. Remove it, or set TMPDIR to a folder "
+                               "of your own")
+        if found.st_mode & 0o077:
+            folder.chmod(0o700)
+    return folder
+
+
+def _not_own(found: os.stat_result) -> str | None:
+    if not stat.S_ISDIR(found.st_mode):
+        return f"is no folder, and belongs to {_user(found.st_uid)}"
+    if found.st_uid != os.getuid():
+        return f"belongs to {_user(found.st_uid)}, and not to {_user(os.getuid())}"
+    if found.st_mode & 0o022:
+        return f"may be written to by others (mode {stat.S_IMODE(found.st_mode):o})"
+    return None
+
+
+def _user(uid: int) -> str:
+    try:
+        return f"{pwd.getpwuid(uid).pw_name} (uid {uid})"
+    except KeyError:
+        return f"uid {uid}"
 
 
 @contextmanager
 def machine_lock(path: Path) -> Iterator[None]:
     """Lets one thread of all processes on this machine in at a time; one that is killed lets go."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "w") as file:
+    with open(path, "a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         try:
             yield
@@ -107,16 +150,22 @@ def machine_lock(path: Path) -> Iterator[None]:
 
 def artefact(uri: str, kind: str) -> tuple["Store", str] | None:
     """The storage and the name of what `uri` names below `kind`; None where it names no such thing."""
-    where, mark, query = absolute_uri(uri).partition("?")
+    where, query = _without_query(absolute_uri(uri))
     root, _, name = where.rpartition(f"/{kind}/")
-    return (Store(f"{root}{mark}{query}"), name) if root else None
+    return (Store(f"{root}{query}"), name) if root else None
 
 
 def fetch(uri: str) -> Path:
     """A local folder with the files of the artefact `uri`, as `Store.uri_of` names it. Raises FileNotFoundError."""
-    where, mark, query = uri.partition("?")
+    where, query = _without_query(uri)
     root, kind, key = where.rsplit("/", 2)
-    return Store(f"{root}{mark}{query}").fetch(kind, key)
+    return Store(f"{root}{query}").fetch(kind, key)
+
+
+def _without_query(uri: str) -> tuple[str, str]:
+    """A URI and its query, with the question mark; of a path, in which that is a sign like any other, all of it."""
+    where, mark, query = uri.partition("?") if "://" in uri else (uri, "", "")
+    return where, mark + query
 
 
 def folder_at(place: str) -> Path:
@@ -136,13 +185,15 @@ class Store:
         return Store, (self.uri,)
 
     def path(self, *parts: str) -> str:
-        """Path of `parts` below the root, as the file system spells it."""
+        """Path of `parts` below the root, as the file system spells it. Raises StorageError where one leads upwards."""
+        for part in parts:
+            _check_below(part, self.uri)
         return "/".join([self.root, *parts])
 
     def uri_of(self, *parts: str) -> str:
         """URI of `parts` below the storage's."""
-        where, mark, query = self.uri.partition("?")
-        return f"{'/'.join([where, *parts])}{mark}{query}"
+        where, query = _without_query(self.uri)
+        return f"{'/'.join([where, *parts])}{query}"
 
     def exists(self, *parts: str) -> bool:
         """Whether a file or folder is there."""
@@ -184,24 +235,10 @@ class Store:
         target = self.path(*parts)
         with storage_errors(self.uri):
             if self.local:
-                _write_local(data, Path(target), os.replace)
+                _write_local(data, Path(target))
             else:
                 with self.file_system.open_output_stream(target) as stream:
                     stream.write(data)
-
-    def create(self, data: bytes | memoryview, *parts: str) -> bool:
-        """Publishes one file atomically; False, and nothing changes, where it is there."""
-        if not self.local:
-            if self.exists(*parts):
-                return False
-            self.write(data, *parts)
-            return True
-        with storage_errors(self.uri):
-            try:
-                _write_local(data, Path(self.path(*parts)), os.link)
-            except FileExistsError:
-                return False
-        return True
 
     def delete(self, *parts: str) -> None:
         """Removes one file; nothing happens where there is none."""
@@ -227,8 +264,19 @@ class Store:
             pafs.copy_files(str(folder), self.path(*parts), destination_filesystem=self.file_system)
 
     def download(self, folder: Path, *parts: str) -> None:
-        """Copies a folder that is here into the local `folder`."""
-        pafs.copy_files(self.path(*parts), str(folder), source_filesystem=self.file_system)
+        """Copies a folder that is here into the local `folder`. Raises StorageError where a name leads upwards."""
+        source = self.path(*parts)
+        found = self.file_system.get_file_info(pafs.FileSelector(source, recursive=True))
+        names = [info.path.removeprefix(f"{source}/") for info in found if info.type == pafs.FileType.File]
+        for name in names:
+            _check_below(name, self.uri_of(*parts))
+
+        def copy(name: str) -> None:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            pafs.copy_files(f"{source}/{name}", str(folder / name), source_filesystem=self.file_system)
+
+        with ThreadPoolExecutor(_COPIES) as copies:
+            list(copies.map(copy, names))
 
     def manifest(self, kind: str, key: str) -> dict[str, Any] | None:
         """An artefact's manifest, None where the artefact is not there.
@@ -244,14 +292,19 @@ class Store:
     @contextmanager
     def staging(self, kind: str) -> Iterator[Path]:
         """A local folder to fill before `publish`; gone afterwards, whatever happens."""
-        parent = Path(self.path(kind)) if self.local else Path(tempfile.gettempdir())
         with storage_errors(self.uri):
-            folder = _hidden(parent)
-            _while_folders_go(lambda: folder.mkdir(parents=True))
+            folder = self._staged(kind)
             try:
                 yield folder
             finally:
                 shutil.rmtree(folder, ignore_errors=True)
+
+    def _staged(self, kind: str) -> Path:
+        if not self.local:
+            return Path(tempfile.mkdtemp(prefix="kdray-staging-"))
+        folder = _hidden(Path(self.path(kind)))
+        _while_folders_go(lambda: folder.mkdir(parents=True))
+        return folder
 
     def publish(self, kind: str, key: str, folder: Path, manifest: dict[str, Any]) -> dict[str, Any]:
         """Makes the staged `folder` the artefact `kind/key`, in one act; returns its whole manifest.
@@ -280,7 +333,7 @@ class Store:
         return whole
 
     def _publish_local(self, kind: str, key: str, folder: Path, manifest: bytes) -> None:
-        _write_local(manifest, folder / MANIFEST, os.replace)
+        _write_local(manifest, folder / MANIFEST)
         target = Path(self.path(kind, key))
         while True:
             try:
@@ -296,17 +349,22 @@ class Store:
         _sync_folder(target.parent)
 
     def fetch(self, kind: str, key: str) -> Path:
-        """A local folder with the artefact's files; downloaded once a machine where storage is remote.
+        """A local folder with the artefact's files; where storage is remote, a copy that all of a machine share.
 
-        Raises FileNotFoundError where remote storage has no such artefact.
+        The copy stays as long as this process lives. Raises FileNotFoundError where storage has no such artefact.
         """
         if self.local:
             return Path(self.path(kind, key))
         manifest = self.read(kind, key, MANIFEST)
-        target = machine_folder() / content_key([self.uri, kind, manifest.decode()]) / key
-        with storage_errors(str(target), "TMPDIR"), machine_lock(target.with_name(".lock")):
-            if not (target / MANIFEST).exists():
+        place = machine_folder() / kept.ARTEFACTS / content_key([self.uri, kind, manifest.decode()])
+        target = place / key
+        with storage_errors(str(target), "TMPDIR"), machine_lock(place / kept.LOCK):
+            kept.use(place)
+            there = (target / MANIFEST).exists()
+            if not there:
                 self._download(kind, key, target)
+        if not there:
+            kept.evict(machine_folder())
         return target
 
     def _download(self, kind: str, key: str, target: Path) -> None:
@@ -353,11 +411,18 @@ def parse_manifest(data: bytes, origin: str) -> dict[str, Any]:
     return manifest
 
 
+def _check_below(name: str, uri: str) -> None:
+    """Names come from listings and manifests too: object storage takes `..` in one, a local copy would go up by it."""
+    if ".." in name.split("/"):
+        raise StorageError(f"{name!r} leads out of {uri}: kdray writes no such name, somebody else has. Remove it, and "
+                           "see who may write there")
+
+
 def _json(manifest: dict[str, Any]) -> bytes:
     return json.dumps(manifest, indent=1, ensure_ascii=False).encode()
 
 
-def _write_local(data: bytes | memoryview, target: Path, name: Callable[[Path, Path], None]) -> None:
+def _write_local(data: bytes | memoryview, target: Path) -> None:
     partial = _hidden(target.parent)
 
     def write() -> None:
@@ -366,7 +431,7 @@ def _write_local(data: bytes | memoryview, target: Path, name: Callable[[Path, P
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        name(partial, target)
+        os.replace(partial, target)
 
     try:
         _while_folders_go(write)

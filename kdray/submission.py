@@ -9,6 +9,7 @@ import itertools
 import logging
 import os
 import re
+import shutil
 import socket
 import sys
 import tempfile
@@ -26,8 +27,8 @@ from ray.util.state.common import NodeState
 
 from kdray.config import Config, dump
 from kdray.errors import GIVE_TOKEN, ClusterError, ConfigError
-from kdray.portable import resolved
-from kdray.storage import content_key
+from kdray.portable import modules_beside, resolved
+from kdray.storage import content_key, file_digest
 
 logger = logging.getLogger("kdray")
 
@@ -45,11 +46,12 @@ _POLL, _PATIENCE, _AGENT_SECONDS = 0.2, 30.0, 60.0
 _ESCAPES = re.compile(r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)|[@-Z\\-_])")
 
 
-def submit(config: Config, stage: str, address: str | None, shared: Sequence[str], wait: bool) -> int:
+def submit(config: Config, stage: str, address: str | None, shared: Sequence[str], wait: bool, beside: Path) -> int:
     """Submits `stage` of `config` and, with `wait`, copies its log to standard output until it ends.
 
     `address` is the dashboard's, null takes RAY_API_SERVER_ADDRESS or RAY_ADDRESS; `shared` are folders that are the
-    same on every node. Returns the exit status: 0 done, the job's own where it failed, 143 where it was stopped.
+    same on every node; `beside` is the config's folder, whose modules go with it where it names one. Returns the exit
+    status: 0 done, the job's own where it failed, 143 where it was stopped.
 
     Raises ConfigError where the config names a path that the job would not find, ClusterError where no cluster answers
     or it asks for a token; nothing is submitted then.
@@ -58,12 +60,13 @@ def submit(config: Config, stage: str, address: str | None, shared: Sequence[str
     for handler in logging.getLogger("ray").handlers:
         handler.setLevel(logging.WARNING)
     config, paths = resolved(config)
+    modules = modules_beside(config, beside)
     with _understood(address):
         client = JobSubmissionClient(address)
         nodes = [node for node in list_nodes(address, limit=_MOST_NODES, raise_on_missing_output=False)
                  if node.state == "ALIVE"]
         check_paths(paths, nodes, shared, address)
-        job = _find_or_start(client, config, stage, placement(nodes))
+        job = _find_or_start(client, config, stage, placement(nodes), modules)
         if not wait:
             print(job)
             return 0
@@ -135,10 +138,13 @@ def placement(nodes: Sequence[NodeState]) -> dict[str, Any]:
     return {"entrypoint_label_selector": {"ray.io/node-id": f"!{head}", **fleeting}}
 
 
-def _find_or_start(client: JobSubmissionClient, config: Config, stage: str, where: dict[str, Any]) -> str:
+def _find_or_start(client: JobSubmissionClient, config: Config, stage: str, where: dict[str, Any],
+                   modules: list[Path]) -> str:
     """The id of the job that does this already, or of a new one."""
     text = dump(config)
-    stem = f"{config.name}-{stage}-{content_key([stage, text])[:8]}"
+    parts = [stage, text, *(f"{path.relative_to(module.parent)} {file_digest(path)}" for module in modules
+                            for path in (module, *sorted(module.rglob("*.py"))) if path.is_file())]
+    stem = f"{config.name}-{stage}-{content_key(parts)[:8]}"
     ends = time.monotonic() + _AGENT_SECONDS
     while True:
         job, runs = _next(stem, {job.submission_id: job.status for job in client.list_jobs()})
@@ -146,7 +152,7 @@ def _find_or_start(client: JobSubmissionClient, config: Config, stage: str, wher
             logger.info("job %s runs already at %s: following it", job, client.get_address())
             return job
         try:
-            _start(client, job, text, stage, where)
+            _start(client, job, text, stage, where, modules)
         except RuntimeError as error:
             taken, early = "already exists" in str(error), "No available agent" in str(error)
             if not (taken or early) or time.monotonic() > ends:
@@ -166,9 +172,15 @@ def _next(stem: str, known: dict[str | None, JobStatus]) -> tuple[str, bool]:
     return next((one, one in known) for one in ids if one not in known or not known[one].is_terminal())
 
 
-def _start(client: JobSubmissionClient, job: str, config: str, stage: str, where: dict[str, Any]) -> None:
+def _start(client: JobSubmissionClient, job: str, config: str, stage: str, where: dict[str, Any],
+           modules: list[Path]) -> None:
     with tempfile.TemporaryDirectory(prefix="kdray-job-") as folder:
         Path(folder, _FILE).write_text(config)
+        for module in modules:
+            if module.is_dir():
+                shutil.copytree(module, Path(folder, module.name), ignore=shutil.ignore_patterns("__pycache__"))
+            else:
+                shutil.copyfile(module, Path(folder, module.name))
         client.submit_job(
             entrypoint=f"python -m kdray.cli {_VERBS[stage]} {_FILE}", submission_id=job,
             runtime_env={"working_dir": folder, "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": _STOP_SECONDS}}, **where)

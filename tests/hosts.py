@@ -57,10 +57,10 @@ class Host:
         """A process on the host; its output is in the file `log` of its disc. `more` goes into its environment."""
         variables = {**environment(), **S3, "AWS_ENDPOINT_URL": self.s3, "TMPDIR": str(self.tmp),
                      "HOME": str(self.tmp), **more}
-        inside = ["unshare", "--uts", "sh", "-ec", _ENTER, "sh", self.name, str(self.disc), str(self.tmp), str(ROOT)]
+        inside = ["nsenter", f"--net=/run/netns/{self.name}", "unshare", "--uts", "--mount", "sh", "-ec", _ENTER, "sh",
+                  self.name, str(self.disc), str(self.tmp), str(ROOT)]
         with open(self.disc / log, "w") as output:
-            return subprocess.Popen(["ip", "netns", "exec", self.name, *inside, *command], env=variables,
-                                    stdout=output, stderr=subprocess.STDOUT)
+            return subprocess.Popen([*inside, *command], env=variables, stdout=output, stderr=subprocess.STDOUT)
 
     def kdray(self, *arguments: str) -> subprocess.Popen:
         """A `kdray` command on the host, with the hosts' cluster; its output is in `kdray.log`."""

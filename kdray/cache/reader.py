@@ -3,6 +3,8 @@
 Knows nothing about students; rows are indices in a split.
 """
 
+from collections import OrderedDict
+
 import numpy as np
 
 from kdray.cache.manifest import KIND, shard_table, split_shards
@@ -11,11 +13,15 @@ from kdray.cache.shard import ShardView
 from kdray.errors import CacheError
 from kdray.storage import Store
 
+MAPPED = 8192
+"""Shards that a split has mapped at most. A process may have 65,530 mappings (Linux' vm.max_map_count unless changed),
+and reads few splits."""
+
 
 class SoftTargets:
-    """The teacher's raw logits for every row of one split."""
+    """The teacher's raw logits for every row of one split; the shards read last stay mapped."""
 
-    def __init__(self, store: Store, key: str, split: str):
+    def __init__(self, store: Store, key: str, split: str, most: int = MAPPED):
         manifest = store.manifest(KIND, key)
         if manifest is None:
             raise CacheError(f"there is no cache {key} in {store.uri}. Fill it first: kdray cache fill CONFIG")
@@ -24,7 +30,7 @@ class SoftTargets:
         self._shards = shard_table(store, manifest)[split_shards(manifest, split)]
         self._per_shard = manifest["rows_per_shard"]
         self._labels = len(manifest["schema"]["labels"])
-        self._open: dict[int, ShardView] = {}
+        self._most, self._open = most, OrderedDict[int, ShardView]()
 
     def __len__(self) -> int:
         return self._rows
@@ -36,7 +42,10 @@ class SoftTargets:
         """
         number, place = divmod(int(row), self._per_shard)
         view = self._open.get(number)
-        if view is None:
-            table = open_listed(self._store, self._shards[number])
-            view = self._open[number] = ShardView(table, self._labels)
+        if view is not None:
+            self._open.move_to_end(number)
+            return view[place]
+        if len(self._open) >= self._most:
+            self._open.popitem(last=False)
+        view = self._open[number] = ShardView(open_listed(self._store, self._shards[number]), self._labels)
         return view[place]

@@ -6,9 +6,9 @@ Knows nothing about rows. Invariant: a receipt in a journal is that of a shard t
 import contextlib
 import time
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from itertools import pairwise
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,16 +17,17 @@ import pyarrow as pa
 from kdray.cache.codec import TEMPERATURES
 from kdray.cache.plan import KEY, Plan
 from kdray.cache.shard import KIND as SHARDS
-from kdray.cache.shard import Receipt, open_shard
+from kdray.cache.shard import SUFFIX, TAG, Receipt, check_shard, open_shard
 from kdray.storage import Store
 
 FILLS = "fills"
-TABLE = "shards.arrow"
 PLAN = "plan"
 """File of a journal: the key of the plan that is being filled."""
 RECEIPT = np.dtype([("key", KEY), ("rows", "i4"), ("bytes", "i8"), ("sha256", "V32"), ("seconds", "f4"),
                     ("targets", "i4"), ("largest", "f4"), ("kl", "f4", (len(TEMPERATURES),))])
 """One shard: its receipt, and the seconds that a teacher was busy with it (0 where nobody knows)."""
+NAME = np.dtype("S64")
+"""Name of a shard's file: longer than any, so that none is taken for another that it begins with."""
 _FLUSH_ROWS, _FLUSH_SECONDS = 1000, 5.0
 _LISTERS = 8
 _PARTS = 1000
@@ -75,7 +76,16 @@ def decode_table(data: Any) -> np.ndarray:
 
 def open_listed(store: Store, shard: np.void) -> pa.Table:
     """The shard of one row of a table, opened. Raises CacheError where it is missing or corrupt."""
-    return open_shard(store, shard["key"].decode(), shard["sha256"].tobytes().hex(), int(shard["bytes"]))
+    return open_shard(store, *_listed(shard))
+
+
+def check_listed(store: Store, shard: np.void) -> None:
+    """Reads the shard of one row of a table where it is stored. Raises CacheError where it is missing or corrupt."""
+    check_shard(store, *_listed(shard))
+
+
+def _listed(shard: np.void) -> tuple[str, str, int]:
+    return shard["key"].decode(), shard["sha256"].tobytes().hex(), int(shard["bytes"])
 
 
 def latest(tables: list[np.ndarray]) -> np.ndarray:
@@ -87,33 +97,56 @@ def latest(tables: list[np.ndarray]) -> np.ndarray:
     return whole[np.unique(whole["key"], return_index=True)[1]]
 
 
-def places(receipts: np.ndarray, keys: np.ndarray) -> np.ndarray:
-    """Index of each key in `receipts` (sorted by key), -1 where it is not there."""
-    found = np.full(len(keys), -1)
-    if len(receipts) == 0:
+def places(ordered: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Index of each of the `wanted` in an `ordered` array of texts, -1 where it is not there."""
+    found = np.full(len(wanted), -1)
+    if len(ordered) == 0:
         return found
-    order = np.argsort(keys, kind="stable")  # sorted keys are looked up 15 times faster
-    nearest = np.minimum(np.searchsorted(receipts["key"], keys[order]), len(receipts) - 1)
-    found[order] = np.where(receipts["key"][nearest] == keys[order], nearest, -1)
+    order = np.argsort(wanted, kind="stable")  # sorted ones are looked up 15 times faster
+    nearest = np.minimum(np.searchsorted(ordered, wanted[order]), len(ordered) - 1)
+    found[order] = np.where(ordered[nearest] == wanted[order], nearest, -1)
     return found
 
 
-def stored_bytes(store: Store, keys: np.ndarray) -> np.ndarray:
-    """Bytes of the shard of each key in storage, -1 where there is none; only the folders of the keys are listed."""
-    order = np.argsort(keys, kind="stable")
-    ordered, sizes = keys[order], np.full(len(keys), -1, np.int64)
-    folders = ordered.astype("S2")
-    starts = np.flatnonzero(np.concatenate([np.ones(min(1, len(keys)), bool), folders[1:] != folders[:-1]]))
+@dataclass(frozen=True)
+class Listing:
+    """Files that are in storage where shards are, in the order of their names."""
+
+    names: np.ndarray
+    """(files,): without the suffix."""
+    keys: np.ndarray
+    """(files,): key of the shard that each is named as."""
+    bytes: np.ndarray
+
+    def has(self, receipts: np.ndarray) -> np.ndarray:
+        """(receipts,): whether the file of each is there, and as long as it was."""
+        found = places(self.names, names_of(receipts))
+        return (found >= 0) & (self.bytes[found] == receipts["bytes"] if len(self.bytes) else False)
+
+    def candidates(self, key: str) -> Iterator[str]:
+        """Names of the files that may be the shard with that key."""
+        for place in range(int(np.searchsorted(self.keys, key.encode())), len(self.keys)):
+            if self.keys[place] != key.encode():
+                return
+            yield self.names[place].decode()
+
+
+def names_of(receipts: np.ndarray) -> np.ndarray:
+    """(receipts,): name of each shard's file, without the suffix."""
+    tags = receipts["sha256"].tobytes().hex()
+    digits = np.frombuffer(tags.encode(), f"S{2 * RECEIPT['sha256'].itemsize}").astype(f"S{TAG}")
+    return np.char.add(np.char.add(receipts["key"], b"-"), digits).astype(NAME)
+
+
+def list_shards(store: Store, keys: np.ndarray) -> Listing:
+    """What is in the folders where the shards with these keys are; no other is listed."""
+    folders = np.unique(keys.astype("S2")).tolist()
     with ThreadPoolExecutor(_LISTERS) as listers:
-        listings = listers.map(lambda folder: store.files(SHARDS, folder.decode()), folders[starts].tolist())
-    for (start, stop), (names, found, _) in zip(pairwise([*starts, len(keys)]), listings, strict=True):
-        listed = np.array([name.removesuffix(".arrow") for name in names], KEY)
-        by_name = np.argsort(listed)
-        nearest = np.searchsorted(listed, ordered[start:stop], sorter=by_name)
-        known = nearest < len(listed)
-        known[known] = listed[by_name[nearest[known]]] == ordered[start:stop][known]
-        sizes[order[start:stop][known]] = np.array(found, np.int64)[by_name[nearest[known]]]
-    return sizes
+        found = list(listers.map(lambda folder: store.files(SHARDS, folder.decode()), folders))
+    listed = [name.removesuffix(SUFFIX) for files, _, _ in found for name in files]
+    names, keys = np.array(listed, NAME), np.array([name.partition("-")[0] for name in listed], KEY)
+    sizes, order = np.array([size for _, part, _ in found for size in part], np.int64), np.argsort(names)
+    return Listing(names[order], keys[order], sizes[order])
 
 
 def journal_parts(store: Store, cache: str) -> dict[str, np.ndarray]:

@@ -1,22 +1,29 @@
-"""Logits of some rows become one Arrow file named by what it was made from, and back.
+"""Logits of some rows become one Arrow file named by what it was made from and what is in it, and back.
 
-Knows nothing about actors, nor about where in a split its rows are.
+Two processors may give logits that differ in the last place. A name has the checksum of the bytes in it, so that of two
+fills at once neither replaces what the other has a receipt of, whatever the storage can do. Knows nothing about actors,
+nor about where in a split its rows are.
 """
 
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 
 import numpy as np
 import pyarrow as pa
 
 from kdray.cache.codec import Loss, decode, encode, loss
-from kdray.copies import SpoiltError, file_bytes
+from kdray.copies import SpoiltError, check_file, file_bytes
 from kdray.corpus.rows import Ragged
 from kdray.errors import CacheError
 from kdray.storage import Store, content_key
 
 KIND = "shards"
+SUFFIX = ".arrow"
+TAG = 16
+"""Hex digits of the bytes' SHA-256 in a shard's name."""
 _DIGEST, _LOSS, _COMPRESSION = b"sha256", b"loss", b"compression"
 
 
@@ -51,9 +58,9 @@ def shard_key(schema: Schema, rows_digest: str) -> str:
     return content_key({**asdict(schema), "labels": list(schema.labels), "rows": rows_digest})
 
 
-def shard_path(key: str) -> tuple[str, str, str]:
-    """Parts of a shard's path below the storage."""
-    return KIND, key[:2], f"{key}.arrow"
+def shard_path(key: str, sha256: str) -> tuple[str, str, str]:
+    """Parts of the path below the storage of the shard whose bytes have that checksum."""
+    return KIND, key[:2], f"{key}-{sha256[:TAG]}{SUFFIX}"
 
 
 def encode_shard(logits: list[np.ndarray], targets: list[np.ndarray], schema: Schema) -> pa.Buffer:
@@ -62,13 +69,13 @@ def encode_shard(logits: list[np.ndarray], targets: list[np.ndarray], schema: Sc
 
     Raises CacheError with the first row, counted from the shard's start, whose logits are not finite.
     """
-    for row, values in enumerate(logits):
-        if not np.isfinite(values).all():
-            raise CacheError(f"row {row} of the shard has teacher logits that are not finite "
-                             f"({values[~np.isfinite(values)][0]}). Check the teacher, or set "
-                             "teacher.precision: float32")
     counts = np.array([len(row) for row in targets])
     values = np.concatenate(logits).reshape(-1, len(schema.labels)).astype(np.float32)
+    wrong = np.flatnonzero(~np.isfinite(values).all(-1))
+    if len(wrong):
+        row, odd = np.searchsorted(np.cumsum(counts), wrong[0], side="right"), values[wrong[0]]
+        raise CacheError(f"row {row} of the shard has teacher logits that are not finite "
+                         f"({odd[~np.isfinite(odd)][0]}). Check the teacher, or set teacher.precision: float32")
     columns = encode(values, schema.codec)
     changed = loss(values, decode(columns["logits"], columns.get("scale"), columns.get("offset")))
     table = pa.table({
@@ -81,25 +88,31 @@ def encode_shard(logits: list[np.ndarray], targets: list[np.ndarray], schema: Sc
 
 
 def write_shard(store: Store, key: str, data: pa.Buffer) -> Receipt:
-    """Publishes a shard atomically. One that is there and whole stays, and its receipt is returned.
+    """Publishes a shard atomically."""
+    receipt = _receipt(key, data, pa.ipc.open_file(data).read_all())
+    store.write(memoryview(data), *shard_path(key, receipt.sha256))
+    return receipt
 
-    Two processors may give logits that differ in the last place: whoever is first wins, and receipts stay true.
+
+def find_shard(store: Store, name: str, rows: int) -> Receipt | None:
+    """The receipt of a shard that somebody wrote before, as the file `name` without its suffix.
+
+    None where it is missing, torn or of other rows. One that has no checksum in its name, as kdray once wrote them, is
+    written again under its full name.
     """
-    table = pa.ipc.open_file(data).read_all()
-    if not store.create(memoryview(data), *shard_path(key)):
-        found = find_shard(store, key, table.num_rows)
-        if found is not None:
-            return found
-        store.write(memoryview(data), *shard_path(key))
-    return _receipt(key, data, table)
-
-
-def find_shard(store: Store, key: str, rows: int) -> Receipt | None:
-    """The receipt of a shard that somebody wrote before; None where it is missing, torn or of other rows."""
+    key, _, tag = name.partition("-")
     try:
-        data = pa.py_buffer(store.read(*shard_path(key)))
+        data = pa.py_buffer(store.read(KIND, key[:2], f"{name}{SUFFIX}"))
     except FileNotFoundError:
         return None
+    found = _whole(key, data, rows)
+    if found is None or tag == found.sha256[:TAG]:
+        return found
+    return None if tag else write_shard(store, key, data)
+
+
+def _whole(key: str, data: pa.Buffer, rows: int) -> Receipt | None:
+    """The receipt of a shard's bytes, None where they are not, all of them, those of one with so many rows."""
     try:
         table = pa.ipc.open_file(data).read_all()
         table.validate(full=True)
@@ -118,16 +131,28 @@ def open_shard(store: Store, key: str, sha256: str, length: int) -> pa.Table:
 
     Raises CacheError where the file is missing, or its bytes are not the `length` bytes with that checksum.
     """
-    where = store.path(*shard_path(key))
+    with _faults(store, shard_path(key, sha256), length):
+        data = file_bytes(store, shard_path(key, sha256), sha256)
+    return pa.ipc.open_file(pa.py_buffer(data)).read_all()
+
+
+def check_shard(store: Store, key: str, sha256: str, length: int) -> None:
+    """Reads a shard in storage, whatever this machine has a copy of; raises as `open_shard` does."""
+    with _faults(store, shard_path(key, sha256), length):
+        check_file(store, shard_path(key, sha256), sha256)
+
+
+@contextmanager
+def _faults(store: Store, path: tuple[str, ...], length: int) -> Iterator[None]:
+    where = store.path(*path)
     remedy = "Delete the file, if it is there, and run again: only this shard is computed anew"
     try:
-        data = file_bytes(store, shard_path(key), sha256)
+        yield
     except FileNotFoundError as error:
         raise CacheError(f"shard {where} is missing. {remedy}") from error
     except SpoiltError as error:
         raise CacheError(f"shard {where} is corrupt: {error.bytes} bytes that do not match the checksum of the "
                          f"{length} bytes in the manifest. {remedy}") from error
-    return pa.ipc.open_file(pa.py_buffer(data)).read_all()
 
 
 class ShardView:

@@ -11,27 +11,28 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import accumulate
+from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from kdray.config import PLACES, DataConfig
-from kdray.corpus.pieces import Each, Known, Phrases, Piece, Seen, cut_up, one_by_one, see, whole
+from kdray.corpus.labels import label_ids
+from kdray.corpus.oddities import tell
+from kdray.corpus.pieces import Each, Known, Phrases, Piece, Seen, by, cut_up, one_by_one, see, starts, whole
 from kdray.corpus.rows import KIND, UNLABELLED
 from kdray.corpus.splits import cut
-from kdray.corpus.tokenizer import load_tokenizer, tokenizer_fingerprint
+from kdray.corpus.survey import check, rows_of, survey_all
+from kdray.corpus.tokenizer import load_tokenizer, tokenisation
 from kdray.errors import DataError
 from kdray.progress import progress
 from kdray.storage import Store, content_key, folder_at
-from kdray.tasks import TASKS, Row, Task
+from kdray.tasks import TASKS, Task
 
 logger = logging.getLogger("kdray")
 SPLITS = ("train", "validation", "test", "transfer")
 """`transfer` is the rows without labels; a corpus need not have it."""
 _BATCH = 1000
-_SHOWN = 60
 _PARALLEL = "TOKENIZERS_PARALLELISM"
 
 Splits = dict[str, Sequence[Known]]
@@ -44,7 +45,8 @@ class Recipe:
     storage: str
     key: str
     task: str
-    labels: tuple[str, ...]
+    ids: dict[str, int]
+    """Of each label, as it is written."""
     max_length: int
     tokenizer: str
     """Where every machine finds the tokenizer's files."""
@@ -52,8 +54,9 @@ class Recipe:
 
 def see_splits(pieces: Mapping[str, Sequence[Piece]], each: Each = one_by_one) -> dict[str, list[Seen]]:
     """Reads every piece once. Raises DataError where the pieces of a split differ in their columns."""
-    seen = {split: list(_by(each, parts)(see, [(piece,) for piece in parts], f"read {split}"))
+    seen = {split: list(by(each, parts)(see, [(piece,) for piece in parts], f"read {split}"))
             for split, parts in pieces.items()}
+    tell(oddity for parts in seen.values() for part in parts for oddity in part.oddities)
     for split, parts in seen.items():
         for part in parts:
             if part.columns != parts[0].columns:
@@ -66,13 +69,13 @@ def corpus_key(seen: dict[str, list[Seen]], task: Task, data: DataConfig, tokeni
                label_order: list[str] | None, vocabulary: str | None = None) -> str:
     """Content key of a corpus: its raw rows, the cut, the label order and the tokenisation.
 
-    `tokenizer` is the fingerprint of its tokenizer, `vocabulary` that of the one whose words are in phrases, where it
-    is another.
+    `tokenizer` is what the tokens of the task's rows depend on, `vocabulary` the same of the one whose words are in
+    phrases, where it is another.
     """
     phrases = {"phrases": [data.phrases, vocabulary or tokenizer]} if data.phrases else {}
     return content_key({
         **phrases, "rows": {split: [part.digest for part in parts] for split, parts in seen.items()},
-        "cut": [data.validation_share, data.test_share, data.seed], "layout": 2,
+        "cut": [data.validation_share, data.test_share, data.seed], "layout": 3,
         "task": task.name, "tokenizer": tokenizer, "max_length": data.max_length, "labels": label_order,
     })
 
@@ -87,55 +90,21 @@ def build_corpus(store: Store, key: str, seen: dict[str, list[Seen]], task: Task
     """
     folder = folder_at(tokenizer)
     pad = load_tokenizer(folder).pad_token_id
-    known = _labelled(seen, task, data, tokenizer_fingerprint(folder), label_order)
+    known = _labelled(seen, task, data, folder, label_order)
     _check_transfer(seen, task)
     pieces = _cut_missing(dict(seen), task, data)
-    labels = label_names(_survey(pieces, task, each), label_order)
+    found, traits = survey_all(pieces, task, each)
+    labels = label_ids(found, label_order)
+    for level, text in task.remarks(labels.names, traits):
+        logger.log(level, text)
     pieces = _with_phrases(pieces, task, data, vocabulary or tokenizer)
-    recipe = Recipe(store.uri, key, task.name, tuple(labels), data.max_length, tokenizer)
+    recipe = Recipe(store.uri, key, task.name, labels.ids, data.max_length, tokenizer)
     parts = {split: _write(recipe, split, pieces[split], each) for split in pieces}
     return store.seal(KIND, key, {
-        **known, "parents": {}, "task": task.name, "labels": labels, "max_length": data.max_length,
+        **known, "parents": {}, "task": task.name, "labels": labels.names, "max_length": data.max_length,
         "pad_token_id": pad, "rows": {split: sum(part["rows"] for part in found) for split, found in parts.items()},
         "parts": parts, "data": {**{name: getattr(data, name) for name in PLACES}, "phrases": data.phrases},
     })
-
-
-def label_names(seen: dict[str, set[str]], order: list[str] | None) -> list[str]:
-    """Label names by id, from those of each split: in the `order` given, else sorted.
-
-    Raises DataError where train has one class only, another split has a label that train lacks, or the
-    labels are not those of `order`.
-    """
-    if len(seen["train"]) < 2:
-        raise DataError(f"the train split has one class only ({', '.join(seen['train'])}): nothing to learn")
-    if order is None:
-        for split, names in seen.items():
-            for name in sorted(names - seen["train"]):
-                raise DataError(f"label {name!r} of the {split} split is unseen in training, which has "
-                                f"{', '.join(sorted(seen['train']))}")
-        return sorted(seen["train"])
-    unknown = set().union(*seen.values()) - set(order)
-    if unknown and not _are_ids(set().union(*seen.values()), order):
-        raise DataError(f"the teacher's labels are {', '.join(order)}, but the data also has "
-                        f"{', '.join(sorted(unknown))}. Rename the labels in the data, or fine-tune the teacher "
-                        "(teacher.finetune)")
-    return order
-
-
-def _are_ids(names: set[str], order: list[str]) -> bool:
-    return all(name.isdigit() and int(name) < len(order) for name in names)
-
-
-def _by(each: Each, pieces: Sequence[Piece]) -> Each:
-    """`each` where it pays and other machines can read the pieces."""
-    return each if len(pieces) > 1 and all(piece.anywhere for piece in pieces) else one_by_one
-
-
-def _rows(table: pa.Table) -> Iterator[Row]:
-    """One row after another: as Python objects, all of them would take as much memory again."""
-    for start in range(0, table.num_rows, _BATCH):
-        yield from table.slice(start, _BATCH).to_pylist()
 
 
 def _cut_missing(pieces: Splits, task: Task, data: DataConfig) -> Splits:
@@ -145,81 +114,24 @@ def _cut_missing(pieces: Splits, task: Task, data: DataConfig) -> Splits:
     if not missing:
         return pieces
     train = whole(pieces["train"])
-    _check(train, "train", 0, task)
+    check(train, "train", 0, task)
     count, off = train.num_rows, dict[str, Sequence[Known]]()
     for split, share in missing:
-        known = [(task.stratum(row), str(task.item(row))) for row in _rows(train)]
-        kept, taken = cut([stratum for stratum, _ in known], [text for _, text in known],
-                          min(0.5, share * count / train.num_rows), data.seed)
+        known = [(task.stratum(row), task.labels(row), str(task.item(row))) for row in rows_of(train)]
+        strata, labels, texts = zip(*known, strict=True)
+        kept, taken = cut(strata, labels, texts, min(0.5, share * count / train.num_rows), data.seed)
         off[split], train = cut_up(train.take(taken)), train.take(kept)
     return {**pieces, **off, "train": cut_up(train)}
 
 
-def _check(table: pa.Table, split: str, first: int, task: Task) -> None:
-    for index, row in enumerate(_rows(table), first):
-        complaint = task.complaint(row)
-        if complaint:
-            raise DataError(f"row {index} of the {split} split: {complaint} ({str(row)[:_SHOWN]}...)")
-
-
-def _survey(pieces: Splits, task: Task, each: Each) -> dict[str, set[str]]:
-    """Checks every row; the labels of each split that has some. Warns of texts that are in train too."""
-    def look(split: str) -> Iterator[tuple[set[str], np.ndarray]]:
-        parts = pieces[split]
-        arguments = [(part, split, first, task.name) for part, first in zip(parts, _starts(parts), strict=True)]
-        return _by(each, parts)(survey, arguments, f"check {split}")
-
-    names, texts = dict[str, set[str]](), dict[str, np.ndarray]()
-    for split in [split for split in pieces if split != "train"]:
-        found = list(look(split))
-        names[split] = set().union(*(labels for labels, _ in found))
-        texts[split] = np.concatenate([hashes for _, hashes in found])
-    leaked = {split: np.zeros(len(texts[split]), bool) for split in ("validation", "test")}
-    names["train"] = set()
-    for labels, hashes in look("train"):
-        names["train"] |= labels
-        for split, those in leaked.items():
-            those |= np.isin(texts[split], hashes)
-    _tell_leaks(leaked)
-    return {split: names[split] for split in SPLITS if split in names and split != "transfer"}
-
-
-def survey(piece: Known, split: str, first: int, task: str) -> tuple[set[str], np.ndarray]:
-    """Labels of a piece, and a hash of each row's text; `first` is its first row in the split.
-
-    Raises DataError where a row is not as the task needs it.
-    """
-    table = piece.read()
-    _check(table, split, first, TASKS[task])
-    rows, labels = range(table.num_rows), set[str]()
-    hashes = np.empty(len(rows), np.int64)
-    for index, row in zip(rows, _rows(table), strict=True):
-        text = str(TASKS[task].item(row)).encode()
-        hashes[index] = int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little", signed=True)
-        if split != "transfer":
-            labels.update(TASKS[task].labels(row))
-    return labels, hashes
-
-
-def _tell_leaks(leaked: dict[str, np.ndarray]) -> None:
-    for split, found in leaked.items():
-        if found.any():
-            logger.warning("%d of %d %s rows have a text that is in train too: the metrics flatter every model",
-                           found.sum(), len(found), split)
-
-
-def _starts(pieces: Sequence[Known]) -> list[int]:
-    """Index in its split of each piece's first row."""
-    return [0, *accumulate(piece.rows for piece in pieces)][:-1]
-
-
-def _labelled(seen: dict[str, list[Seen]], task: Task, data: DataConfig, tokenizer: str,
+def _labelled(seen: dict[str, list[Seen]], task: Task, data: DataConfig, tokenizer: Path,
               label_order: list[str] | None) -> dict[str, str]:
     """Where there will be rows without labels, `labelled`: the key of the corpus without them."""
     if not (data.phrases or "transfer" in seen):
         return {}
     bare = {split: parts for split, parts in seen.items() if split != "transfer"}
-    return {"labelled": corpus_key(bare, task, data.model_copy(update={"phrases": 0}), tokenizer, label_order)}
+    bare_data = data.model_copy(update={"phrases": 0})
+    return {"labelled": corpus_key(bare, task, bare_data, tokenisation(tokenizer, task), label_order)}
 
 
 def _check_transfer(seen: dict[str, list[Seen]], task: Task) -> None:
@@ -234,7 +146,7 @@ def _with_phrases(pieces: Splits, task: Task, data: DataConfig, vocabulary: str)
     if data.phrases:
         train = pieces["train"]
         made = [Phrases(part, first, number, data.seed, task.name, vocabulary) for number in range(data.phrases)
-                for part, first in zip(train, _starts(train), strict=True)]
+                for part, first in zip(train, starts(train), strict=True)]
         pieces = {**pieces, "transfer": [*pieces.get("transfer", ()), *made]}
     return {split: pieces[split] for split in SPLITS if split in pieces}
 
@@ -242,7 +154,7 @@ def _with_phrases(pieces: Splits, task: Task, data: DataConfig, vocabulary: str)
 def _write(recipe: Recipe, split: str, pieces: Sequence[Known], each: Each) -> list[dict[str, Any]]:
     """Writes the parts of a split; what the manifest says of each."""
     arguments = [(recipe, split, number, piece) for number, piece in enumerate(pieces)]
-    if _by(each, pieces) is not one_by_one:
+    if by(each, pieces) is not one_by_one:
         return list(each(write_part, arguments, f"tokenise {split}"))
     report = progress(f"tokenise {split}", sum(piece.rows for piece in pieces))
     with _all_cores():
@@ -299,7 +211,6 @@ def _all_cores() -> Iterator[None]:
 
 def _batches(recipe: Recipe, split: str, table: pa.Table) -> Iterator[pa.RecordBatch]:
     task, tokenizer = TASKS[recipe.task], _tokenizer(recipe.tokenizer)
-    ids = {name: index for index, name in enumerate(recipe.labels)}
     for start in range(0, table.num_rows, _BATCH):
         part = table.slice(start, _BATCH).to_pylist()
         encoded = task.encode(tokenizer, part, recipe.max_length)
@@ -312,7 +223,6 @@ def _batches(recipe: Recipe, split: str, table: pa.Table) -> Iterator[pa.RecordB
             "positions": pa.array(encoded.positions, pa.list_(pa.int32())),
             "labels": pa.array([[UNLABELLED] * (max(units, default=-1) + 1) for units in encoded.targets]
                                if split == "transfer" else
-                               [[ids[name] if name in ids else int(name) for name in task.labels(row)]
-                                for row in part], pa.list_(pa.int32())),
+                               [[recipe.ids[name] for name in task.labels(row)] for row in part], pa.list_(pa.int32())),
         }
         yield pa.record_batch(columns)

@@ -6,16 +6,16 @@ Knows nothing about where tables come from, nor about labels or tokens.
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from kdray.config import DataConfig
-from kdray.corpus.tokenizer import whole_words
+from kdray.corpus.oddities import Oddity, Told, merged, unheard
+from kdray.corpus.tokenizer import cutter
 from kdray.errors import DataError
-from kdray.tasks import TASKS, Task
+from kdray.tasks import TASKS
 
 ROWS = 1 << 17
 """Rows of a piece that is cut off a table in memory."""
@@ -37,8 +37,8 @@ class Piece(Protocol):
     def anywhere(self) -> bool:
         """Whether every machine can read it."""
 
-    def read(self) -> pa.Table:
-        """The task's columns of its rows. Raises DataError."""
+    def read(self, told: Told = unheard) -> pa.Table:
+        """The task's columns of its rows; what is odd in them is told. Raises DataError."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Held:
         """Number of rows."""
         return self.table.num_rows
 
-    def read(self) -> pa.Table:
+    def read(self, told: Told = unheard) -> pa.Table:
         """The table itself."""
         return self.table
 
@@ -80,11 +80,11 @@ class Phrases:
         """Number of phrases."""
         return self.of.rows
 
-    def read(self) -> pa.Table:
+    def read(self, told: Told = unheard) -> pa.Table:
         """The phrases: the same ones however the split is cut into pieces."""
-        task, others = TASKS[self.task], whole_words(self.vocabulary)
+        task, cut = TASKS[self.task], cutter(self.vocabulary)
         return pa.Table.from_pylist([
-            task.phrase(row, np.random.default_rng([self.seed, index, self.number]), others)
+            task.phrase(row, np.random.default_rng([self.seed, index, self.number]), cut)
             for index, row in enumerate(self.of.read().to_pylist(), self.first)])
 
 
@@ -97,15 +97,17 @@ class Seen:
     columns: tuple[str, ...]
     digest: str
     """SHA-256 over its values."""
+    oddities: tuple[Oddity, ...] = ()
+    """What is to be said of it."""
 
     @property
     def anywhere(self) -> bool:
         """Whether every machine can read it."""
         return self.piece.anywhere
 
-    def read(self) -> pa.Table:
+    def read(self, told: Told = unheard) -> pa.Table:
         """The piece's rows. Raises DataError where they are not those that were seen."""
-        table = self.piece.read()
+        table = self.piece.read(told)
         if not isinstance(self.piece, Held) and table_digest(table) != self.digest:
             raise DataError(f"{self.piece} has changed since this run began. Run again")
         return table
@@ -117,8 +119,9 @@ Known = Seen | Held | Phrases
 
 def see(piece: Piece) -> Seen:
     """Reads a piece."""
-    table = piece.read()
-    return Seen(piece, table.num_rows, tuple(table.column_names), table_digest(table))
+    oddities = list[Oddity]()
+    table = piece.read(oddities.append)
+    return Seen(piece, table.num_rows, tuple(table.column_names), table_digest(table), tuple(merged(oddities)))
 
 
 def cut_up(table: pa.Table) -> list[Held]:
@@ -139,31 +142,11 @@ def table_digest(table: pa.Table) -> str:
     return hashlib.sha256(memoryview(sink.getvalue())).hexdigest()
 
 
-def task_columns(table: pa.Table, split: str, data: DataConfig, task: Task) -> pa.Table:
-    """The task's columns of a table, under the task's names, as text.
-
-    Rows without labels (`transfer`) need not have that of the labels. Raises DataError where there is no row, or a
-    column is missing or no text.
-    """
-    if table.num_rows == 0:
-        raise DataError(f"the {split} split is empty: it has no rows")
-    columns = {}
-    for name, required in task.columns.items():
-        if split == "transfer" and name == task.label_column:
-            continue
-        source = data.columns.get(name, name)
-        if source in table.column_names:
-            columns[name] = table.column(source)
-        elif required or name in data.columns:
-            raise DataError(f"the {split} split has no column {source!r} for {name}, only "
-                            f"{', '.join(table.column_names)}. Map it: data.columns.{name}: COLUMN")
-    return pa.table({name: _as_text(column, f"{name} of the {split} split") for name, column in columns.items()})
+def by(each: Each, pieces: Sequence[Piece]) -> Each:
+    """`each` where it pays and other machines can read the pieces."""
+    return each if len(pieces) > 1 and all(piece.anywhere for piece in pieces) else one_by_one
 
 
-def _as_text(column: pa.ChunkedArray, what: str) -> pa.ChunkedArray:
-    kind = column.type
-    many = pa.types.is_list(kind) or pa.types.is_large_list(kind)
-    try:
-        return pc.cast(column, pa.list_(pa.string()) if many else pa.string())
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-        raise DataError(f"{what} is neither text nor a list of texts: {error}") from error
+def starts(pieces: Sequence[Known]) -> list[int]:
+    """Index in its split of each piece's first row."""
+    return [0, *accumulate(piece.rows for piece in pieces)][:-1]

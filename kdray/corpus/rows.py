@@ -117,6 +117,14 @@ class Rows:
         """
         return cls([_mapped(store, corpus, part) for part in parts])
 
+    @classmethod
+    def of_split(cls, store: Store, corpus: dict[str, Any], split: str) -> "Rows":
+        """The rows of a split of a corpus, whose manifest it is; of remote ones, copies of that split alone are made.
+
+        Raises StorageError as `of_parts` does.
+        """
+        return cls.of_parts(store, corpus["key"], corpus["parts"][split])
+
     def __len__(self) -> int:
         return self.table.num_rows
 

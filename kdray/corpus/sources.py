@@ -7,23 +7,30 @@ import contextlib
 import importlib
 import io
 import logging
-from collections.abc import Sequence
+import sys
+import traceback
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from kdray.config import DataConfig
-from kdray.corpus.files import FORMATS, PATH_LIKE, file_pieces, is_file
-from kdray.corpus.pieces import Piece, cut_up, task_columns
+from kdray.corpus.columns import Asked, Raw, asked, of_columns, of_rows, of_table, task_columns
+from kdray.corpus.files import PATH_LIKE, file_pieces, file_splits, folder_pieces, is_file
+from kdray.corpus.hub import load_splits, of_dataset, split_files
+from kdray.corpus.naming import named_splits
+from kdray.corpus.oddities import Oddity, tell
+from kdray.corpus.pieces import Piece, cut_up
+from kdray.corpus.reading import FORMATS, kind_of
 from kdray.errors import DataError
 from kdray.tasks import Task
 
 logger = logging.getLogger("kdray")
 
-SPLIT_NAMES = {"train": "train", "validation": "validation", "valid": "validation", "dev": "validation",
-               "val": "validation", "test": "test"}
+Reader = Callable[[str], Sequence[Piece]]
+"""Gives the pieces of a split, which is called so here."""
 
 
 def read_splits(data: DataConfig, task: Task) -> dict[str, Sequence[Piece]]:
@@ -32,110 +39,128 @@ def read_splits(data: DataConfig, task: Task) -> dict[str, Sequence[Piece]]:
     `transfer`, the rows without labels, has all columns but that of the labels. Raises DataError where a dataset,
     function or file is missing, or a column of what was read.
     """
-    found: dict[str, Sequence[Piece]]
     if data.source is None:
-        named = {"train": data.train, "validation": data.validation, "test": data.test}
-        found = {name: _one(source, name, data, task) for name, source in named.items() if source}
-    elif is_file(data.source):
-        found = {"train": file_pieces(data.source, "train", data, task)}
-    else:
-        tables = _with_labels(_read(data.source, data), data, task)
-        found = {name: cut_up(task_columns(table, name, data, task)) for name, table in tables.items()}
-    if data.transfer:
-        found["transfer"] = _one(data.transfer, "transfer", data, task)
-    return found
+        return {split: _one(source, split, data, task) for split, source in data.places.items()}
+    found = _of_source(data.source, data, task)
+    return {**found, "transfer": _one(data.transfer, "transfer", data, task)} if data.transfer else found
+
+
+def _of_source(source: str, data: DataConfig, task: Task) -> dict[str, Sequence[Piece]]:
+    readers = _readers(source, data, task)
+    names = named_splits(list(readers), data)
+    return _with_labels({split: readers[name](split) for split, name in names.items()}, source, task)
 
 
 def _one(source: str, split: str, data: DataConfig, task: Task) -> Sequence[Piece]:
     """The pieces of a source that has no splits of its own."""
     if is_file(source):
         return file_pieces(source, split, data, task)
-    tables = _read(source, data)
-    if len(tables) != 1:
+    readers = _readers(source, data, task)
+    if len(readers) != 1:
         remedy = "data.transfer is one table of rows" if split == "transfer" else "name it as data.source"
-        raise DataError(f"{source} has splits of its own ({', '.join(tables)}): {remedy}")
-    return cut_up(task_columns(next(iter(tables.values())), split, data, task))
+        raise DataError(f"{source} has splits of its own ({', '.join(readers)}): {remedy}")
+    return next(iter(readers.values()))(split)
 
 
-def _with_labels(tables: dict[str, pa.Table], data: DataConfig, task: Task) -> dict[str, pa.Table]:
+def _with_labels(found: dict[str, Sequence[Piece]], source: str, task: Task) -> dict[str, Sequence[Piece]]:
     """Without splits other than train whose labels are withheld, as in the test splits of benchmarks."""
-    column = data.columns.get(task.label_column, task.label_column)
-    withheld = [name for name, table in tables.items() if name != "train" and table.num_rows
-                and column in table.column_names and table.column(column).null_count == table.num_rows]
-    for name in withheld:
-        logger.warning("the %s split of %s has no labels: it is left out, and cut off train instead", name, data.source)
-    return {name: table for name, table in tables.items() if name not in withheld}
+    withheld = [split for split, pieces in found.items() if split != "train" and all(
+        not any(piece.read().column(task.label_column).to_pylist()) for piece in pieces)]
+    for split in withheld:
+        logger.warning("the %s split of %s has no labels: it is left out, and cut off train instead", split, source)
+    return {split: pieces for split, pieces in found.items() if split not in withheld}
 
 
-def _read(source: str, data: DataConfig) -> dict[str, pa.Table]:
+def _readers(source: str, data: DataConfig, task: Task) -> Mapping[str, Reader]:
+    """Readers of the splits of a source, by name. Raises DataError where there is none."""
+    def held(read: Callable[[Asked], Raw]) -> Reader:
+        return lambda split: _held(read, split, source, data, task)
+
+    folder = Path(source).expanduser()
+    if is_file(source):
+        splits = {name: held(partial(of_rows, rows)) for name, rows in file_splits(source, data).items()}
+        return splits or {"train": lambda split: file_pieces(source, split, data, task)}
     if source.startswith("package:"):
-        return {"train": _from_function(source, data.arguments)}
-    if Path(source).expanduser().is_dir() or not source.startswith(PATH_LIKE):
-        return _from_hub(source, data.subset)
+        return {"train": held(partial(_of_function, source, _from_function(source, data.arguments)))}
+    if folder.is_dir() and not data.subset and (files := split_files(folder)) and all(
+            kind_of(path) in FORMATS.values() for paths in files.values() for path in paths):
+        return {name: partial(folder_pieces, source, paths, data=data, task=task) for name, paths in files.items()}
+    if folder.is_dir() or not source.startswith(PATH_LIKE):
+        return {name: held(partial(of_dataset, part)) for name, part in load_splits(source, data.subset).items()}
     raise DataError(f"{source} is neither a folder nor a file of a known kind ({', '.join(FORMATS)})")
 
 
-def _from_function(source: str, arguments: dict[str, Any]) -> pa.Table:
-    parts = source.split(":")
-    if len(parts) != 3:
-        raise DataError(f"{source} must look like package:MODULE:FUNCTION")
+def _held(read: Callable[[Asked], Raw], split: str, source: str, data: DataConfig, task: Task) -> Sequence[Piece]:
+    """What is read at once as pieces."""
+    raw, oddities = read(asked(split, data, task)), list[Oddity]()
+    if raw.rows == 0:
+        raise DataError(f"the {split} split is empty: {source} has no rows")
+    table = task_columns(raw, split, data, task, source, oddities.append)
+    tell(oddities)
+    return cut_up(table)
+
+
+def _from_function(source: str, arguments: dict[str, Any]) -> Any:
+    """What the function returns; rows that it gives one by one as a list."""
+    function, file = _function(source)
     try:
-        function = getattr(importlib.import_module(parts[1]), parts[2])
-    except ModuleNotFoundError as error:
-        raise DataError(f"{source}: {error}. Install the package that holds it"
-                        " (the quickstart's: pip install 'kdray[quickstart]')") from error
-    except AttributeError as error:
-        raise DataError(f"{source}: module {parts[1]} has no function {parts[2]}") from error
-    with contextlib.redirect_stdout(io.StringIO()):
-        rows = function(**arguments)
+        with contextlib.redirect_stdout(io.StringIO()):
+            rows = function(**arguments)
+            one_by_one = isinstance(rows, Iterable) and not isinstance(rows, (pa.Table, Mapping, tuple, str))
+            return list(rows) if one_by_one else rows
+    except (Exception, SystemExit) as error:
+        raise _blamed(source, error, file) from error
+
+
+def _blamed(source: str, error: BaseException, file: str | None) -> DataError:
+    """What is said of an error in a user's code: what it is and where, in `file` if there."""
+    if isinstance(error, DataError):
+        return error
+    places = [(frame.filename, frame.lineno) for frame in traceback.extract_tb(error.__traceback__)
+              if frame.filename not in (__file__, importlib.__file__) and not frame.filename.startswith("<")]
+    if isinstance(error, SyntaxError):
+        places.append((str(error.filename), error.lineno))
+    own = [place for place in places if place[0] == file] or places
+    where = f"{own[-1][0]}, line {own[-1][1]}" if own else "its arguments: data.arguments"
+    return DataError(f"{source} raised {type(error).__name__}: {error} ({where})")
+
+
+def _of_function(source: str, rows: Any, columns: Asked) -> Raw:
     try:
-        return _as_table(rows)
-    except (pa.ArrowInvalid, pa.ArrowTypeError, TypeError, AttributeError) as error:
+        if isinstance(rows, pa.Table):
+            return of_table(rows, columns)
+        if isinstance(rows, tuple):
+            rows = {str(index): column for index, column in enumerate(rows)}
+        return of_columns(rows, columns) if isinstance(rows, Mapping) else of_rows(rows, columns)
+    except (ValueError, TypeError, AttributeError) as error:
         raise DataError(f"{source} returned {type(rows).__name__}, not rows: it must return a list of dicts, a dict "
                         f"of equally long columns, an Arrow table, or a tuple of columns named 0, 1, ... ({error})"
                         ) from error
 
 
-def _as_table(rows: Any) -> pa.Table:
-    if isinstance(rows, pa.Table):
-        return rows
-    if isinstance(rows, dict):
-        return pa.table(rows)
-    if isinstance(rows, tuple):
-        return pa.table({str(index): list(column) for index, column in enumerate(rows)})
-    return pa.Table.from_pylist(list(rows))
-
-
-def _from_hub(source: str, subset: str | None) -> dict[str, pa.Table]:
-    import datasets
-
-    datasets.utils.logging.set_verbosity_error()
+def _function(source: str) -> tuple[Callable[..., Any], str | None]:
+    """What `package:MODULE:FUNCTION` names, and its module's file. Raises DataError where there is none, or it is
+    Python's own."""
+    parts = source.split(":")
+    if len(parts) != 3 or not all(map(str.isidentifier, parts[1].split("."))):
+        raise DataError(f"{source} must look like package:MODULE:FUNCTION")
+    _check_foreign(source, parts[1])
     try:
-        loaded = datasets.load_dataset(source, subset)
+        module = importlib.import_module(parts[1])
     except Exception as error:
-        raise DataError(f"cannot load the dataset {source!r} from the hub or a folder: {error}") from error
-    tables = {SPLIT_NAMES[name]: _with_label_names(part) for name, part in loaded.items() if name in SPLIT_NAMES}
-    if "train" not in tables:
-        raise DataError(f"the dataset {source!r} has no train split, only {', '.join(map(str, loaded))}")
-    return tables
+        if isinstance(error, ModuleNotFoundError) and f"{parts[1]}.".startswith(f"{error.name}."):
+            raise DataError(f"{source}: {error}. Put it beside the config, or install the package that holds it"
+                            " (the quickstart's: pip install 'kdray[quickstart]')") from error
+        raise _blamed(source, error, None) from error
+    file, function = getattr(module, "__file__", None), getattr(module, parts[2], None)
+    if not callable(function):
+        raise DataError(f"{source}: module {parts[1]} ({file}) has no function {parts[2]}")
+    written = getattr(function, "func", function)  # of functools.partial
+    _check_foreign(source, getattr(written, "__module__", None) or "")
+    return function, file
 
 
-def _with_label_names(dataset: Any) -> pa.Table:
-    table = dataset.with_format("arrow")[:]
-    for name, feature in dataset.features.items():
-        names = getattr(getattr(feature, "feature", feature), "names", None)
-        if names is None:
-            continue
-        column = table.column(name).combine_chunks()
-        lookup = pa.array(names)
-        if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
-            column = pa.ListArray.from_arrays(column.offsets.cast(pa.int32()), lookup.take(_known(column.values)))
-        else:
-            column = lookup.take(_known(column))
-        table = table.set_column(table.schema.get_field_index(name), name, column)
-    return table
-
-
-def _known(ids: pa.Array) -> pa.Array:
-    """Label ids with null for -1, which datasets write where a label is not known."""
-    return pc.if_else(pc.less(ids, 0), pa.scalar(None, ids.type), ids)
+def _check_foreign(source: str, module: str) -> None:
+    """A config is trusted as code is. But Python's own functions give no rows, whatever they do."""
+    if module.partition(".")[0] in sys.stdlib_module_names:
+        raise DataError(f"{source} is a function of {module}, a part of Python itself: name one that returns rows")

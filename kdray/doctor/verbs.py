@@ -20,7 +20,7 @@ from kdray.doctor.preflight import model_folders, shared_folders
 from kdray.errors import ClusterError, KdrayError, ModelError
 from kdray.models.precision import resolve_precision
 from kdray.needs import needs, shortage
-from kdray.storage import Store
+from kdray.storage import Store, machine_folder
 
 _RAY_PORTS = {6379: "the GCS of `ray start --head`", 8265: "Ray's dashboard, to which jobs are submitted"}
 _RAY_SHARE = 0.3
@@ -74,6 +74,7 @@ def _machine(here: Facts) -> Iterator[Finding]:
     yield Finding("ok", "gpus", ", ".join(here.gpus or []) or "torch sees none")
     temporary = tempfile.gettempdir()
     yield findings.disk("temporary files", temporary, shutil.disk_usage(temporary).free, "TMPDIR")
+    yield _found("own folder", lambda: f"{machine_folder()} is this user's alone")
 
 
 def _alone(config: Config | None, here: Facts) -> Iterator[Finding]:
@@ -121,8 +122,8 @@ def _cluster(config: Config | None) -> Iterator[Finding]:
 
 def _inputs(config: Config) -> Iterator[Finding]:
     """Files and folders that a config names, those of a hub aside."""
-    for source in (config.data.source, config.data.train, config.data.validation, config.data.test):
-        if source and is_file(source):
+    for source in config.data.places.values():
+        if is_file(source):
             yield _found("data", partial(_files, source))
     yield _found("models", lambda: ", ".join(model_folders(config, hub=False)) or "all from a hub")
 

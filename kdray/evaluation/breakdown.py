@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
-from kdray.evaluation.quality import Predictions
+from kdray.evaluation.answers import Answers
 
 _BINS = 15
 
 
-def breakdown(gold: list[np.ndarray], predicted: Predictions, labels: list[str]) -> dict[str, Any]:
+def breakdown(gold: list[np.ndarray], predicted: Answers, labels: list[str]) -> dict[str, Any]:
     """`classes`, `confusion` and `calibration` of one model, all by unit."""
-    truth, guess, confidence = (np.concatenate(parts) for parts in (gold, predicted.ids, predicted.confidence))
+    truth, guess, confidence = np.concatenate(gold), predicted.ids, predicted.confidence
     seen = ~np.isnan(confidence)
     return {"classes": classes(truth, guess, labels),
             "confusion": confusion_matrix(truth, guess, labels=range(len(labels))).tolist(),

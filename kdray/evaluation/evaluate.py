@@ -1,19 +1,22 @@
 """Teacher, baselines and winners become numbers on the test split, measured once and kept.
 
-Knows nothing about Ray: the teacher's answers come from the cache where there is one, the students are small.
+Knows nothing about Ray: where models are asked is handed in; the teacher's answers come from the cache where there is
+one.
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from kdray.cache.ensemble import open_cache
 from kdray.corpus.rows import Rows
+from kdray.evaluation.answers import HERE, Answers, Asked, Where, ask
 from kdray.evaluation.breakdown import breakdown
-from kdray.evaluation.comparison import mcnemar, paired
-from kdray.evaluation.quality import Predictions, cached_predictions, divergences, interval_scores, model_predictions
+from kdray.evaluation.comparison import Ids, mcnemar, paired
+from kdray.evaluation.quality import interval_scores
+from kdray.models.folder import at
 from kdray.models.load import count_parameters, load_model
 from kdray.storage import Store, content_key
 from kdray.tasks import Task
@@ -21,76 +24,79 @@ from kdray.tasks import Task
 KIND = "evaluations"
 PREDICTIONS = "predictions.arrow"
 _PAIR = ("baseline", "winner")
+_TEACHER = "teacher"
 
 
-def evaluation_key(teacher: str, pairs: list[dict[str, Any]]) -> str:
+def evaluation_key(teacher: str, chosen: dict[str, Any]) -> str:
     """Content key of an evaluation; `teacher` is the cache's key, or a live teacher's fingerprint."""
-    return content_key({"teacher": teacher, "pairs": pairs})
+    return content_key({"layout": 2, "teacher": teacher, **{name: chosen[name] for name in ("pairs", "seeds", *_PAIR)}})
 
 
-def evaluate(store: Store, key: str, task: Task, corpus: dict[str, Any], teacher: Path, cache: str | None,
-             pairs: list[dict[str, Any]]) -> dict[str, Any]:
+def evaluate(store: Store, key: str, task: Task, corpus: dict[str, Any], teacher: str, cache: str | None,
+             chosen: dict[str, Any], where: Where = HERE) -> dict[str, Any]:
     """Publishes `numbers` and a `breakdown` by class of teacher, baseline and winner, and every prediction.
 
-    `corpus` is the manifest of the rows as the folder `teacher` reads them. The teacher's answers are those of `cache`;
-    it runs where that is None. `pairs` are {seed, winner, baseline}, keys of students; the first pair is the sweep's.
+    `corpus` is the manifest of the rows as the model at the place `teacher` reads them. The teacher's answers are those
+    of `cache`; it is asked where that is None. `chosen` has the keys of `winner` and `baseline`, the `pairs` {seed,
+    winner, baseline} that they are of, and on how many `seeds` pairs were to be trained.
     """
-    labels, rows = list(corpus["labels"]), Rows.open(store.fetch("corpus", corpus["key"]), "test")
-    said, parameters = _teacher(store, task, corpus, teacher, cache, rows)
-    made = {(name, number): _student(store, task, pair[name], labels)
-            for number, pair in enumerate(pairs) for name in _PAIR}
-    first = {"teacher": said, **{name: made[name, 0][0] for name in _PAIR}}
-    manifests = {name: made[name, 0][2] for name in _PAIR}
-    gold, won = rows.gold(), manifests["winner"]
-    ids = [(pair["seed"], made["winner", number][0].ids, made["baseline", number][0].ids)
-           for number, pair in enumerate(pairs)]
-    numbers = {
-        "metric": won["metric"], "rows": len(rows),
-        "test": {name: interval_scores(task, gold, found.ids, labels) for name, found in first.items()},
-        "validation": {name: student["validation"] for name, student in manifests.items()},
-        "parameters": {"teacher": parameters, **{name: made[name, 0][1] for name in _PAIR}},
-        "settings": {name: won["settings"][name] for name in ("loss", "temperature", "alpha", "lr", "epochs")},
-        "seeds": paired(task, won["metric"], gold, ids, labels),
-        "mcnemar": mcnemar(gold, first["winner"].ids, first["baseline"].ids),
-    }
+    labels, gold = list(corpus["labels"]), Rows.of_split(store, corpus, "test").gold()
+    pairs = chosen["pairs"]
     students = [pair[name] for pair in pairs for name in _PAIR]
+    manifests = {student: store.manifest("students", student) or {} for student in students}
+    shown = {"teacher": _TEACHER, **{name: chosen[name] for name in _PAIR}}
+    said = _said(store, task, corpus, teacher, cache, manifests, shown["winner"], where)
+    ids = {key: answers.by_row() for key, answers in said.items()}
+    models = {name: said[key] for name, key in shown.items()}
+    named = {name: ids[key] for name, key in shown.items()}
+    sides = [(pair["seed"], ids[pair["winner"]], ids[pair["baseline"]]) for pair in pairs]
+    won = manifests[shown["winner"]]
+    numbers = {
+        "metric": won["metric"], "rows": len(gold),
+        "test": {name: interval_scores(task, gold, found, labels) for name, found in named.items()},
+        "validation": {name: manifests[shown[name]]["validation"] for name in _PAIR},
+        "parameters": {name: found.parameters or _parameters(task, teacher, labels) for name, found in models.items()},
+        "settings": {name: won["settings"][name] for name in ("loss", "temperature", "alpha", "lr", "epochs")},
+        "seeds": {"asked": chosen["seeds"], **paired(task, won["metric"], gold, sides, labels)},
+        "mcnemar": mcnemar(gold, named["winner"], named["baseline"]),
+    }
     with store.staging(KIND) as folder:
-        _write_predictions(folder / PREDICTIONS, gold, first, ids[1:])
+        _write_predictions(folder / PREDICTIONS, gold, models, sides if len(sides) > 1 else [])
         return store.publish(KIND, key, folder, {
             "parents": {"corpus": corpus["key"], "cache": cache, "students": students}, "numbers": numbers,
-            "breakdown": {name: breakdown(gold, found, labels) for name, found in first.items()}})
+            "breakdown": {name: breakdown(gold, found, labels) for name, found in models.items()}})
 
 
-def _teacher(store: Store, task: Task, corpus: dict[str, Any], folder: Path, cache: str | None,
-             rows: Rows) -> tuple[Predictions, int]:
-    labels = list(corpus["labels"])
-    if cache is None:
-        return model_predictions(task, folder, rows, labels, corpus["pad_token_id"])
-    found = cached_predictions(task, open_cache(store, cache, "test"), rows, labels)
-    return found, count_parameters(load_model(task, folder, labels))
+def _said(store: Store, task: Task, corpus: dict[str, Any], teacher: str, cache: str | None,
+          students: dict[str, dict[str, Any]], winner: str, where: Where) -> dict[str, Answers]:
+    """Answers of the teacher and of each student by its key; the winner's say how far they are from the teacher's."""
+    own = Asked(store.uri, task.name, tuple(corpus["labels"]), corpus["key"], "test", num_gpus=where.num_gpus)
+    asked = {_TEACHER: replace(own, cache=cache) if cache else replace(own, place=teacher)}
+    asked |= {key: replace(own, corpus=made["parents"]["corpus"], place=store.uri_of("students", key))
+              for key, made in students.items()}
+    groups = [(_TEACHER, winner), *((key,) for key in students if key != winner)]
+    found = ask([tuple(asked[key] for key in group) for group in groups], corpus["rows"]["test"], where)
+    return {key: answers for group, parts in zip(groups, found, strict=True)
+            for key, answers in zip(group, parts, strict=True)}
 
 
-def _student(store: Store, task: Task, key: str, labels: list[str]) -> tuple[Predictions, int, dict[str, Any]]:
-    """Predictions on the rows as the student's own tokenizer cuts them, parameters, and manifest."""
-    manifest = store.manifest("students", key) or {}
-    corpus = store.manifest("corpus", manifest["parents"]["corpus"]) or {}
-    rows = Rows.open(store.fetch("corpus", corpus["key"]), "test")
-    return *model_predictions(task, store.fetch("students", key), rows, labels, corpus["pad_token_id"]), manifest
+def _parameters(task: Task, teacher: str, labels: list[str]) -> int:
+    return count_parameters(load_model(task, at(teacher), labels))
 
 
-def _write_predictions(path: Path, gold: list[np.ndarray], models: dict[str, Predictions],
-                       others: list[tuple[int, list[np.ndarray], list[np.ndarray]]]) -> None:
+def _write_predictions(path: Path, gold: Ids, models: dict[str, Answers], pairs: list[tuple[int, Ids, Ids]]) -> None:
     """One row a test row, a list over its units in each column.
 
-    Label ids of the truth, of each model and of the other seeds' students; confidence of each model; and `divergence`,
+    Label ids of the truth, of each model and of every seed's students; confidence of each model; and `divergence`,
     KL(teacher || winner) in nats.
     """
-    ids = {"gold": gold, **{name: found.ids for name, found in models.items()}}
-    for seed, winner, baseline in others:
-        ids |= {f"winner_{seed}": winner, f"baseline_{seed}": baseline}
+    ends = np.cumsum([0, *map(len, gold)], dtype=np.int32)
+    ids = {"gold": np.concatenate(gold), **{name: found.ids for name, found in models.items()}}
+    for seed, winner, baseline in pairs:
+        ids |= {f"winner_{seed}": np.concatenate(winner), f"baseline_{seed}": np.concatenate(baseline)}
     reals = {f"{name}_confidence": found.confidence for name, found in models.items()}
-    reals["divergence"] = divergences(models["teacher"], models["winner"])
-    table = pa.table({name: pa.array(column, pa.list_(kind)) for kind, columns in
+    reals["divergence"] = models["winner"].divergence
+    table = pa.table({name: pa.ListArray.from_arrays(ends, pa.array(column, kind)) for kind, columns in
                       ((pa.int32(), ids), (pa.float32(), reals)) for name, column in columns.items()})
     with pa.ipc.new_file(path, table.schema) as writer:
         writer.write_table(table)

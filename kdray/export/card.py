@@ -6,10 +6,11 @@ Knows nothing about files: it says what it is told, and leaves out what it is no
 import json
 from typing import Any
 
+from kdray.evaluation.comparison import told
 from kdray.serving.backends import FILES
 from kdray.tasks import Task
 
-_WHO = {"teacher": "teacher", "baseline": "baseline: this student without distillation",
+_WHO = {"teacher": "teacher", "baseline": "baseline: this student without distillation, with as many tries",
         "winner": "**this model**"}
 
 
@@ -18,7 +19,7 @@ def model_card(task: Task, package: dict[str, Any]) -> str:
 
     Of the manifest it takes `labels`, `max_length`, `bytes` by file, `backend` (which file is served), `checks` (ONNX
     against PyTorch, by backend), `refused` (files that are not there, and why), `lineage` (artefact keys by kind) and
-    `numbers` with `test` (metrics with intervals), `parameters` and `settings`.
+    `numbers` with `test` (metrics with intervals), `seeds`, `parameters` and `settings`.
     """
     numbers, checks = package.get("numbers", {}), package["checks"]
     parts = [
@@ -54,7 +55,8 @@ def _metrics_table(numbers: dict[str, Any]) -> str:
     if not lines:
         return ""
     table = _table(["model", *metrics, "parameters"], lines)
-    return f"{table}\n\nIn brackets: the confidence interval. The winner was chosen on the validation split."
+    gain = f" {told(numbers['seeds'], numbers['metric'])}." if "seeds" in numbers else ""
+    return f"{table}\n\nIn brackets: the confidence interval. Settings were chosen on the validation split.{gain}"
 
 
 def _sizes_table(sizes: dict[str, int]) -> str:

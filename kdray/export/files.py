@@ -5,22 +5,32 @@ that does not answer like the student is left out, and the manifest says why.
 """
 
 import logging
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from kdray.corpus.rows import Rows
 from kdray.errors import ExportError
+from kdray.evaluation.answers import HERE, Answers, Asked, Where, ask
 from kdray.evaluation.comparison import lost_by_chance
-from kdray.export.onnx import ATTENTION, FLOAT32, export_onnx, onnx_predict
+from kdray.export.onnx import FLOAT32, export_onnx
 from kdray.export.quantise import INT8, WAYS, quantise
-from kdray.models.forward import collate, decisions, predict
+from kdray.models.forward import collate, taken
 from kdray.models.load import load_model
+from kdray.models.onnx_file import OnnxModel
 from kdray.storage import Store, content_key
 from kdray.tasks import TASKS, Task
 
-KIND = "exports"
+KIND, _LENT = "exports", "lent"
+FAMILIES = frozenset({"albert", "bert", "deberta-v2", "distilbert", "electra", "gpt2", "llama", "mobilebert",
+                      "modernbert", "mpnet", "qwen2", "qwen3", "roberta", "xlm-roberta"})
+"""Those that became files that answer alike, in each of the tests' cells."""
 logger = logging.getLogger("kdray")
 _LAYOUT = 1
 _BATCH_TOKENS = 4096
@@ -28,46 +38,61 @@ _LARGEST_DIFFERENCE = 1e-3
 _AGREEMENT = 0.999
 _CHANCE = 0.05
 """Share of such losses that chance may explain, below which one is taken for real."""
+Check = dict[str, Any]
 
 
-def student_files(store: Store, student: dict[str, Any], max_drop: float, threads: int) -> dict[str, Any]:
+def check_export(model: Any, rows: dict[str, torch.Tensor]) -> None:
+    """Raises ExportError where a model of this family cannot become ONNX files; `rows` are two, the second padded.
+
+    Families that are known to become files are not tried: it takes seconds.
+    """
+    if model.config.model_type in FAMILIES:
+        return
+    given = taken(model, rows)
+    with tempfile.TemporaryDirectory(prefix="kdray-tried-") as name, torch.no_grad():
+        found = OnnxModel(export_onnx(model, list(given), Path(name)), 1)(**given).logits
+        quantise(Path(name), next(iter(WAYS)))
+        expected = model(**given).logits
+    apart = (found - expected)[:, :int(rows["attention_mask"][1].sum())].abs().max().item()
+    if not apart < _LARGEST_DIFFERENCE:
+        raise ExportError(f"{type(model).__name__} in ONNX does not answer as in PyTorch: logits are up to {apart:.3g} "
+                          f"apart (allowed below {_LARGEST_DIFFERENCE}). Choose a student of another architecture "
+                          "(student.model)")
+
+
+def student_files(store: Store, student: dict[str, Any], max_drop: float, where: Where = HERE) -> dict[str, Any]:
     """Publishes the files of a student, whose manifest is given, or finds them; returns the manifest.
 
     `backend` is the quickest whose file answers like the student on the validation split, `checks` what each file did
     there, `refused` why the others are not there. `max_drop`: the loss of the metric that int8 may have, chance aside.
+    Student and files are asked `where` the others of their kind are.
     """
     key = content_key({"student": student["key"], "max_drop": max_drop, "layout": _LAYOUT})
     made = store.manifest(KIND, key)
     if made is not None:
         return made
-    corpus = store.manifest("corpus", student["parents"]["corpus"])
-    assert corpus is not None
     with store.staging(KIND) as folder:
-        found = Export(store, student, corpus, folder, threads).files(max_drop)
+        found = Export(store, student, folder, where).files(max_drop)
         return store.publish(KIND, key, folder, {"parents": {"student": student["key"]}, **found})
 
 
 class Export:
     """A student, and the validation split that its files are checked on."""
 
-    def __init__(self, store: Store, student: dict[str, Any], corpus: dict[str, Any], folder: Path, threads: int):
-        self.task, self.labels, self.folder, self.threads = TASKS[student["task"]], student["labels"], folder, threads
-        self.rows = Rows.open(store.fetch("corpus", corpus["key"]), "validation")
-        self.pad, self.refused = corpus["pad_token_id"], dict[str, str]()
-        self.model = load_model(self.task, store.fetch("students", student["key"]), self.labels,
-                                attn_implementation=ATTENTION).eval()
-        self.expected = predict(self.model, self.task, self.rows, self.whole, self.pad, _BATCH_TOKENS)
-
-    @property
-    def whole(self) -> np.ndarray:
-        """Every row."""
-        return np.arange(len(self.rows))
+    def __init__(self, store: Store, student: dict[str, Any], folder: Path, where: Where):
+        self.store, self.task, self.labels = store, TASKS[student["task"]], list(student["labels"])
+        self.folder, self.where, self.refused = folder, where, dict[str, str]()
+        corpus = store.manifest("corpus", student["parents"]["corpus"])
+        assert corpus is not None
+        self.rows, self.pad = Rows.of_split(store, corpus, "validation"), corpus["pad_token_id"]
+        self.source = store.fetch("students", student["key"])
+        self.asked = Asked(store.uri, self.task.name, tuple(self.labels), corpus["key"], "validation",
+                           store.uri_of("students", student["key"]), num_gpus=where.num_gpus,
+                           batch_tokens=_BATCH_TOKENS)
 
     def files(self, max_drop: float) -> dict[str, Any]:
         """Writes the files that are accepted; what the manifest says of them."""
-        checks = self._float32()
-        if checks:
-            checks |= self._int8(max_drop)
+        checks = self._accepted(max_drop) if self._exported() else {}
         backend = next(name for name in ("onnx-int8", "onnx", "torch") if name in checks or name == "torch")
         if backend != "onnx-int8":
             logger.warning("package: no int8 file is served, but %s: %s", backend, "; ".join(
@@ -75,33 +100,40 @@ class Export:
         sizes = {name: (self.folder / name).stat().st_size for name in (FLOAT32, INT8) if (self.folder / name).exists()}
         return {"backend": backend, "checks": checks, "refused": self.refused, "bytes": sizes}
 
-    def _float32(self) -> dict[str, dict[str, Any]]:
-        inputs = list(collate(self.rows, self.whole[:1], self.pad).model)
+    def _exported(self) -> bool:
+        model = load_model(self.task, self.source, self.labels).eval()
         try:
-            export_onnx(self.model, inputs, self.folder)
-            check = self._check(FLOAT32)
-            why = unlike(check)
+            export_onnx(model, list(taken(model, collate(self.rows, np.arange(1), self.pad).model)), self.folder)
+            return True
         except ExportError as error:
-            why = str(error)
-        if not why:
-            return {"onnx": check}
-        self._refuse("float32 ONNX", FLOAT32, why)
-        return {}
+            self._refuse("float32 ONNX", FLOAT32, str(error))
+            return False
 
-    def _int8(self, max_drop: float) -> dict[str, dict[str, Any]]:
+    def _accepted(self, max_drop: float) -> dict[str, Check]:
+        """The files' checks by backend."""
+        quickest, *others = WAYS
+        quantise(self.folder, quickest)
+        float32, int8 = self._check(FLOAT32, INT8)
+        if why := unlike(float32):
+            self._refuse("float32 ONNX", FLOAT32, why)
+            (self.folder / INT8).unlink()
+            return {}
         for way in WAYS:
-            quantise(self.folder, way)
-            check = self._check(INT8)
-            why = too_lossy(check, max_drop)
+            if way in others:
+                quantise(self.folder, way)
+                (int8,) = self._check(INT8)
+            why = too_lossy(int8, max_drop)
             if not why:
-                return {"onnx-int8": {**check, "way": way}}
+                return {"onnx": float32, "onnx-int8": {**int8, "way": way}}
             self._refuse(f"int8, {way}", INT8, why)
-        return {}
+        return {"onnx": float32}
 
-    def _check(self, file: str) -> dict[str, Any]:
-        found = onnx_predict(self.folder / file, self.task, self.rows, self.whole, self.pad, _BATCH_TOKENS,
-                             self.threads)
-        return compare(self.task, self.rows, self.labels, self.expected, found)
+    def _check(self, *files: str) -> list[Check]:
+        """What each file says of all rows, against the student."""
+        with lent(self.store, self.folder, self.where) as place:
+            found = [replace(self.asked, place=place, file=file) for file in files]
+            ((expected, *answers),) = ask([(self.asked, *found)], len(self.rows), self.where)
+        return [compare(self.task, self.rows.gold(), self.labels, expected, one) for one in answers]
 
     def _refuse(self, what: str, file: str, why: str) -> None:
         (self.folder / file).unlink(missing_ok=True)
@@ -109,23 +141,32 @@ class Export:
         logger.info("package: %s is refused: %s", what, why)
 
 
-def compare(task: Task, rows: Rows, labels: list[str], expected: list[np.ndarray],
-            found: list[np.ndarray]) -> dict[str, Any]:
-    """Logits `found` by ONNX against those `expected` of PyTorch, on all `rows`.
+@contextmanager
+def lent(store: Store, folder: Path, where: Where) -> Iterator[str]:
+    """Where every machine that is asked finds the files of a local folder, for as long as the context lasts."""
+    if store.local or where is HERE:
+        yield str(folder)
+        return
+    key = content_key([store.uri, str(folder), [file.stat().st_mtime_ns for file in sorted(folder.rglob("*"))]])
+    store.publish(_LENT, key, folder, {})
+    try:
+        yield store.uri_of(_LENT, key)
+    finally:
+        store.delete_folder(_LENT, key)
+
+
+def compare(task: Task, gold: list[np.ndarray], labels: list[str], expected: Answers, found: Answers) -> Check:
+    """Answers `found` by ONNX against those `expected` of PyTorch, on all rows.
 
     Gives the task's first metric of both, the share of units decided alike, the largest difference of a logit, and `p`,
     how often chance alone makes a loss of the metric that large.
     """
-    gold, metric = rows.gold(), task.metrics[0]
-    torch_ids, onnx_ids = (decisions(task, rows, np.arange(len(rows)), logits, labels)
-                           for logits in (expected, found))
-    same = np.concatenate(torch_ids) == np.concatenate(onnx_ids)
+    metric, (ours, theirs) = task.metrics[0], (answers.by_row() for answers in (expected, found))
     return {
-        "metric": metric, "value": task.scores(gold, onnx_ids, labels)[metric],
-        "torch": task.scores(gold, torch_ids, labels)[metric], "units": len(same),
-        "agreement": float(same.mean()),
-        "largest_difference": float(np.abs(np.concatenate(found) - np.concatenate(expected)).max()),
-        "p": lost_by_chance(task, metric, gold, torch_ids, onnx_ids, labels),
+        "metric": metric, "value": task.scores(gold, theirs, labels)[metric],
+        "torch": task.scores(gold, ours, labels)[metric], "units": len(found.ids),
+        "agreement": float((found.ids == expected.ids).mean()), "largest_difference": found.largest,
+        "p": lost_by_chance(task, metric, gold, ours, theirs, labels),
     }
 
 

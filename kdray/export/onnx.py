@@ -1,4 +1,4 @@
-"""A model becomes a float32 ONNX file, and an ONNX file is called like the model it came from.
+"""A model becomes a float32 ONNX file.
 
 Knows nothing about what the model is good at: whether a file is accepted is decided elsewhere.
 """
@@ -8,50 +8,15 @@ import logging
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
-import onnxruntime
 import torch
 from torch import nn
 
-from kdray.corpus.rows import Rows
 from kdray.errors import ExportError
-from kdray.models.forward import predict
-from kdray.tasks import Task
 
 FLOAT32 = "onnx/model.onnx"
-ATTENTION = "eager"
-"""Implementation to load a model with before its export. Float32 is as fast as sdpa's and int8 1.03 times as
-fast, for sdpa adds a check for NaN and slices to each layer."""
 _FILE_LIMIT = 2 * 10**9
-
-
-class OnnxModel:
-    """An ONNX file as a model on the CPU: call it with the inputs that it names, it returns `.logits`."""
-
-    def __init__(self, path: Path, threads: int):
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.log_severity_level = 3
-        self.session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        self.inputs = [item.name for item in self.session.get_inputs()]
-
-    def __call__(self, **inputs: torch.Tensor) -> SimpleNamespace:
-        """Runs a padded batch."""
-        logits = self.session.run(["logits"], {name: inputs[name].numpy() for name in self.inputs})[0]
-        return SimpleNamespace(logits=torch.from_numpy(logits))
-
-    def parameters(self) -> Iterator[torch.Tensor]:
-        """An empty tensor on the model's device, which is all that `predict` asks of parameters."""
-        yield torch.empty(0)
-
-
-def onnx_predict(path: Path, task: Task, rows: Rows, indices: np.ndarray, pad_token_id: int,
-                 batch_tokens: int, threads: int) -> list[np.ndarray]:
-    """Logits of the rows `indices` from the ONNX file at `path`, as `predict` gives a model's."""
-    return predict(OnnxModel(path, threads), task, rows, indices, pad_token_id, batch_tokens)
 
 
 def export_onnx(model: nn.Module, inputs: list[str], folder: Path) -> Path:
@@ -59,10 +24,7 @@ def export_onnx(model: nn.Module, inputs: list[str], folder: Path) -> Path:
 
     Raises ExportError where the exporter cannot follow the model, or its weights do not fit one file.
     """
-    size = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
-    if size >= _FILE_LIMIT:
-        raise ExportError(f"{type(model).__name__} has {size} bytes of weights, and an ONNX file holds less than "
-                          f"{_FILE_LIMIT}. Distil a smaller student (student.layers, student.fresh)")
+    check_size(model)
     path = folder / FLOAT32
     path.parent.mkdir(parents=True, exist_ok=True)
     example = {name: torch.ones((2, 8), dtype=torch.int64) for name in inputs}
@@ -76,6 +38,14 @@ def export_onnx(model: nn.Module, inputs: list[str], folder: Path) -> Path:
             raise ExportError(f"cannot export {type(model).__name__} to ONNX: {_reason(error)}. Choose a "
                               "student of another architecture (student.model)") from error
     return path
+
+
+def check_size(model: nn.Module) -> None:
+    """Raises ExportError where the weights of the model, or of its outline, do not fit one file."""
+    size = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
+    if size >= _FILE_LIMIT:
+        raise ExportError(f"{type(model).__name__} has {size} bytes of weights, and an ONNX file holds less than "
+                          f"{_FILE_LIMIT}. Distil a smaller student (student.layers, student.fresh)")
 
 
 class _Logits(nn.Module):

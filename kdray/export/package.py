@@ -17,9 +17,9 @@ from kdray.serving.parity import INPUTS, write_parity
 from kdray.serving.predictor import Predictor
 from kdray.serving.texts import spread
 from kdray.storage import Store, content_key
-from kdray.tasks import TASKS
+from kdray.tasks import TASKS, Task
 
-KIND = "packages"
+KIND, _LENT = "packages", "lent"
 _BATCH_TOKENS = 4096
 _LAYOUT = 3
 
@@ -40,11 +40,11 @@ def build_package(store: Store, key: str, student: dict[str, Any], export: dict[
     corpus = store.manifest("corpus", student["parents"]["corpus"])
     assert corpus is not None
     with store.staging(KIND) as folder:
-        _copy_model(store.fetch("students", student["key"]), folder)
+        _copy_model(task, store.fetch("students", student["key"]), folder)
         _copy_files(store.fetch(EXPORTS, export["key"]), list(export["bytes"]), folder)
         predictor = Predictor(task, labels, corpus["max_length"], load_tokenizer(folder),
                               torch_model(folder, task, labels, 0, threads, "float32"), _BATCH_TOKENS)
-        rows = Rows.open(store.fetch("corpus", corpus["key"]), "validation")
+        rows = Rows.of_split(store, corpus, "validation")
         write_parity(folder, predictor, spread(rows.items(task), INPUTS))
         manifest = {**facts, "task": task.name, "labels": labels, "max_length": corpus["max_length"],
                     "pad_token_id": corpus["pad_token_id"],
@@ -63,10 +63,10 @@ def check_backend(package: dict[str, Any], backend: str) -> None:
                       + f". Raise export.max_drop, or leave serve.backend out: {package['backend']} is served then")
 
 
-def _copy_model(source: Path, target: Path) -> None:
+def _copy_model(task: Task, source: Path, target: Path) -> None:
     for file in [source / "config.json", *source.glob("*.safetensors"), *source.glob("*.index.json")]:
         shutil.copyfile(file, target / file.name)
-    copy_tokenizer(source, target)
+    copy_tokenizer(source, target, task)
 
 
 def _copy_files(source: Path, names: list[str], target: Path) -> None:

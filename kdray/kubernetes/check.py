@@ -1,48 +1,47 @@
-"""Documents become what is wrong with them: by schema, by the operator's rules, by Serve's, by ours.
+"""Documents become what is wrong with them: by schema, by the operator's rules, by Kueue's, by Serve's, by ours.
 
 Knows nothing about where the documents come from.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from kdray.errors import ConfigError
-from kdray.kubernetes import fit, operator, policy
+from kdray.kubernetes import fit, operator, policy, queue, schema
+from kdray.kubernetes.operator.gates import GATES, gates
 from kdray.kubernetes.problem import Manifest, Problem, RayManifest
-from kdray.kubernetes.schema import own_kinds, ray_kinds
 from kdray.kubernetes.serve_config import serve_config
 
 
-def check(documents: list[dict[str, Any]], schemas: Path | None = None) -> list[Problem]:
-    """Everything that is wrong with the documents of one render.
-
-    `schemas` has KubeRay's OpenAPI schemas, one JSON file a kind; without it, unknown fields of Ray's kinds pass.
-    """
+def check(documents: list[dict[str, Any]], on: Collection[str] = ()) -> list[Problem]:
+    """Everything that is wrong with the documents of one render, for an operator with these feature gates `on`."""
+    if strange := set(on) - set(GATES):
+        raise ConfigError(f"--gate {', '.join(sorted(strange))}: no such gate is off by default; there are "
+                          f"{', '.join(sorted(GATES))}")
     manifests = [RayManifest(body) if RayManifest.is_one(body) else Manifest(body) for body in documents]
-    found = [problem for manifest in manifests for rule in _rules(manifest, schemas)
+    found = [problem for manifest in manifests for rule in _rules(manifest, on)
              for problem in _tried(rule, manifest, str(manifest))]
-    return [*found, *(problem for rule in fit.RULES for problem in _tried(rule, manifests, "all documents"))]
+    return [*found, *(problem for rule in (*fit.RULES, *queue.RULES)
+                      for problem in _tried(rule, manifests, "all documents"))]
 
 
-def refuse(documents: list[dict[str, Any]], schemas: Path | None = None) -> None:
+def refuse(documents: list[dict[str, Any]], on: Collection[str] = ()) -> None:
     """Raises ConfigError that says everything that is wrong with the documents."""
-    if problems := check(documents, schemas):
+    if problems := check(documents, on):
         raise ConfigError("\n".join([f"mistakes in the manifests: {len(problems)}", *map(str, problems)]))
 
 
-def _rules(manifest: Manifest, schemas: Path | None) -> list[Any]:
+def _rules(manifest: Manifest, on: Collection[str]) -> list[Any]:
     if not isinstance(manifest, RayManifest):
-        return [own_kinds, *policy.RULES]
-    first = [partial(ray_kinds, folder=schemas)] if schemas else []
-    return [*first, *operator.RULES, *policy.RULES, *policy.RAY_RULES, serve_config]
+        return [schema.fields, *policy.RULES]
+    return [schema.fields, *operator.RULES, partial(gates, on=on), *policy.RULES, *policy.RAY_RULES, serve_config]
 
 
 def _tried(rule: Any, on: Any, name: str) -> Iterator[Problem]:
-    """What a rule finds; a field of a type that no rule expects is a problem too."""
+    """What a rule finds; a field of a type that no rule expects is what the schema tells."""
     try:
         yield from rule(on)
     except (TypeError, AttributeError, KeyError, ValueError) as error:
-        yield Problem(name, "spec", type(error).__name__, f"some field has a type that nothing takes ({error}): check "
-                      "the document against its schema")
+        yield Problem(name, "spec", type(error).__name__, f"some field has a type that nothing takes ({error}): see "
+                      "what the schema says of it")

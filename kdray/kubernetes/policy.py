@@ -92,7 +92,8 @@ def groups(manifest: RayManifest) -> Iterator[Problem]:
         if title in seen:
             yield manifest.problem(f"{group}.groupName", "another group has this name: choose a new one")
         seen.add(title)
-        low, size, high = (manifest.at(f"{group}.{field}", 0) for field in ("minReplicas", "replicas", "maxReplicas"))
+        low, size, high = (manifest.at(f"{group}.{field}", default) for field, default in (
+            ("minReplicas", 0), ("replicas", 0), ("maxReplicas", 2**31 - 1)))
         if not low <= size <= high:
             yield manifest.problem(f"{group}.replicas", f"must lie within minReplicas {low} and maxReplicas {high}")
 
@@ -137,7 +138,7 @@ def runtime_keys(manifest: RayManifest) -> Iterator[Problem]:
         return
     path = f"{manifest.job}.runtimeEnvYAML"
     try:
-        fields = yaml.safe_load(manifest.at(path, "{}"))
+        fields = yaml.safe_load(manifest.at(path, ""))
     except yaml.YAMLError:
         return
     for name in (set(fields) if isinstance(fields, dict) else set()) - _RUNTIME:

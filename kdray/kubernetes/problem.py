@@ -3,6 +3,7 @@
 Knows nothing about what makes it wrong.
 """
 
+import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -82,6 +83,31 @@ class RayManifest(Manifest):
     def autoscales(self) -> bool:
         """Whether Ray adds and removes workers."""
         return self.at(f"{self.cluster}.enableInTreeAutoscaling") is True
+
+    @property
+    def annotations(self) -> dict[str, str]:
+        """Its annotations."""
+        return {str(key): str(value) for key, value in self.at("metadata.annotations", {}).items()}
+
+    @property
+    def selects(self) -> bool:
+        """Whether its job runs on a cluster of others."""
+        return bool(self.at(f"{self.job}.clusterSelector"))
+
+    @property
+    def shuts(self) -> bool:
+        """Whether the cluster of its job goes when that has ended."""
+        return self.at(f"{self.job}.shutdownAfterJobFinishes") is True
+
+    @property
+    def incremental(self) -> bool:
+        """Whether it changes clusters step by step, through a Gateway."""
+        return self.at("spec.upgradeStrategy.type") == "NewClusterWithIncrementalUpgrade"
+
+    def ray_since(self, *version: int) -> bool:
+        """Whether it says that its Ray is of this version, or newer."""
+        found = re.match(r"(\d+)\.(\d+)", str(self.at(f"{self.cluster}.rayVersion", "")))
+        return found is not None and (int(found[1]), int(found[2])) >= version
 
     def groups(self) -> Iterator[str]:
         """Paths of its groups, the head's first."""

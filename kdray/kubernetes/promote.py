@@ -94,11 +94,9 @@ class RayServices:
         if url is None and host is None:
             raise ClusterError("KUBERNETES_SERVICE_HOST is not set: this runs in a pod. Elsewhere, change the run in "
                                "the RayService's serveConfigV2 with kubectl")
-        try:
-            self._token, namespace = ((account / name).read_text().strip() for name in ("token", "namespace"))
-        except OSError as error:
-            raise ClusterError(f"no token of a service account in {account}: set automountServiceAccountToken: true on "
-                               "the pod") from error
+        self._account = account
+        namespace = self._told("namespace")
+        self._told("token")
         self._url = f"{url or f'https://{host}:{port}'}/apis/ray.io/v1/namespaces/{namespace}/rayservices"
         self._tls = None if url else ssl.create_default_context(cafile=str(account / "ca.crt"))
 
@@ -111,10 +109,18 @@ class RayServices:
         version = {"resourceVersion": service["metadata"]["resourceVersion"]}
         self._ask("PATCH", service["metadata"]["name"], {"metadata": version, **changes})
 
+    def _told(self, name: str) -> str:
+        try:
+            return (self._account / name).read_text().strip()
+        except OSError as error:
+            raise ClusterError(f"no token of a service account in {self._account}: set automountServiceAccountToken: "
+                               "true on the pod") from error
+
     def _ask(self, method: str, name: str, body: dict[str, Any] | None) -> dict[str, Any]:
+        token = self._told("token")  # now: it is another one every hour, and the stages take longer
         request = urllib.request.Request(
             f"{self._url}/{name}", method=method, data=json.dumps(body).encode() if body else None,
-            headers={"Authorization": f"Bearer {self._token}", "Content-Type": "application/merge-patch+json"})
+            headers={"Authorization": f"Bearer {token}", "Content-Type": "application/merge-patch+json"})
         try:
             with urllib.request.urlopen(request, timeout=_SECONDS, context=self._tls) as answer:
                 return json.loads(answer.read())

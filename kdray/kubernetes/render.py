@@ -23,6 +23,8 @@ RUN, RANDOM = "RUN", "RANDOM"
 """What stands in manifests for a run's URI, and for a value that nobody guesses."""
 _IMAGE = "kdray"
 _CONFIG = "kdray-config"
+_INSTANCE = "app.kubernetes.io/instance"
+"""A label of what has the name of its job or service."""
 _FILE = "config.yaml"
 _TOOLS = {"kubectl": "kustomize", "kustomize": "build"}
 
@@ -41,6 +43,8 @@ class Values:
     """Folder below a mount, or URI, of all artefacts."""
     config: str | None = None
     """File with the config that is run."""
+    service: str | None = None
+    """RayService that the nightly job promotes to."""
     components: tuple[str, ...] = ()
     """Folders of k8s/components, applied before the overlay's own."""
 
@@ -59,6 +63,8 @@ def render(overlay: str, values: Values, root: Path | str = "k8s") -> list[dict[
             _put_config(values, _documents(top, layer, overlay), layer, top, overlay)
         documents = _documents(top, layer, overlay)
     _put_run(documents, values.run, overlay)
+    if values.service:
+        _put_service(documents, values.service, overlay)
     for document in documents:
         if document["kind"] == "Secret":
             _put_random(document)
@@ -107,9 +113,11 @@ def _layer(values: Values) -> dict[str, Any]:
     if values.image:
         layer["images"] = [_image(values.image)]
     if values.name:
+        named = ({"kind": "RayJob|RayService|RayCronJob"}, {"labelSelector": _INSTANCE})
         layer["patches"] = [{
-            "target": {"kind": "RayJob|RayService|RayCronJob"}, "options": {"allowNameChange": True},
-            "patch": yaml.safe_dump([{"op": "replace", "path": "/metadata/name", "value": values.name}])}]
+            "target": target, "options": {"allowNameChange": True},
+            "patch": yaml.safe_dump([{"op": "replace", "path": "/metadata/name", "value": values.name}])}
+            for target in named]
     return layer
 
 
@@ -178,6 +186,18 @@ def _with_run(field: str, text: str, run: str) -> str:
         if application.get("args", {}).get("run") == RUN:
             application["args"]["run"] = run
     return yaml.safe_dump(config, sort_keys=False)
+
+
+def _put_service(documents: list[dict[str, Any]], service: str, overlay: str) -> None:
+    """Makes the nightly job promote to `service`, and gives it the right to."""
+    jobs = [document["spec"]["jobTemplate"] for document in documents if document["kind"] == "RayCronJob"]
+    if not jobs:
+        raise ConfigError(f"overlay {overlay} promotes to no RayService, so --service {service} has no place in it. "
+                          "Leave it out, or take the overlay nightly")
+    for job in jobs:
+        job["entrypoint"] = " ".join([*job["entrypoint"].split()[:-1], service])
+    for rule in (rule for document in documents if document["kind"] == "Role" for rule in document["rules"]):
+        rule["resourceNames"] = [service]
 
 
 def _put_random(document: dict[str, Any]) -> None:

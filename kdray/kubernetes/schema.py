@@ -1,138 +1,124 @@
 """A document and the fields that its kind has become problems: unknown, missing and mistyped fields.
 
-Ray's kinds are held against KubeRay's own OpenAPI schemas, where those are at hand; the other kinds against the fields
-that our manifests use. Knows nothing about what fields mean.
+Ray's kinds are held against `kuberay.tsv`, the facts of KubeRay's CRDs; Kubernetes' own kinds, and what Ray's have of
+them, against the schemas in the package kubernetes-validate; kinds of others against `others.tsv`. Knows nothing about
+what fields mean.
 """
 
 import json
+import re
 from collections.abc import Iterator
 from functools import cache
-from pathlib import Path
+from importlib.resources import files
 from typing import Any
 
-from jsonschema import Draft7Validator
+from jsonschema import Draft202012Validator, ValidationError
+from referencing import Registry, Resource
 
 from kdray.config import hint
 from kdray.errors import ConfigError
 from kdray.kubernetes.problem import Manifest, Problem
 
-_Fields = dict[str, Any]
-_METADATA: _Fields = {"name": {}, "namespace": {}, "labels": None, "annotations": None}
-_SELECTOR: _Fields = {"matchLabels": None}
-_PEERS: _Fields = {"podSelector": _SELECTOR, "namespaceSelector": _SELECTOR}
-_PORTS: _Fields = {"protocol": {}, "port": {}}
-_SECRET_KEY: _Fields = {"name": {}, "key": {}}
-_CLAIM: _Fields = {"accessModes": {}, "storageClassName": {}, "resources": {"requests": {"storage": {}}}}
-_SCRAPE: _Fields = {"port": {}, "path": {}, "interval": {}, "authorization": {"type": {}, "credentials": _SECRET_KEY}}
-_POD: _Fields = {"metadata": _METADATA, "spec": {
-    "serviceAccountName": {}, "automountServiceAccountToken": {},
-    "securityContext": {"runAsNonRoot": {}, "runAsUser": {}, "runAsGroup": {}, "fsGroup": {},
-                        "seccompProfile": {"type": {}}},
-    "containers": {
-        "name": {}, "image": {}, "args": {}, "ports": {"name": {}, "containerPort": {}},
-        "env": {"name": {}, "value": {}, "valueFrom": {"secretKeyRef": _SECRET_KEY}},
-        "securityContext": {"allowPrivilegeEscalation": {}, "capabilities": {"drop": {}}},
-        "resources": {"requests": {"cpu": {}, "memory": {}}, "limits": {"cpu": {}, "memory": {}}},
-        "readinessProbe": {"tcpSocket": {"port": {}}}, "livenessProbe": {"tcpSocket": {"port": {}}},
-        "volumeMounts": {"name": {}, "mountPath": {}, "readOnly": {}}}}}
-_KINDS: dict[str, _Fields] = {
-    "v1 ServiceAccount": {"automountServiceAccountToken": {}},
-    "v1 Secret": {"type": {}, "stringData": None},
-    "v1 ConfigMap": {"data": None},
-    "v1 PersistentVolumeClaim": {"spec": _CLAIM},
-    "v1 Service": {"spec": {"clusterIP": {}, "selector": None, "ports": {"name": {}, "port": {}}}},
-    "apps/v1 StatefulSet": {"spec": {
-        "serviceName": {}, "replicas": {}, "selector": _SELECTOR, "template": _POD,
-        "volumeClaimTemplates": {"metadata": _METADATA, "spec": _CLAIM}}},
-    "networking.k8s.io/v1 NetworkPolicy": {"spec": {
-        "podSelector": _SELECTOR, "policyTypes": {}, "ingress": {"from": _PEERS, "ports": _PORTS},
-        "egress": {"to": _PEERS, "ports": _PORTS}}},
-    "policy/v1 PodDisruptionBudget": {"spec": {"minAvailable": {}, "maxUnavailable": {}, "selector": _SELECTOR}},
-    "rbac.authorization.k8s.io/v1 Role": {
-        "rules": {"apiGroups": {}, "resources": {}, "resourceNames": {}, "verbs": {}}},
-    "rbac.authorization.k8s.io/v1 RoleBinding": {
-        "roleRef": {"apiGroup": {}, "kind": {}, "name": {}}, "subjects": {"kind": {}, "name": {}, "namespace": {}}},
-    "kueue.x-k8s.io/v1beta1 LocalQueue": {"spec": {"clusterQueue": {}}},
-    "monitoring.coreos.com/v1 ServiceMonitor": {"spec": {
-        "jobLabel": {}, "selector": _SELECTOR, "endpoints": _SCRAPE}},
-    "monitoring.coreos.com/v1 PodMonitor": {"spec": {
-        "jobLabel": {}, "selector": _SELECTOR, "podMetricsEndpoints": _SCRAPE}},
-}
-"""Fields of kinds that are not Ray's: {} ends a path, None takes any keys, a list counts as its items."""
+KUBERNETES = "1.37.0"
+"""The version whose own kinds are known; what a manifest of ours uses is older."""
+_Schema = dict[str, Any]
+_DEFINITIONS = "https://kubernetes.io/api/_definitions.json"
+_PACKAGES = {"core": "io.k8s.api", "networking": "io.k8s.api", "meta": "io.k8s.apimachinery.pkg.apis"}
+_TYPES: dict[str, _Schema] = {
+    "object": {"type": "object", "additionalProperties": False}, "quantity": {"type": ["string", "number"]},
+    "int32": {"type": "integer", "minimum": -2**31, "maximum": 2**31 - 1}}
 
 
-def own_kinds(manifest: Manifest) -> Iterator[Problem]:
-    """Unknown fields of a document whose kind is not Ray's."""
+def fields(manifest: Manifest) -> Iterator[Problem]:
+    """What the schema of a document's kind refuses, unknown fields too."""
     kind = f"{manifest.body.get('apiVersion')} {manifest.kind}"
-    if kind not in _KINDS:
-        yield manifest.problem("kind", f"nobody here knows the kind {kind}; known are {', '.join(_KINDS)}")
-        return
-    known = {"apiVersion": {}, "kind": {}, "metadata": _METADATA, **_KINDS[kind]}
-    yield from _unknown(manifest, manifest.body, known, "")
-
-
-def _unknown(manifest: Manifest, tree: Any, known: _Fields | None, path: str) -> Iterator[Problem]:
-    if isinstance(tree, list):
-        for place, item in enumerate(tree):
-            yield from _unknown(manifest, item, known, f"{path}{place}.")
-    elif isinstance(tree, dict) and known is not None:
-        for name, value in tree.items():
-            if name in known:
-                yield from _unknown(manifest, value, known[name], f"{path}{name}.")
-            else:
-                yield manifest.problem(path + str(name), _hint(str(name), known))
-
-
-def ray_kinds(manifest: Manifest, folder: Path) -> Iterator[Problem]:
-    """What KubeRay's schema in `folder` refuses in a document of a Ray kind; unknown fields too."""
-    validator = _validator(folder, manifest.kind)
+    validator = _validator(kind)
     if validator is None:
-        yield manifest.problem("kind", f"{folder} has no schema of this kind; write RayCluster, RayJob, RayService or "
-                               "RayCronJob")
+        yield manifest.problem("kind", f"nobody here knows the kind {kind}: known are those of Kubernetes itself and "
+                               f"{', '.join(sorted(_custom()))}")
         return
     for error in validator.iter_errors(manifest.body):
-        path = ".".join(str(part) for part in error.absolute_path)
-        if error.validator == "additionalProperties":
-            for name in error.instance.keys() - error.schema["properties"].keys():
-                yield manifest.problem(f"{path}.{name}".lstrip("."), _hint(name, error.schema["properties"]))
-        elif error.validator == "required":
-            for name in set(error.validator_value) - error.instance.keys():
-                yield manifest.problem(f"{path}.{name}".lstrip("."), "this field is required: add it")
-        else:
-            yield manifest.problem(path, f"{error.message[-200:]}; change it to what the schema asks for")
+        yield from _problems(manifest, error)
 
 
-def _hint(name: str, known: Any) -> str:
-    return f"unknown field; {hint(name, known)}"
+def _problems(manifest: Manifest, error: ValidationError) -> Iterator[Problem]:
+    path = ".".join(str(part) for part in error.absolute_path)
+    if error.validator == "additionalProperties":
+        known = error.schema.get("properties", {})
+        for name in error.instance.keys() - known.keys():
+            yield manifest.problem(f"{path}.{name}".lstrip("."), f"unknown field; {hint(str(name), known)}")
+    elif error.validator == "required":
+        for name in set(error.validator_value) - error.instance.keys():
+            yield manifest.problem(f"{path}.{name}".lstrip("."), "this field is required: add it")
+    else:
+        yield manifest.problem(path, f"{error.message[-200:]}; change it to what the schema asks for")
 
 
 @cache
-def _validator(folder: Path, kind: str) -> Draft7Validator | None:
-    path = folder / f"{kind.lower()}.json"
+def _validator(kind: str) -> Draft202012Validator | None:
+    """None where nobody knows the kind."""
+    schema = _custom().get(kind) or _own(*kind.split(" ", 1))
+    definitions = Registry().with_resource(_DEFINITIONS, Resource.from_contents(_kubernetes("_definitions.json")))
+    return None if schema is None else Draft202012Validator(schema, registry=definitions)
+
+
+def _own(version: str, kind: str) -> _Schema | None:
+    """The schema of one of Kubernetes' own kinds; None where it is none."""
+    group, slash, number = version.rpartition("/")
     try:
-        schema = json.loads(path.read_text())["openAPIV3Schema"]
+        return _kubernetes(f"{kind.lower()}-{group.partition('.')[0]}{slash and '-'}{number}.json")
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError) as error:
-        raise ConfigError(f"{path} is not a schema of KubeRay ({error}): take that of its CRD, version v1") from error
-    schema["properties"]["metadata"] = {"type": "object", "properties": {
-        "name": {"type": "string"}, "namespace": {"type": "string"}, "labels": _STRINGS, "annotations": _STRINGS}}
-    schema["required"] = ["apiVersion", "kind", "metadata", "spec"]
-    return Draft7Validator(_strict(schema))
 
 
-_STRINGS = {"type": "object", "additionalProperties": {"type": "string"}}
+@cache
+def _kubernetes(file: str) -> _Schema:
+    try:
+        from kubernetes_validate.utils import schema_contents
+    except ImportError as error:
+        raise ConfigError("Kubernetes' schemas are not installed, and manifests are checked against them: "
+                          "pip install 'kdray[kubernetes]'") from error
+    return schema_contents(f"kubernetes-json-schema/v{KUBERNETES}-local-strict/{file}", KUBERNETES)
 
 
-def _strict(schema: dict[str, Any]) -> dict[str, Any]:
-    """The schema with unknown properties refused."""
-    made = dict(schema)
-    if "properties" in schema:
-        made["properties"] = {name: _strict(part) for name, part in schema["properties"].items()}
-        if not schema.get("x-kubernetes-preserve-unknown-fields"):
-            made.setdefault("additionalProperties", False)
-    if isinstance(schema.get("items"), dict):
-        made["items"] = _strict(schema["items"])
-    if isinstance(schema.get("additionalProperties"), dict):
-        made["additionalProperties"] = _strict(schema["additionalProperties"])
-    return made
+@cache
+def _custom() -> dict[str, _Schema]:
+    """Schemas of the kinds in the tables."""
+    kinds: dict[str, _Schema] = {}
+    for table in ("kuberay.tsv", "others.tsv"):
+        for line in files("kdray.kubernetes").joinpath(table).read_text().splitlines()[1:]:
+            kind, path, what, *facts = line.split("\t")
+            if path == "spec":
+                kinds[kind] = _document()
+            said = {name: json.loads(value) for name, _, value in (fact.partition("=") for fact in facts)}
+            required = said.pop("required", False) or path == "spec"
+            _put(kinds[kind], path, {**_type(what, kind, kinds), **said}, required)
+    return kinds
+
+
+def _document() -> _Schema:
+    metadata = {"$ref": f"{_DEFINITIONS}#/$defs/io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta"}
+    return {"type": "object", "additionalProperties": False, "required": ["metadata"],
+            "properties": {"apiVersion": {"type": "string"}, "kind": {"type": "string"}, "metadata": metadata}}
+
+
+def _type(what: str, kind: str, kinds: dict[str, _Schema]) -> _Schema:
+    if what.startswith("="):
+        return kinds[f"{kind.partition(' ')[0]} {what[1:]}"]["properties"]["spec"]
+    if "." in what:
+        return {"$ref": f"{_DEFINITIONS}#/$defs/{_PACKAGES[what.partition('.')[0]]}.{what}"}
+    return _TYPES.get(what, {"type": what})
+
+
+def _put(schema: _Schema, path: str, field: _Schema, required: bool) -> None:
+    """Puts a field into the schema of a document, below those of its path."""
+    *parents, name = re.sub(r"\[\]|\{\}", r".\g<0>", path).split(".")
+    inner = {"[]": "items", "{}": "additionalProperties"}
+    for parent in parents:
+        schema = schema[inner[parent]] if parent in inner else schema["properties"][parent]
+    if name in inner:
+        schema[inner[name]] = field
+        return
+    schema.setdefault("properties", {})[name] = field
+    if required:
+        schema.setdefault("required", []).append(name)

@@ -14,6 +14,7 @@ from ray.serve.schema import ServeDeploySchema
 
 from kdray.config import ServeConfig, changed, hint
 from kdray.errors import ConfigError
+from kdray.kubernetes.fit import cpus
 from kdray.kubernetes.problem import Problem, RayManifest
 from kdray.kubernetes.render import RUN
 
@@ -105,15 +106,11 @@ class _Config:
                  if port.get("name") == "serve"]
         if any(port != whole.port for port in ports):
             yield self.problem(f"{path}.port", whole.port, f"the worker's port `serve` is {ports[0]}: make them equal")
-        limits = [_cpus(str(self._manifest.at(f"{group}.template.spec.containers.0.resources.limits.cpu", "inf")))
+        limits = [cpus(str(self._manifest.at(f"{group}.template.spec.containers.0.resources.limits.cpu", "inf")))
                   for group in self._manifest.workers()]
         if limits and whole.num_cpus > max(limits):
             yield self.problem(f"{path}.num_cpus", whole.num_cpus, f"no worker has more than {max(limits):g} CPUs, so "
                                "no replica would start: lower it, or raise the limit")
-
-
-def _cpus(quantity: str) -> float:
-    return float(quantity[:-1]) / 1000 if quantity.endswith("m") else float(quantity)
 
 
 def _model(annotation: Any) -> type[BaseModel] | None:

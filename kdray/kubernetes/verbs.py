@@ -1,6 +1,7 @@
 """The verbs of `kdray k8s`: what to print for an overlay, and what is wrong with files."""
 
 import sys
+from collections.abc import Collection
 from pathlib import Path
 
 import yaml
@@ -10,17 +11,20 @@ from kdray.kubernetes.check import refuse
 from kdray.kubernetes.render import Values, as_yaml, render
 
 
-def manifests(overlay: str, values: Values, root: Path | str = "k8s", schemas: Path | None = None) -> str:
-    """An overlay with values, as YAML for `kubectl apply -f -`. Raises ConfigError where something is wrong."""
+def manifests(overlay: str, values: Values, root: Path | str = "k8s", gates: Collection[str] = ()) -> str:
+    """An overlay with values, as YAML for `kubectl apply -f -`. Raises ConfigError where something is wrong.
+
+    `gates` are feature gates of the operator that are on there, and off by default.
+    """
     documents = render(overlay, values, root)
-    refuse(documents, schemas)
+    refuse(documents, gates)
     return as_yaml(documents)
 
 
-def check_files(paths: list[str], schemas: Path | None = None) -> int:
+def check_files(paths: list[str], gates: Collection[str] = ()) -> int:
     """How many documents the files have; `-` is standard input. Raises ConfigError where something is wrong."""
     documents = [document for path in paths for document in _read(path)]
-    refuse(documents, schemas)
+    refuse(documents, gates)
     return len(documents)
 
 

@@ -17,8 +17,6 @@ from kdray.errors import ModelError
 from kdray.storage import MANIFEST, Store, file_digest, folder_at
 
 KIND = "models"
-_OFFSET_POSITIONS = ("roberta", "xlm-roberta", "camembert", "mpnet", "longformer")
-"""Models that count positions from behind the padding token."""
 HUB_FILES = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.txt", "*.model"]
 
 _PATH_LIKE = ("/", ".", "~")
@@ -90,13 +88,6 @@ def read_config(folder: Path) -> dict[str, Any]:
         return json.loads((folder / "config.json").read_text())
     except ValueError as error:
         raise ModelError(f"{folder}/config.json is not JSON: {error}") from error
-
-
-def positions(config: dict[str, Any]) -> int | None:
-    """Tokens that a model's position table has room for, None where it has no table."""
-    longest = config.get("max_position_embeddings")
-    offset = config.get("pad_token_id", 1) + 1 if config.get("model_type") in _OFFSET_POSITIONS else 0
-    return longest - offset if longest and longest > 0 else None
 
 
 def label_order(folder: Path) -> list[str] | None:

@@ -3,12 +3,14 @@
 Knows nothing about whose logits they are.
 """
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from kdray.corpus.grouping import length_batches
 from kdray.corpus.rows import Ragged, Rows
@@ -54,6 +56,14 @@ def collate(rows: Rows, indices: np.ndarray, pad_token_id: int) -> Inputs:
     return Inputs(model, torch.from_numpy(row), torch.from_numpy(rows.positions.joined(indices).astype(np.int64)))
 
 
+def taken(model: Any, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Those of the inputs that a model takes: tokenizers may give types of tokens to one that knows none."""
+    inner = getattr(model, "module", model)
+    if isinstance(inner, nn.Module) and "token_type_ids" not in inspect.signature(inner.forward).parameters:
+        return {name: tensor for name, tensor in inputs.items() if name != "token_type_ids"}
+    return inputs
+
+
 @torch.no_grad()
 def predict(model: Any, task: Task, rows: Rows, indices: np.ndarray, pad_token_id: int, batch_tokens: int | None = None,
             done: Callable[[int], None] = lambda count: None) -> list[np.ndarray]:
@@ -64,13 +74,22 @@ def predict(model: Any, task: Task, rows: Rows, indices: np.ndarray, pad_token_i
     device = next(model.parameters()).device
     most = batch_tokens or _TOKENS[device.type]
     found: list[np.ndarray] = [np.empty(0)] * len(indices)
-    for batch in length_batches(rows.lengths[indices], most):
-        inputs = collate(rows, indices[batch], pad_token_id).to(device)
-        logits = task.gather(model(**inputs.model).logits, inputs.row, inputs.position).float().cpu().numpy()
+    last: tuple[np.ndarray, torch.Tensor] | None = None
+
+    def take(batch: np.ndarray, logits: torch.Tensor) -> None:
         ends = np.cumsum(rows.positions.lengths[indices[batch]])
-        for place, part in zip(batch, np.split(logits, ends[:-1]), strict=True):
+        for place, part in zip(batch.tolist(), np.split(logits.cpu().numpy(), ends[:-1]), strict=True):
             found[place] = part
         done(len(batch))
+
+    for batch in length_batches(rows.lengths[indices], most):
+        inputs = collate(rows, indices[batch], pad_token_id).to(device)
+        logits = task.gather(model(**taken(model, inputs.model)).logits, inputs.row, inputs.position).float()
+        if last is not None:
+            take(*last)  # a GPU works on this batch meanwhile
+        last = batch, logits
+    if last is not None:
+        take(*last)
     return found
 
 

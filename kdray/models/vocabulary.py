@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from kdray.models.architecture import input_embedding
+
 _CHUNK = 1 << 20
 _MOST = 0.9
 """Share of the vocabulary in use above which cutting it gains nothing."""
@@ -63,11 +65,8 @@ def _set(model: Any, weight: torch.Tensor) -> None:
 
 
 def _embedding(model: Any) -> nn.Embedding | None:
-    try:
-        found = model.get_input_embeddings()
-    except (NotImplementedError, AttributeError):
-        return None
-    if not isinstance(found, nn.Embedding):
+    found = input_embedding(model)
+    if found is None:
         return None
     owners = sum(own is found.weight for module in model.modules() for own in module.parameters(recurse=False))
     return found if owners == 1 else None

@@ -9,17 +9,12 @@ import os
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from kdray.config import Config
 from kdray.corpus.rows import Rows
+from kdray.evaluation.answers import HERE, Asked, Where, ask
 from kdray.evaluation.evaluate import KIND as EVALUATIONS
 from kdray.evaluation.evaluate import PREDICTIONS
 from kdray.evaluation.quality import interval_scores
-from kdray.export.onnx import onnx_predict
-from kdray.models.forward import decisions, predict
-from kdray.models.load import load_model
-from kdray.models.precision import DTYPES, resolve_precision
 from kdray.report.examples import most_different
 from kdray.report.facts import FACTS, KIND, VERSION
 from kdray.report.page import draw
@@ -39,13 +34,13 @@ def report_key(package: str, sweep: str) -> str:
 
 def build_report(store: Store, key: str, config: Config, package: dict[str, Any], sweep: dict[str, Any],
                  evaluation: dict[str, Any], cache: dict[str, Any] | None, corpus: dict[str, Any],
-                 teacher: Path) -> dict[str, Any]:
-    """Measures speed and the served model's quality, writes both files, and publishes them.
+                 teacher: Path, where: Where = HERE) -> dict[str, Any]:
+    """Measures speed here and the served model's quality `where` models are asked, and publishes both files.
 
     `cache` is None where the teacher ran beside the students, `corpus` is that of the folder `teacher`.
     """
-    task, rows = TASKS[package["task"]], Rows.open(store.fetch("corpus", corpus["key"]), "test")
-    numbers = _numbers(store, package, sweep, evaluation, rows, teacher, config)
+    task, rows = TASKS[package["task"]], Rows.of_split(store, corpus, "test")
+    numbers = _numbers(store, package, sweep, evaluation, rows, teacher, config, where)
     facts = {
         "version": VERSION, "name": config.name, "task": config.task, "rows": corpus["rows"],
         "labels": corpus["labels"], "numbers": numbers, "breakdown": evaluation["breakdown"],
@@ -64,7 +59,7 @@ def build_report(store: Store, key: str, config: Config, package: dict[str, Any]
 
 
 def _numbers(store: Store, package: dict[str, Any], sweep: dict[str, Any], evaluation: dict[str, Any], rows: Rows,
-             teacher: Path, config: Config) -> dict[str, Any]:
+             teacher: Path, config: Config, where: Where) -> dict[str, Any]:
     """The evaluation's, with the package's under the name `served`, and sizes and speeds."""
     task, folder = TASKS[package["task"]], store.fetch("packages", package["key"])
     students = {name: store.fetch("students", sweep[name]) for name in ("baseline", "winner")}
@@ -72,7 +67,7 @@ def _numbers(store: Store, package: dict[str, Any], sweep: dict[str, Any], evalu
     threads = len(os.sched_getaffinity(0))
     items = [task.item(row) for row in rows.raw(task).slice(0, ROWS).to_pylist()]
     return {
-        **found, "test": {**found["test"], "served": _served(task, store, folder, package, sweep, threads)},
+        **found, "test": {**found["test"], "served": _served(task, store, package, sweep, where)},
         "parameters": {**found["parameters"], "served": found["parameters"]["winner"]},
         "bytes": {**{name: _weights(path) for name, path in folders.items()},
                   "served": (folder / FILES[package["backend"]]).stat().st_size},
@@ -81,19 +76,15 @@ def _numbers(store: Store, package: dict[str, Any], sweep: dict[str, Any], evalu
     }
 
 
-def _served(task: Task, store: Store, folder: Path, package: dict[str, Any], sweep: dict[str, Any],
-            threads: int) -> dict[str, Any]:
+def _served(task: Task, store: Store, package: dict[str, Any], sweep: dict[str, Any], where: Where) -> dict[str, Any]:
     """Test metrics of what is served, on the rows as the winner's own tokenizer cuts them."""
-    winner = store.manifest("students", sweep["winner"]) or {}
+    winner, labels, backend = store.manifest("students", sweep["winner"]) or {}, package["labels"], package["backend"]
     corpus = store.manifest("corpus", winner["parents"]["corpus"]) or {}
-    rows, labels = Rows.open(store.fetch("corpus", corpus["key"]), "test"), package["labels"]
-    whole, pad, file = np.arange(len(rows)), corpus["pad_token_id"], folder / FILES[package["backend"]]
-    if package["backend"] == "torch":
-        model = load_model(task, folder, labels, dtype=DTYPES[resolve_precision("auto")]).eval()
-        logits = predict(model, task, rows, whole, pad, _BATCH_TOKENS)
-    else:
-        logits = onnx_predict(file, task, rows, whole, pad, _BATCH_TOKENS, threads)
-    return interval_scores(task, rows.gold(), decisions(task, rows, whole, logits, labels), labels)
+    served = Asked(store.uri, task.name, tuple(labels), corpus["key"], "test", store.uri_of("packages", package["key"]),
+                   "" if backend == "torch" else FILES[backend], batch_tokens=_BATCH_TOKENS)
+    gold = Rows.of_split(store, corpus, "test").gold()
+    ((answers,),) = ask([(served,)], len(gold), where)
+    return interval_scores(task, gold, answers.by_row(), labels)
 
 
 def _weights(folder: Path) -> int:

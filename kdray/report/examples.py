@@ -22,7 +22,7 @@ def most_different(predictions: Path, rows: Rows, task: Task, labels: list[str])
     in nats, the label `truth`, and {label, confidence} of `teacher` and `winner` there.
     """
     table = pa.ipc.open_file(str(predictions)).read_all()
-    largest = np.array([np.nanmax([-np.inf, *part]) for part in table.column("divergence").to_pylist()])
+    largest = _largest(table.column("divergence").combine_chunks())
     order = np.argsort(-largest, kind="stable")[:_MOST]
     said, raw = table.take(order).to_pylist(), rows.raw(task).take(order).to_pylist()
     return [{"row": int(row), **_text(source, unit := int(np.nanargmax(found["divergence"]))),
@@ -30,6 +30,15 @@ def most_different(predictions: Path, rows: Rows, task: Task, labels: list[str])
              **{name: {"label": labels[found[name][unit]], "confidence": found[f"{name}_confidence"][unit]}
                 for name in ("teacher", "winner")}}
             for row, found, source in zip(order, said, raw, strict=True) if np.isfinite(largest[row])]
+
+
+def _largest(lists: pa.ListArray) -> np.ndarray:
+    """The largest of each list's numbers, -inf where it has none."""
+    offsets, found = lists.offsets.to_numpy(), np.full(len(lists), -np.inf)
+    filled = np.diff(offsets) > 0
+    values = np.nan_to_num(lists.values.to_numpy(zero_copy_only=False), nan=-np.inf)
+    found[filled] = np.maximum.reduceat(values, offsets[:-1][filled]) if filled.any() else found[filled]
+    return found
 
 
 def _text(source: dict[str, Any], unit: int) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any
 import jinja2
 import yaml
 
+from kdray.evaluation.comparison import told
 from kdray.report.model_plots import confusion, intervals, reliability
 from kdray.report.sweep_plots import learning_curves, parallel, pareto, trial_map
 from kdray.report.table import NAMES, title
@@ -40,7 +41,9 @@ def draw(facts: Facts) -> str:
         confusions=[confusion(name, facts["labels"], breakdown[name]["confusion"]) for name in _MODELS],
         reliabilities=[reliability(name, breakdown[name]["calibration"]) for name in _MODELS],
         sweep_plots=_sweep_plots(facts, chosen), named=len(names(facts["trials"])) > 1, trials=_trials(facts),
-        baselines=sum(row["baseline"] and row.get("name") == chosen for row in facts["trials"]),
+        gain=told(numbers["seeds"], metric), baselines=sum(row["baseline"] and row.get("name") == chosen
+                                                           for row in facts["trials"] if not _again(row)),
+        again=sum(map(_again, facts["trials"])),
         errors=any(row["error"] for row in facts["trials"]),
         cost=_cost(facts), settings=yaml.safe_dump(facts["config"], sort_keys=False, allow_unicode=True))
 
@@ -121,10 +124,15 @@ def _trials(facts: Facts) -> list[dict[str, Any]]:
     """Lines of the table of trials, best first, those without a metric last."""
     order = sorted(facts["trials"], key=lambda row: float("-inf") if row["best"] is None else row["best"], reverse=True)
     return [{"name": row.get("name"), "what": describe(row["point"]),
-             "mark": mark(row, order, facts["winner"], facts.get("baseline")),
+             "mark": mark(row, order, facts["winner"], facts["baseline"]),
              "state": row["state"], "epochs": row["epochs"], "error": _reason(row),
              "best": "" if row["best"] is None else f"{row['best']:.4f}",
              "seconds": "" if row["seconds"] is None else span(row["seconds"])} for row in order]
+
+
+def _again(row: Trial) -> bool:
+    """Whether a trial is of the pairs: the sweep's have the configured seed."""
+    return "seed" in row["point"]
 
 
 def _reason(row: Trial) -> str:

@@ -46,7 +46,7 @@ def role(trial: Trial, winner: str) -> str:
 
 def axes(trials: list[Trial], training: dict[str, Any]) -> list[Axis]:
     """An axis for each searched field that takes more than one value, and for the students' names."""
-    fields = dict.fromkeys(name for trial in trials for name in trial["point"])
+    fields = dict.fromkeys(name for trial in trials for name in trial["point"] if name != "seed")
     columns = {name: [setting(trial, name, training) for trial in trials] for name in fields}
     if len(names(trials)) > 1:
         columns = {"student": [trial.get("name") for trial in trials], **columns}

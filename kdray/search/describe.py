@@ -16,6 +16,11 @@ def point_of(config: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in config.items() if name not in _OWN}
 
 
+def place_of(config: dict[str, Any]) -> str:
+    """What a trial of a sweep is called in storage: `small-distilled-3`."""
+    return f"{config[NAME]}-{config[ROLE]}-{config[NUMBER]}"
+
+
 def describe(point: dict[str, Any], name: str = "") -> str:
     """`small: temperature 2, alpha 0.5`, or what a baseline is called; `name` of the student where there are several.
 

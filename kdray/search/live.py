@@ -19,7 +19,9 @@ from rich.text import Text
 from kdray.metrics import BEST, EPOCHS, TRIALS, TRIALS_ASKED
 from kdray.progress import duration
 from kdray.search.describe import NAME, NUMBER, ROLE, TOTAL_EPOCHS, describe, point_of
+from kdray.search.records import Record
 from kdray.search.standings import ENDED, STATES, Row, State, Trials, chosen, rank
+from kdray.threads import WAITED, starved
 from kdray.training.health import warning_of
 
 logger = logging.getLogger("kdray")
@@ -136,6 +138,7 @@ class SweepProgress(tune.Callback):
         self._names, self._trials = names, Trials(total)
         self._screen: Screen | None = None
         self._stopped: set[str] = set()
+        self._starved = False
 
     def __reduce__(self) -> tuple[type["SweepProgress"], tuple[int, list[str]]]:
         return SweepProgress, (self._trials.total, self._names)
@@ -153,24 +156,23 @@ class SweepProgress(tune.Callback):
         if sys.stderr.isatty() and not Console(stderr=True).is_dumb_terminal:
             self._screen = Screen(self._trials, len(self._names) > 1)
 
+    def take_in(self, records: dict[str, Record]) -> None:
+        """Takes in trials that had ended before the sweep was resumed, by place."""
+        for place, record in records.items():
+            if record.state is None:
+                continue
+            self._trials.proposed(place, record.config)
+            if record.history:
+                self._trials.epoch_ended(place, record.history[-1]["epoch"], record.best, time.monotonic())
+            self._trials.ended(place, record.state, time.monotonic())
+
     def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
-        """Takes in trials that are new here: proposed ones, and those of before the sweep was resumed."""
+        """Takes in trials that are proposed."""
         new = [trial for trial in trials if trial.trial_id not in self._trials.rows]
         for trial in new:
-            self._take_in(trial)
+            self._trials.proposed(trial.trial_id, trial.config)
         if new:
             tell(self._trials)
-
-    def _take_in(self, trial: Any) -> None:
-        self._trials.proposed(trial.trial_id, trial.config)
-        result = trial.last_result if trial.has_reported_at_least_once else {}
-        if "epoch" in result:
-            self._trials.epoch_ended(trial.trial_id, result["epoch"], result["best"], time.monotonic())
-        if trial.is_finished():
-            whole = result.get("epoch") == trial.config[TOTAL_EPOCHS]
-            failed = trial.status == "ERROR" or "fault" in result
-            state: State = "failed" if failed else "finished" if whole else "stopped"
-            self._trials.ended(trial.trial_id, state, time.monotonic())
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial begins, or begins again."""
@@ -192,6 +194,9 @@ class SweepProgress(tune.Callback):
                       result["best"])
             if warning := warning_of(result):
                 logger.warning("sweep: %s: %s", self._describe(trial), warning)
+            if WAITED in result and not self._starved:
+                self._starved = True
+                logger.warning("sweep: %s", starved(result[WAITED], "a trial", "training.num_cpus"))
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial finished, was stopped, or reported a fault as its last."""

@@ -1,15 +1,15 @@
 """Plans of several students become Tune's searcher and scheduler. Knows nothing about how a trial is trained."""
 
-import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from kdray.search.describe import NAME, NUMBER, ROLE, TOTAL_EPOCHS
-from kdray.search.plan import Plan, Told
+from kdray.search.describe import NAME, NUMBER, ROLE, TOTAL_EPOCHS, place_of
+from kdray.search.plan import Plan
+from kdray.search.records import Record
 
 Whose = tuple[str, str]
 """A student's name and a role, `baseline` or `distilled`."""
@@ -18,27 +18,59 @@ METRIC = "best"
 
 
 class Proposals(Searcher):
-    """Tune's view of the plans: of those that are ready, the one with the fewest trials proposes.
-
-    Its state is what trials have told: plans that hear it again are the same.
-    """
+    """Tune's view of the plans: of those that are ready, the one with the fewest trials proposes."""
 
     def __init__(self, make: Callable[[], dict[Whose, Plan]]):
         """`make`: new plans."""
         super().__init__(metric=METRIC, mode="max")
-        self._make, self._plans = make, make()
+        self._plans = make()
         self._trials: dict[str, tuple[Whose, int]] = {}
+        self._waiting: list[dict[str, Any]] = []
+        """Configurations of trials that were proposed and have not begun."""
         self.total = sum(map(len, self._plans.values()))
+
+    def resume(self, records: dict[str, Record]) -> list[str]:
+        """Makes new plans what they were when their trials had told what is recorded, by place.
+
+        Returns the places of these trials; those that are to go on are suggested first. Where a plan proposes another
+        point than is recorded, as with another version of Optuna, the record and what came after it is none of its.
+        """
+        places = [place for whose in self._plans for place in self._replay(whose, records)]
+        self._waiting.sort(key=lambda config: place_of(config) not in places)
+        return places
+
+    def _replay(self, whose: Whose, records: dict[str, Record]) -> Iterator[str]:
+        plan = self._plans[whose]
+        while plan.ready:
+            config = self._propose(whose)
+            place, number = place_of(config), config[NUMBER] - 1
+            record = records.get(place)
+            if record is None or record.config != config:
+                self._waiting.append(config)
+                return
+            yield place
+            for entry in record.history:
+                plan.goes_on(number, entry["epoch"], entry[METRIC])
+            if record.state:
+                plan.end(number, record.state)
+            else:
+                self._waiting.append(config)
 
     def suggest(self, trial_id: str) -> dict[str, Any] | None:
         """The next trial's configuration; None where every next one waits for what runs."""
         ready = {whose: plan for whose, plan in self._plans.items() if plan.ready}
-        if not ready:
+        if self._waiting:
+            config = self._waiting.pop(0)
+        elif ready:
+            config = self._propose(min(ready, key=lambda whose: len(ready[whose].told)))
+        else:
             return None
-        whose = min(ready, key=lambda whose: len(ready[whose].told))
-        plan, (name, role) = ready[whose], whose
+        self._trials[trial_id] = (config[NAME], config[ROLE]), config[NUMBER] - 1
+        return config
+
+    def _propose(self, whose: Whose) -> dict[str, Any]:
+        plan, (name, role) = self._plans[whose], whose
         number, point = plan.propose()
-        self._trials[trial_id] = whose, number
         return {NAME: name, ROLE: role, NUMBER: number + 1, TOTAL_EPOCHS: plan.told[number].epochs, **point}
 
     def goes_on(self, trial_id: str, epoch: int, value: float) -> bool:
@@ -56,18 +88,8 @@ class Proposals(Searcher):
             self._plans[whose].end(number, "failed" if error or "fault" in (result or {}) else "finished")
 
     def save(self, checkpoint_path: str) -> None:
-        """Writes what the trials have told."""
-        told = [(whose, [{"values": list(one.values.items()), "state": one.state} for one in plan.told])
-                for whose, plan in self._plans.items()]
-        Path(checkpoint_path).write_text(json.dumps({"told": told, "trials": self._trials}))
-
-    def restore(self, checkpoint_path: str) -> None:
-        """Makes the plans what they were."""
-        state = json.loads(Path(checkpoint_path).read_text())
-        self._plans = self._make()
-        for (name, role), trials in state["told"]:
-            self._plans[name, role].replay([Told(dict(one["values"]), one["state"]) for one in trials])
-        self._trials = {trial: ((name, role), number) for trial, ((name, role), number) in state["trials"].items()}
+        """Tune wants a file: what trials have told is in their records."""
+        Path(checkpoint_path).touch()
 
 
 class Halving(FIFOScheduler):

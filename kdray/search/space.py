@@ -11,8 +11,6 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from kdray.config import Domain, TrainingConfig, changed
 from kdray.errors import ConfigError
 
-_FIRST_ALPHA = 0.5
-
 
 def distributions(space: dict[str, Domain], training: TrainingConfig) -> dict[str, BaseDistribution]:
     """Optuna's search space; of `values` it chooses the place.
@@ -39,9 +37,8 @@ def grid(space: dict[str, Domain]) -> list[dict[str, Any]]:
 
 
 def first_point(space: dict[str, Domain], training: TrainingConfig) -> dict[str, Any]:
-    """Where the search starts: alpha 0.5, everything else as configured, moved into its domain."""
-    wanted = {name: _FIRST_ALPHA if name == "alpha" else field(training, name) for name in space}
-    return {name: _nearest(space[name], value) for name, value in wanted.items()}
+    """Where the search starts: as configured, moved into its domain."""
+    return {name: _nearest(domain, field(training, name)) for name, domain in space.items()}
 
 
 def field(training: TrainingConfig, name: str) -> Any:

@@ -5,24 +5,28 @@ Tune runs the trials, as many side by side as the cluster has room for. A sweep 
 
 import logging
 import os
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import optuna
 from ray import tune
+from ray.tune.error import TuneError
 from ray.tune.execution.class_cache import ENV_VARS_TO_PROPAGATE
 
 from kdray.cluster import check_resources, nodes_with
-from kdray.config import SearchConfig, TrainingConfig
+from kdray.config import OF_DISTILLATION, SearchConfig, TrainingConfig
 from kdray.console import labels
 from kdray.errors import TrainingError
 from kdray.search import trackers
 from kdray.search.describe import NAME, NUMBER, ROLE, describe, point_of
 from kdray.search.live import SweepProgress
-from kdray.search.plan import Listed, Plan, make_plans
+from kdray.search.plan import Plan
+from kdray.search.points import Listed, learns, make_plans
 from kdray.search.proposals import METRIC, Halving, Proposals, Whose
-from kdray.search.trial import run_trial
+from kdray.search.records import Record, Records
+from kdray.search.trial import point_job, run_trial
 from kdray.storage import Store, content_key
 from kdray.training.job import TrainingJob
 
@@ -31,9 +35,10 @@ KIND = "sweeps"
 # Tune would hand them to every trial in a runtime environment, which Ray writes to its logs; nodes have their own.
 ENV_VARS_TO_PROPAGATE.difference_update([name for name in ENV_VARS_TO_PROPAGATE if name.startswith("AWS_")])
 _EXPERIMENTS = "tune"
+_LEAST = 0.001
+"""Seconds of a sweep whose time is up: Tune takes 0 for no limit."""
 _AFTERWARDS = {"max_concurrent", "seeds", "max_ms", "max_mb", "trackers"}
 """Settings of a search that change nothing of what its trials are."""
-_HISTORY = ("epoch", "stage", "loss", METRIC, "agreement", "kl", "ratio")
 
 
 @dataclass(frozen=True)
@@ -50,9 +55,10 @@ class Sweep:
 
     @property
     def key(self) -> str:
-        """Content key of the sweep."""
-        return content_key({"layout": 2, "jobs": {name: job.key for name, job in self.jobs.items()},
-                            "points": self.points, "search": self.search.model_dump(exclude=_AFTERWARDS)})
+        """Content key of the sweep; a job's own leaves out, at alpha 1, what its distilled trials start from."""
+        jobs = {name: [job.key, *(job.settings[field] for field in OF_DISTILLATION)] for name, job in self.jobs.items()}
+        return content_key({"layout": 3, "jobs": jobs, "points": self.points,
+                            "search": self.search.model_dump(exclude=_AFTERWARDS)})
 
     @property
     def base(self) -> TrainingJob:
@@ -91,13 +97,19 @@ def run_sweep(sweep: Sweep) -> list[dict[str, Any]]:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     store = Store(sweep.base.storage)
     folder = Path(store.root) if store.local else None
+    if sweep.points is None and sweep.search.algorithm == "tpe" and not learns(sweep.search):
+        logger.info("sweep: %d trials are too few to learn from, so points are random", sweep.search.trials)
     told = trackers.callbacks(sweep.search.trackers, sweep.name, sweep.key, folder, list(sweep.jobs))
+    records, proposals = Records(store, _folder(sweep)), Proposals(sweep.plans)
+    if records.trials:
+        logger.info("sweep: going on with the trials that were there")
+        records.keep(proposals.resume(records.trials))
     with SweepProgress(sweep.total, list(sweep.jobs)) as shown:
-        every: list[tune.Result] = list(_tuner(sweep, store, [shown, *told]).fit())  # type: ignore[call-overload]
-    results = [result for result in every if result.config]  # the others were proposed, but time was up
+        shown.take_in(records.trials)
+        _run(sweep, proposals, records, [records, shown, *told])
     names = list(sweep.jobs)
-    results.sort(key=lambda result: _place(result.config or {}, names))
-    rows = [_row(result, store, sweep) for result in results]
+    known = [record for record in records.trials.values() if record.history or record.error]  # else time was up
+    rows = [_row(record, store, sweep) for record in sorted(known, key=lambda one: _place(one.config, names))]
     _check(rows, sweep)
     return rows
 
@@ -113,64 +125,67 @@ def trial_resources(settings: dict[str, Any]) -> tuple[dict[str, float], dict[st
     return {"memory": 1.0}, {name: need * settings["workers"] for name, need in worker.items()}
 
 
-def _tuner(sweep: Sweep, store: Store, callbacks: list[tune.Callback]) -> tune.Tuner:
+def _run(sweep: Sweep, proposals: Proposals, records: Records, callbacks: list[tune.Callback]) -> None:
+    """Runs the trials that have not ended.
+
+    What Tune itself writes are pickles, which are for this process alone: a sweep is resumed from its records.
+    """
+    left = proposals.total - sum(record.state is not None for record in records.trials.values())
+    if left:
+        with tempfile.TemporaryDirectory(prefix="kdray-tune-") as folder:
+            try:
+                _tuner(sweep, proposals, records, callbacks, folder, left).fit()
+            except TuneError as error:
+                raise records.trouble or error from None
+
+
+def _tuner(sweep: Sweep, proposals: Proposals, records: Records, callbacks: list[tune.Callback], folder: str,
+           left: int) -> tune.Tuner:
     settings = sweep.base.settings
     own, whole = trial_resources(settings)
     on = settings["labels"]
     check_resources(settings["workers"], {"CPU": settings["num_cpus"] or 1.0, "GPU": settings["num_gpus"]},
                     "training.workers", on)
-    trainable = tune.with_resources(
-        tune.with_parameters(run_trial, jobs=sweep.jobs, whose=labels()),
-        tune.PlacementGroupFactory([own], bundle_label_selector=[on] if on else None))
-    path = store.uri_of(_EXPERIMENTS, sweep.key)
-    if tune.Tuner.can_restore(path):
-        logger.info("sweep: going on with the trials that were there")
-        tuner = tune.Tuner.restore(path, trainable, resume_unfinished=True, restart_errored=True)
-        assert tuner._local_tuner is not None
-        tuner._local_tuner.get_run_config().callbacks = callbacks  # instead of those of the sweep that was killed
-        return tuner
     nodes = nodes_with(on)
     fits = int(min(sum(node.get(name, 0.0) for node in nodes) // need for name, need in whole.items() if need > 0))
-    proposals = Proposals(sweep.plans)
+    budget = None if sweep.points else sweep.search.time_budget
     return tune.Tuner(
-        trainable,
+        tune.with_resources(
+            tune.with_parameters(run_trial, jobs=sweep.jobs, folder=_folder(sweep), whose=labels()),
+            tune.PlacementGroupFactory([own], bundle_label_selector=[on] if on else None)),
         tune_config=tune.TuneConfig(
-            metric=METRIC, mode="max", num_samples=proposals.total, reuse_actors=True, search_alg=proposals,
+            metric=METRIC, mode="max", num_samples=left, reuse_actors=True, search_alg=proposals,
             max_concurrent_trials=sweep.search.max_concurrent or max(1, fits), scheduler=Halving(proposals),
-            time_budget_s=None if sweep.points else sweep.search.time_budget),
+            time_budget_s=budget and max(_LEAST, budget - records.elapsed)),
         run_config=tune.RunConfig(
-            name=sweep.key, storage_path=store.uri_of(_EXPERIMENTS), verbose=0, callbacks=callbacks,
-            failure_config=tune.FailureConfig(max_failures=settings["max_failures"]),
-            checkpoint_config=tune.CheckpointConfig(num_to_keep=1)),
+            name=sweep.key, storage_path=folder, verbose=0, callbacks=callbacks,
+            failure_config=tune.FailureConfig(max_failures=settings["max_failures"])),
     )
 
 
-def _row(result: tune.Result, store: Store, sweep: Sweep) -> dict[str, Any]:
-    metrics, config = result.metrics or {}, result.config or {}
-    student = metrics.get("student")
-    made = store.manifest(sweep.base.kind, str(student)) if student else None
-    finished = made is not None and metrics["epoch"] == made["history"][-1]["epoch"]
-    error = metrics.get("fault") or (_last_line(str(result.error)) if result.error else None)
+def _folder(sweep: Sweep) -> tuple[str, str]:
+    """Where in the storage a sweep that is not published keeps records and checkpoints of its trials."""
+    return _EXPERIMENTS, sweep.key
+
+
+def _row(record: Record, store: Store, sweep: Sweep) -> dict[str, Any]:
+    config, point = record.config, point_of(record.config)
+    epochs = record.history[-1]["epoch"] if record.history else 0
+    job = point_job(sweep.jobs[config[NAME]], point) if epochs else None
+    made = store.manifest(job.kind, job.key) if job else None
+    if made is not None and made["history"][-1]["epoch"] != epochs:
+        made = None
     return {
-        "name": config[NAME], "point": point_of(config), "baseline": config[ROLE] == "baseline",
-        "state": "failed" if error else "finished" if finished else "stopped",
-        "best": metrics.get(METRIC), "epochs": metrics.get("epoch", 0), "student": student if finished else None,
-        "history": made["history"] if finished and made else _history(result),
-        "seconds": made["seconds"] if finished and made else metrics.get("time_total_s"), "error": error,
+        "name": config[NAME], "point": point, "baseline": config[ROLE] == "baseline",
+        "state": "failed" if record.error else "finished" if made else "stopped",
+        "best": record.best, "epochs": epochs, "student": made["key"] if made else None,
+        "history": made["history"] if made else record.history,
+        "seconds": made["seconds"] if made else record.seconds or None, "error": record.error,
     }
 
 
 def _place(config: dict[str, Any], names: list[str]) -> tuple[int, bool, int]:
     return names.index(config[NAME]), config[ROLE] != "baseline", config[NUMBER]
-
-
-def _history(result: tune.Result) -> list[dict[str, Any]]:
-    frame = result.metrics_dataframe
-    if frame is None or "epoch" not in frame:
-        return []
-    columns = [name for name in frame.columns if name in _HISTORY]
-    entries = frame[columns].dropna(subset=["epoch"]).to_dict("records")
-    return [{name: value for name, value in entry.items() if value == value} for entry in entries]
 
 
 def _check(rows: list[dict[str, Any]], sweep: Sweep) -> None:
@@ -193,15 +208,15 @@ def _check_failed(which: str, rows: list[dict[str, Any]]) -> None:
 
 
 def _check_budget(rows: list[dict[str, Any]], sweep: Sweep, budget: float) -> None:
-    """Every student must have a baseline and a distilled trial; else the sweep is dropped and must start anew."""
-    for name in sweep.jobs:
-        done = [row["baseline"] for row in rows if row["name"] == name and row["state"] == "finished"]
-        if not {True, False} <= set(done):
+    """Every student must have a finished trial of each role; else the sweep is dropped and must start anew."""
+    done = [(row["name"], "baseline" if row["baseline"] else "distilled") for row in rows if row["state"] == "finished"]
+    for name, role in sweep.plans():
+        if (name, role) not in done:
             discard(sweep)
             longest = max((row["seconds"] or 0.0 for row in rows), default=0.0)
             took = f"; the longest took {longest:.0f} s" if longest else ""
             raise TrainingError(
-                f"search.time_budget = {budget:g} s was over before {name} had a baseline and a distilled trial "
+                f"search.time_budget = {budget:g} s was over before a {role} trial of {name} had finished "
                 f"({len(done)} trials finished{took}). Give it more time, or fewer epochs")
 
 
@@ -209,10 +224,6 @@ def _name(row: dict[str, Any], sweep: Sweep) -> str:
     return describe(row["point"], row["name"] if len(sweep.jobs) > 1 else "")
 
 
-def _last_line(text: str) -> str:
-    return text.strip().splitlines()[-1]
-
-
 def discard(sweep: Sweep) -> None:
-    """Removes Tune's experiment of a published sweep: its table is in the manifest, its students are artefacts."""
-    Store(sweep.base.storage).delete_folder(_EXPERIMENTS, sweep.key)
+    """Removes what is kept of a sweep's trials: once it is published, its table is in the manifest."""
+    Store(sweep.base.storage).delete_folder(*_folder(sweep))

@@ -3,7 +3,6 @@
 Knows nothing about texts, tasks' answers or HTTP. Only the backend that is asked for is imported.
 """
 
-import inspect
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,9 +15,8 @@ from kdray.storage import MANIFEST, parse_manifest
 from kdray.tasks import Task
 
 Model = Callable[[dict[str, np.ndarray]], np.ndarray]
-"""Padded inputs (rows, tokens) to float32 logits (rows, [tokens,] labels)."""
+"""Padded inputs (rows, tokens) by name to float32 logits (rows, [tokens,] labels)."""
 
-INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 FILES = {"onnx-int8": "onnx/model_int8.onnx", "onnx": "onnx/model.onnx", "openvino-int8": "onnx/model_int8.onnx",
          "openvino": "onnx/model.onnx", "torch": "model.safetensors"}
 """What of a package each backend reads."""
@@ -58,28 +56,26 @@ def torch_model(folder: Path, task: Task, labels: list[str], num_gpus: float, th
     """PyTorch; `auto` is bfloat16 on a GPU and where the processor has it."""
     import torch
 
+    from kdray.models.forward import taken
     from kdray.models.load import load_model
-    from kdray.models.precision import DTYPES, attention, device, resolve_precision
+    from kdray.models.precision import DTYPES, device, resolve_precision
 
     torch.set_num_threads(threads)
-    model = load_model(task, folder, labels, dtype=DTYPES[resolve_precision(precision, num_gpus)],
-                       attn_implementation=attention(num_gpus)).eval().to(device(num_gpus))
-    names = inspect.signature(model.forward).parameters.keys() & set(INPUTS)
+    dtype = DTYPES[resolve_precision(precision, num_gpus)]
+    model = load_model(task, folder, labels, num_gpus, dtype).eval().to(device(num_gpus))
 
     @torch.no_grad()
     def run(inputs: dict[str, np.ndarray]) -> np.ndarray:
-        tensors = {name: torch.from_numpy(inputs[name]).to(device(num_gpus)) for name in names}
-        return model(**tensors).logits.float().cpu().numpy()
+        tensors = {name: torch.from_numpy(values).to(device(num_gpus)) for name, values in inputs.items()}
+        return model(**taken(model, tensors)).logits.float().cpu().numpy()
 
     return run
 
 
 def _onnx_model(file: Path, threads: int) -> Model:
-    import onnxruntime
+    from kdray.models.onnx_file import onnx_session
 
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-    session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+    session = onnx_session(file, threads)
     names = [argument.name for argument in session.get_inputs()]
 
     def run(inputs: dict[str, np.ndarray]) -> np.ndarray:

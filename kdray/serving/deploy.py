@@ -36,7 +36,7 @@ from kdray.serving.predictor import read_package
 from kdray.serving.roster import DEFAULT, Engine, Slot, fetch_package, load_checked
 from kdray.serving.runs import packages, read_run
 from kdray.serving.teacher import Teacher, teacher_of, threshold
-from kdray.storage import content_key
+from kdray.storage import content_key, machine_folder
 
 logger = logging.getLogger("kdray")
 
@@ -141,11 +141,12 @@ def deploy(served: dict[str, str], settings: ServeConfig, keys: list[str], block
     """
     check_open(settings, keys)
     binary()
+    machine_folder()  # where its ingress is noted; refused before anything starts
     for uri in served.values():
         folder = fetch_package(uri)
         read_package(folder)
         resolve_backend(folder, settings.backend, settings.num_gpus)
-    service = Service.of(settings, folder_of(uuid.uuid4().hex[:8]), served[DEFAULT] if settings.teacher else None)
+    service = Service.of(settings, folder_of(uuid.uuid4().hex), served[DEFAULT] if settings.teacher else None)
     if settings.teacher:
         teacher_of(served[DEFAULT])
         check_resources(1, {"CPU": settings.teacher.num_cpus, "GPU": settings.teacher.num_gpus}, "serve.teacher")

@@ -21,7 +21,7 @@ from ray import serve
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from kdray.console import log_to_stderr
-from kdray.errors import ClusterError
+from kdray.errors import ClusterError, KdrayError
 from kdray.metrics import Gauge
 from kdray.serving.haproxy import HAProxy, Rules, Seen
 from kdray.serving.metrics import remove_dead_folders
@@ -174,12 +174,12 @@ class Presence:
     def enter(self) -> None:
         """Starts this machine's ingress where there is none, and asks all for requests.
 
-        Raises ClusterError where the port cannot be had.
+        Raises ClusterError where the port cannot be had, StorageError where the machine's folder is not this user's.
         """
         try:
             ray.get(self._own().hello.remote(*self._hello), timeout=_ANSWER_SECONDS)
         except ray.exceptions.RayTaskError as error:
-            raise error.cause if isinstance(error.cause, ClusterError) else error from None
+            raise error.cause if isinstance(error.cause, KdrayError) else error from None
         self._say("hello", *self._hello)
         threading.Thread(target=self._stay, name="presence", daemon=True).start()
 

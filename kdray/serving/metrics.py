@@ -1,7 +1,8 @@
 """What the service does becomes Prometheus metrics; of several replicas on a machine, any tells for all.
 
-Replicas share the folder that PROMETHEUS_MULTIPROC_DIR names, which must be set before this is imported and is made
-where it is missing. Without it, this process tells for itself. What HAProxy answers itself is no replica's.
+Replicas share the folder that PROMETHEUS_MULTIPROC_DIR names, which must be set before this is imported, is made where
+it is missing, and must be this user's own. Without it, this process tells for itself. What HAProxy answers itself is no
+replica's.
 """
 
 import os
@@ -15,11 +16,13 @@ from typing import Any
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
+from kdray.storage import own_folder
+
 FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 _BESIDE = str(Path(tempfile.gettempdir()) / "kdray-metrics-")
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 if os.environ.get(FOLDER):
-    Path(os.environ[FOLDER]).mkdir(parents=True, exist_ok=True)
+    own_folder(Path(os.environ[FOLDER]))
 
 REQUESTS = Histogram("kdray_request_seconds", "Time from a request's head to its answer's end", ["route", "status"],
                      buckets=(.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10))

@@ -14,7 +14,7 @@ import numpy as np
 from kdray.corpus.grouping import length_batches
 from kdray.corpus.tokenizer import load_tokenizer
 from kdray.errors import ModelError
-from kdray.serving.backends import INPUTS, Model, load_backend, resolve_backend
+from kdray.serving.backends import Model, load_backend, resolve_backend
 from kdray.storage import MANIFEST, parse_manifest
 from kdray.tasks import TASKS, Row, Task
 
@@ -122,7 +122,7 @@ class Predictor:
         counts = [len(row.positions) for row in batch]
         row = np.repeat(np.arange(len(batch)), counts)
         position = np.concatenate([row.positions for row in batch]).astype(np.int64)
-        logits = self._task.gather(self._model(_pad(batch, self._tokenizer.pad_token_id or 0)), row, position)
+        logits = self._task.gather(self._model(_pad(batch, self._tokenizer.pad_token_id)), row, position)
         return np.split(logits, np.cumsum(counts)[:-1])
 
 
@@ -151,12 +151,14 @@ def read_package(folder: Path) -> dict[str, Any]:
 
 
 def _pad(batch: list[_Tokens], pad_token_id: int) -> dict[str, np.ndarray]:
-    """Padded on the right to the longest row."""
+    """Padded on the right to the longest row; types of tokens where the tokenizer gives some, as in training."""
     shape = (len(batch), max(len(row.ids) for row in batch))
-    inputs = {name: np.zeros(shape, np.int64) for name in INPUTS}
-    inputs["input_ids"] += pad_token_id
+    inputs = {"input_ids": np.full(shape, pad_token_id, np.int64), "attention_mask": np.zeros(shape, np.int64)}
+    if any(row.types is not None for row in batch):
+        inputs["token_type_ids"] = np.zeros(shape, np.int64)
     for line, row in enumerate(batch):
         inputs["input_ids"][line, :len(row.ids)] = row.ids
         inputs["attention_mask"][line, :len(row.ids)] = 1
-        inputs["token_type_ids"][line, :len(row.ids)] = row.types or 0
+        if row.types is not None:
+            inputs["token_type_ids"][line, :len(row.ids)] = row.types
     return inputs

@@ -72,7 +72,7 @@ class Kept:
 
     def __init__(self, folder: Path, mib: float):
         self._file, self._most = folder / "disagreements.jsonl", mib * 2**20 / 2
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # it will hold texts of requests
 
     def add(self, row: Row | None, student: list[str]) -> None:
         """Adds a row, labelled by the teacher, with the student's labels beside."""

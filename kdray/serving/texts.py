@@ -10,8 +10,8 @@ from typing import Any, cast
 import numpy as np
 
 from kdray.config import DataConfig
-from kdray.corpus.files import FORMATS
 from kdray.corpus.pieces import whole
+from kdray.corpus.reading import kind_of
 from kdray.corpus.rows import Rows
 from kdray.corpus.sources import read_splits
 from kdray.errors import DataError
@@ -24,7 +24,7 @@ def read_texts(file: str, task: Task, columns: dict[str, str]) -> list[Any]:
 
     Labels are not needed, and lines without a text are left out. Raises DataError where there is no text, or no file.
     """
-    if Path(file.removesuffix(".gz")).suffix.lower() in FORMATS:
+    if kind_of(file) and not file.lower().endswith(".txt"):
         found = _from_rows(file, task, columns)
     else:
         found = [line.strip() for line in _lines(file) if line.strip()]

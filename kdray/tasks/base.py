@@ -4,7 +4,7 @@ A *unit* is what gets one label: the row itself for a sequence task, a word for 
 *target* is a unit that the model sees, so that it has a vector of logits.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -14,6 +14,21 @@ from scipy.sparse import csr_array
 Row = dict[str, Any]
 _SWAPPED = 0.2
 """Share of a phrase's words that give way to others."""
+
+
+@dataclass(frozen=True)
+class Units:
+    """A text, cut up for phrases."""
+
+    parts: list[str]
+    between: str
+    """What stands between two of them."""
+    others: Sequence[str]
+    """What may take the place of one."""
+
+
+Cut = Callable[[str], Units]
+"""Cuts a text into words; into tokens, where its script has no spaces."""
 
 
 def phrase_of(words: list[str], random: np.random.Generator, others: Sequence[str]) -> list[str]:
@@ -62,8 +77,8 @@ class Task(Protocol):
     def complaint(self, row: Row) -> str | None:
         """What is wrong with a row's columns, None where nothing is; the label matters where the row has its column."""
 
-    def phrase(self, row: Row, random: np.random.Generator, others: Sequence[str]) -> Row:
-        """A random run of the row's words, some of which give way to `others`, without a label."""
+    def phrase(self, row: Row, random: np.random.Generator, cut: Cut) -> Row:
+        """A random run of the row's words, some of which give way to others, without a label."""
 
     def labels(self, row: Row) -> list[str]:
         """Label names of the row's units."""
@@ -71,8 +86,17 @@ class Task(Protocol):
     def stratum(self, row: Row) -> str:
         """What a stratified cut keeps in proportion."""
 
+    def traits(self, row: Row) -> set[Any]:
+        """What the row shows of how labels are written; the union over all rows is what `remarks` takes."""
+
+    def remarks(self, labels: list[str], traits: set[Any]) -> Iterator[tuple[int, str]]:
+        """What is to be said of the labels of a corpus and their `traits`: levels of logging, and texts."""
+
     def item(self, row: Row) -> Any:
         """The row as an input of the inference protocol; equal rows have equal items."""
+
+    def space(self, tokenizer: Any) -> str:
+        """What goes before each word that is given by itself, so that it is read as within a text; mostly nothing."""
 
     def encode(self, tokenizer: Any, rows: list[Row], max_length: int) -> Encoded:
         """Tokenises rows with a fast `transformers` tokenizer; at most `max_length` tokens a row."""

@@ -1,12 +1,12 @@
 """Single texts or pairs of texts become one label a row."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 from scipy.sparse import csr_array
 
-from kdray.tasks.base import Encoded, Row, phrase_of
+from kdray.tasks.base import Cut, Encoded, Row, phrase_of
 
 
 class SequenceClassification:
@@ -30,10 +30,11 @@ class SequenceClassification:
                 return f"{column} is empty"
         return "label is missing" if row.get("label", True) in (None, "") else None
 
-    def phrase(self, row: Row, random: np.random.Generator, others: Sequence[str]) -> Row:
+    def phrase(self, row: Row, random: np.random.Generator, cut: Cut) -> Row:
         """A phrase of the text's words; of a pair, one of each text's."""
-        return {name: " ".join(phrase_of(row[name].split(), random, others))
-                for name in ("text", "text_pair") if name in row}
+        texts = {name: cut(row[name]) for name in ("text", "text_pair") if name in row}
+        return {name: units.between.join(phrase_of(units.parts, random, units.others)).strip()
+                for name, units in texts.items()}
 
     def labels(self, row: Row) -> list[str]:
         """The row's one label."""
@@ -43,9 +44,21 @@ class SequenceClassification:
         """The label."""
         return str(row["label"])
 
+    def traits(self, row: Row) -> set[Any]:
+        """None."""
+        return set()
+
+    def remarks(self, labels: list[str], traits: set[Any]) -> Iterator[tuple[int, str]]:
+        """None."""
+        return iter(())
+
     def item(self, row: Row) -> Any:
         """The text, or both texts."""
         return {"text": row["text"], "text_pair": row["text_pair"]} if "text_pair" in row else row["text"]
+
+    def space(self, tokenizer: Any) -> str:
+        """Nothing: texts are given whole."""
+        return ""
 
     def encode(self, tokenizer: Any, rows: list[Row], max_length: int) -> Encoded:
         """One target a row; the head pools, so positions are 0."""

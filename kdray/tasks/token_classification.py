@@ -1,16 +1,19 @@
-"""Sentences of words become one IOB2 label a word, and entities.
+"""Sentences of words become one tag a word, and entities.
 
 A word's logits are those of its first sub-word, so that they do not depend on how a tokenizer cuts words.
 """
 
+import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from scipy.sparse import csr_array
 
-from kdray.tasks.base import Encoded, Row, phrase_of
+from kdray.tasks.base import Cut, Encoded, Row, phrase_of
+from kdray.tasks.schemes import OUTSIDE, neighbours, remark, scheme_of, spans
 
 _WORD = re.compile(r"\w+(?:[^\w\s]+\w+)*|[^\w\s]")
 
@@ -30,7 +33,7 @@ class TokenClassification:
         """There must be words, none empty, and a tag for each."""
         for column in ("tokens", "tags"):
             if isinstance(row.get(column), str):
-                return f"{column} is a text, not a list: give JSON lines, Parquet or a dataset"
+                return f"{column} is a text, not a list: give lists, or spans [start, end, label] as tags"
         tokens = row["tokens"]
         if not tokens:
             return "tokens is empty"
@@ -45,9 +48,9 @@ class TokenClassification:
             return f"tag {next(i for i, tag in enumerate(tags) if tag in (None, ''))} is missing"
         return None
 
-    def phrase(self, row: Row, random: np.random.Generator, others: Sequence[str]) -> Row:
+    def phrase(self, row: Row, random: np.random.Generator, cut: Cut) -> Row:
         """A phrase of the sentence's words."""
-        return {"tokens": phrase_of(row["tokens"], random, others)}
+        return {"tokens": phrase_of(row["tokens"], random, cut(self.item(row)).others)}
 
     def labels(self, row: Row) -> list[str]:
         """One tag a word."""
@@ -55,15 +58,36 @@ class TokenClassification:
 
     def stratum(self, row: Row) -> str:
         """The kinds of entity in the sentence."""
-        return "+".join(sorted({str(tag)[2:] for tag in row["tags"] if str(tag) != "O"}))
+        return "+".join(sorted({tag.partition("-")[2] or tag for tag in self.labels(row) if tag != OUTSIDE}))
+
+    def traits(self, row: Row) -> set[Any]:
+        """The tags that stand side by side."""
+        return neighbours(self.labels(row))
+
+    def remarks(self, labels: list[str], traits: set[Any]) -> Iterator[tuple[int, str]]:
+        """The scheme of the tags, and whether they are numbers."""
+        if all(label.isdigit() for label in labels):
+            yield logging.WARNING, (f"tags are numbers without names ({', '.join(labels)}): f1 counts words, for "
+                                    "nothing says which are an entity. Write names such as B-PER, or take a dataset "
+                                    "that has them (ClassLabel)")
+        elif said := remark(labels, traits):
+            yield logging.INFO, said
 
     def item(self, row: Row) -> Any:
         """Words with spaces between."""
         return " ".join(row["tokens"])
 
+    def space(self, tokenizer: Any) -> str:
+        """A space where the tokenizer cuts a word by itself otherwise than within a text, and a space before it helps.
+
+        Byte-level BPE does: to it, the space is a part of the word.
+        """
+        return _space(tokenizer)
+
     def encode(self, tokenizer: Any, rows: list[Row], max_length: int) -> Encoded:
         """A target for each word whose first sub-word is within `max_length`."""
-        words = [list(row["tokens"]) for row in rows]
+        space = self.space(tokenizer)
+        words = [[space + word for word in row["tokens"]] for row in rows]
         encoding = tokenizer(words, is_split_into_words=True, truncation=True, max_length=max_length,
                              return_attention_mask=False)
         targets, positions = [], []
@@ -82,7 +106,7 @@ class TokenClassification:
 
     def decide(self, logits: np.ndarray, targets: np.ndarray, units: int, labels: list[str]) -> np.ndarray:
         """The largest logit; a word that the model never saw is outside every entity."""
-        outside = labels.index("O") if "O" in labels else 0
+        outside = labels.index(OUTSIDE) if OUTSIDE in labels else 0
         decided = np.full(units, outside)
         if len(targets):
             decided[targets] = logits.argmax(-1)
@@ -90,9 +114,9 @@ class TokenClassification:
 
     def tally(self, gold: list[np.ndarray], predicted: list[np.ndarray], labels: list[str]) -> csr_array:
         """Entities found rightly, found, and there; words labelled rightly, and there."""
-        counts = np.zeros((len(gold), 5))
+        counts, scheme = np.zeros((len(gold), 5)), scheme_of(labels)
         for row, (truth, guess) in enumerate(zip(gold, predicted, strict=True)):
-            there, found = set(spans([labels[i] for i in truth])), set(spans([labels[i] for i in guess]))
+            there, found = (set(spans([labels[i] for i in ids], scheme)) for ids in (truth, guess))
             counts[row] = len(there & found), len(found), len(there), (truth == guess).sum(), len(truth)
         return csr_array(counts)
 
@@ -111,10 +135,11 @@ class TokenClassification:
         """A string, cut into words, and into rows of at most `max_length` tokens."""
         if not isinstance(item, str):
             raise ValueError("an input must be a string")
-        words = [(match.group(), match.start(), match.end()) for match in _WORD.finditer(item)]
+        words = words_of(item)
         if not words:
             return []
-        pieces = tokenizer([word for word, _, _ in words], add_special_tokens=False)["input_ids"]
+        space = self.space(tokenizer)
+        pieces = tokenizer([space + word for word, _, _ in words], add_special_tokens=False)["input_ids"]
         room = max_length - tokenizer.num_special_tokens_to_add()
         rows: list[list[tuple[str, int, int]]] = [[]]
         used = 0
@@ -136,7 +161,7 @@ class TokenClassification:
         ignored = parameters.get("ignore_labels", ["O"])
         if not isinstance(ignored, list):
             raise ValueError(f"ignore_labels must be a list of labels, not {ignored!r}")
-        answers = []
+        answers, scheme = [], scheme_of(labels)
         for row, row_logits, row_targets in zip(rows, logits, targets, strict=True):
             ids = self.decide(row_logits, row_targets, len(row["tokens"]), labels)
             confidence = _confidence(row_logits, row_targets, len(row["tokens"]))
@@ -145,23 +170,22 @@ class TokenClassification:
                 answers += [_element(row, i, i + 1, confidence, {"entity": word}) for i, word in enumerate(words)
                             if word not in ignored]
             else:
-                answers += [_element(row, a, b, confidence, {"entity_group": kind}) for kind, a, b in spans(words)
-                            if kind not in ignored]
+                answers += [_element(row, a, b, confidence, {"entity_group": kind})
+                            for kind, a, b in spans(words, scheme) if kind not in ignored]
         return answers
 
 
-def spans(tags: list[str]) -> list[tuple[str, int, int]]:
-    """Entities (kind, first word, word after the last) in IOB2 tags; a stray I- begins an entity, as in conlleval."""
-    found: list[tuple[str, int, int]] = []
-    previous = "O"
-    for index, tag in enumerate(tags):
-        prefix, _, kind = tag.partition("-")
-        if tag != "O" and prefix == "I" and previous != "O" and previous.partition("-")[2] == kind:
-            found[-1] = (kind, found[-1][1], index + 1)
-        elif tag != "O":
-            found.append((kind or tag, index, index + 1))
-        previous = tag
-    return found
+def words_of(text: str) -> list[tuple[str, int, int]]:
+    """Words and signs of a text as they are served: each with its first character and the one after its last."""
+    return [(match.group(), match.start(), match.end()) for match in _WORD.finditer(text)]
+
+
+@lru_cache(maxsize=2)
+def _space(tokenizer: Any) -> str:
+    by_itself, within, spaced = (
+        tokenizer(words, is_split_into_words=True, add_special_tokens=False)["input_ids"][-1:]
+        for words in (["a", "a"], ["a a"], [" a", " a"]))
+    return " " if by_itself != within == spaced else ""
 
 
 def _confidence(logits: np.ndarray, targets: np.ndarray, units: int) -> np.ndarray:

@@ -11,8 +11,8 @@ import numpy as np
 
 from kdray.cache.manifest import KIND, make_manifest, same_schema, shard_table
 from kdray.cache.plan import Plan, Slot
-from kdray.cache.receipts import Journal, latest, places, stored_bytes
-from kdray.cache.shard import find_shard
+from kdray.cache.receipts import Journal, Listing, latest, list_shards, places
+from kdray.cache.shard import Receipt, find_shard
 from kdray.cluster import check_resources, cpus_each
 from kdray.config import TeacherConfig
 from kdray.errors import CacheError
@@ -22,6 +22,7 @@ from kdray.teacher.actor import start_actor
 from kdray.teacher.labelmap import check_label_map
 from kdray.teacher.pool import Pool
 from kdray.teacher.runner import Done, TeacherJob
+from kdray.threads import STARVED, starved
 
 logger = logging.getLogger("kdray")
 
@@ -65,16 +66,17 @@ def unfilled(store: Store, plan: Plan, journal: Journal) -> list[Slot]:
     the whole is read and checked.
     """
     keys, first = np.unique(plan.keys, return_index=True)
-    bytes_there = stored_bytes(store, keys)
-    whole = _vouched(journal.receipts(), keys, bytes_there) >= 0
+    listing = list_shards(store, keys)
+    whole = _vouched(journal.receipts(), keys, listing) >= 0
     for cache in same_schema(store, plan.schema):
         table = latest([shard_table(store, cache)])
-        found = _vouched(table, keys, bytes_there)
+        found = _vouched(table, keys, listing)
         journal.vouch(table[found[~whole & (found >= 0)]])
         whole |= found >= 0
-    missing, unsure = first[bytes_there < 0].tolist(), first[~whole & (bytes_there >= 0)].tolist()
+    there = places(listing.keys, keys) >= 0
+    missing, unsure = first[~whole & ~there].tolist(), first[~whole & there].tolist()
     with ThreadPoolExecutor(_READERS) as readers:
-        receipts = list(readers.map(lambda index: find_shard(store, plan[index].key, plan[index].rows), unsure))
+        receipts = list(readers.map(lambda index: _found(store, plan[index], listing), unsure))
     for index, receipt in zip(unsure, receipts, strict=True):
         if receipt is None:
             missing.append(index)
@@ -84,10 +86,17 @@ def unfilled(store: Store, plan: Plan, journal: Journal) -> list[Slot]:
     return [plan[index] for index in sorted(missing)]
 
 
-def _vouched(receipts: np.ndarray, keys: np.ndarray, bytes_there: np.ndarray) -> np.ndarray:
-    """Index of each key's receipt, -1 where there is none or the file is not as long as it says."""
-    found = places(receipts, keys)
-    return np.where((found >= 0) & (receipts["bytes"][found] == bytes_there), found, -1) if len(receipts) else found
+def _vouched(receipts: np.ndarray, keys: np.ndarray, listing: Listing) -> np.ndarray:
+    """Index of each key's receipt, -1 where there is none or the file is not there as it says."""
+    found = places(receipts["key"], keys)
+    known = np.flatnonzero(found >= 0)
+    found[known[~listing.has(receipts[found[known]])]] = -1
+    return found
+
+
+def _found(store: Store, slot: Slot, listing: Listing) -> Receipt | None:
+    found = (find_shard(store, name, slot.rows) for name in listing.candidates(slot.key))
+    return next((receipt for receipt in found if receipt), None)
 
 
 def _compute(missing: list[Slot], store: Store, wanted: TeacherConfig, plan: Plan, corpus: dict[str, Any],
@@ -101,11 +110,12 @@ def _compute(missing: list[Slot], store: Store, wanted: TeacherConfig, plan: Pla
         compile=wanted.compile)
     labels = _Labels(plan.schema.labels) if wanted.finetune is None else None
 
-    told = Fill(sum(plan.rows.values()), sum(slot.rows for slot in missing), len(missing))
+    told, waits = Fill(sum(plan.rows.values()), sum(slot.rows for slot in missing), len(missing)), _Waits()
 
     def record(done: Done) -> None:
         journal.add(done.receipt, done.seconds)
         told.computed(done.receipt.rows, done.seconds)
+        waits.see(done)
         if labels:
             labels.see(done)
 
@@ -114,6 +124,18 @@ def _compute(missing: list[Slot], store: Store, wanted: TeacherConfig, plan: Pla
              wanted.max_attempts, record).run()
     finally:
         journal.flush()
+
+
+class _Waits:
+    """Says once where an actor is starved."""
+
+    def __init__(self) -> None:
+        self._said = False
+
+    def see(self, done: Done) -> None:
+        if done.waited > STARVED and not self._said:
+            self._said = True
+            logger.warning(starved(done.waited, "a teacher actor", "teacher.num_cpus"))
 
 
 class _Labels:

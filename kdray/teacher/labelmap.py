@@ -9,26 +9,36 @@ from scipy.optimize import linear_sum_assignment
 from kdray.errors import ModelError
 
 _ENOUGH = 100
-_OFTEN = 10
+_OFTEN, _OTHERS = 10, 30
 _MARGIN = 0.1
+_KAPPA = 0.05
 
 
 def check_label_map(gold: list[int], predicted: list[int], labels: tuple[str, ...]) -> None:
     """Raises ModelError where the teacher is near chance, or another label order would make it much better.
 
-    Needs 100 labels to judge; with fewer it says nothing. Orders are compared by the mean recall of the labels
-    seen 10 times or more, so that neither a label that fills most of the data nor rare ones decide.
+    Needs 100 labels to judge; with fewer it says nothing. Chance is what answers without regard to the rows would get,
+    so that the largest class said of every row is chance (Cohen 1960, kappa). Orders are compared by the mean recall of
+    the labels seen 10 times or more, so that neither a label that fills most of the data nor rare ones decide.
     """
     if len(gold) < _ENOUGH:
         return
     confusion = np.zeros((len(labels), len(labels)))
     np.add.at(confusion, (gold, predicted), 1)
     _check_order(confusion, labels)
-    accuracy, chance = np.trace(confusion) / confusion.sum(), 1 / len(labels)
-    if accuracy < chance * (1 + _MARGIN):
+    accuracy, chance = np.trace(confusion) / len(gold), _chance(confusion)
+    if accuracy < chance + _KAPPA * (1 - chance):
         raise ModelError(f"the teacher is no better than chance: accuracy on the first {len(gold)} labels is "
                          f"{accuracy:.3f}, chance is {chance:.3f}. Check that data and teacher belong together, or "
                          "fine-tune it (teacher.finetune)")
+
+
+def _chance(confusion: np.ndarray) -> float:
+    """Agreement by chance; where nearly all rows have one label, as in sorted data, that of answers at random."""
+    truth, guess = confusion.sum(1), confusion.sum(0)
+    if truth.sum() - truth.max() < _OTHERS:
+        return 1 / len(truth)
+    return float(truth @ guess) / truth.sum() ** 2
 
 
 def _check_order(confusion: np.ndarray, labels: tuple[str, ...]) -> None:

@@ -1,8 +1,9 @@
 """Slots become shards: actors take leases as fast as they finish them; the dead are replaced.
 
 As many actors are asked for as have work, up to a limit. Those without room wait in Ray's queue: they are what an
-autoscaler sees, and they start when a node joins. Knows nothing about teachers: an actor has `ready()` and
-`fill(slot)`. Invariant: `run` returns when every slot is filled.
+autoscaler sees, and they start when a node joins. An actor that takes far longer than shards take is ended as if it had
+died. Knows nothing about teachers: an actor has `ready()` and `fill(slot)`. Invariant: `run` returns when every slot is
+filled.
 """
 
 import logging
@@ -12,34 +13,48 @@ from typing import Any
 
 import ray
 
-from kdray.cache.plan import Slot
+from kdray.cluster import living, may_grow
 from kdray.errors import ClusterError, KdrayError
 from kdray.metrics import LEASED_AGAIN, tell_actors
 from kdray.progress import Progress, progress
-from kdray.teacher.leases import Leases
+from kdray.teacher.leases import Deadlines, Leases, Work
 
 logger = logging.getLogger("kdray")
 
 _PATIENCE = 60.0
-"""Seconds without one actor before a warning; ten times that end the run."""
+"""Seconds without one actor before a warning."""
+_LOOK = 5.0
+"""Seconds between two looks at who is overdue."""
+
+
+def most_wait(nodes: Sequence[dict[str, Any]]) -> float:
+    """Seconds without one actor that end a run on these of `ray.nodes()`.
+
+    Where an autoscaler adds nodes, a group may start empty, and one with a GPU takes a quarter of an hour to join.
+    """
+    return 3600.0 if may_grow(list(nodes)) else 600.0
 
 
 class Pool:
     """Fills `slots` with at most `most` actors at a time."""
 
-    def __init__(self, slots: Sequence[Slot], start: Callable[[], Any], most: int, max_attempts: int,
-                 record: Callable[[Any], None]):
-        """`start` makes an actor; `record` gets what `fill` returned for each slot, once."""
-        self.leases = Leases(slots, max_attempts)
+    def __init__(self, slots: Sequence[Work], start: Callable[[], Any], most: int, max_attempts: int,
+                 record: Callable[[Any], None], who: str = "teacher"):
+        """`start` makes an actor; `record` gets what `fill` returned for each slot, once; `who` is what fills them."""
+        self.leases, self._who = Leases(slots, max_attempts), who
         self.most, self._max_attempts, self._new, self._record = most, max_attempts, start, record
-        self.report: Progress = progress("teacher", sum(slot.rows for slot in slots))
+        self.report: Progress = progress(who, sum(slot.rows for slot in slots))
         self.actors: dict[str, Any] = {}
         self.up: set[str] = set()
         """Actors that have started; the others wait for room."""
         self.flying: dict[Any, str] = {}
+        self.deadlines = Deadlines()
         self.started = self.filled = 0
         self.stillborn = 0
         """Actors that died before they were up, since one came up."""
+        self._looked = time.monotonic()
+        self._roomless = 0.0
+        """Seconds without an actor and without a sign of one."""
 
     def run(self) -> None:
         """Raises CacheError where a slot keeps failing, ClusterError where no actor can start."""
@@ -50,6 +65,7 @@ class Pool:
                 tell_actors(len(self.up), len(self.actors) - len(self.up))
                 for reference in self._ready():
                     self._settle(reference)
+                self._end_overdue()
         finally:
             self.report.close()
             for actor in self.actors.values():
@@ -63,20 +79,38 @@ class Pool:
         self.flying[self.actors[name].ready.remote()] = name
 
     def _ready(self) -> list[Any]:
-        """What actors have sent; waits for something."""
-        waited = 0.0
-        while True:
-            began = time.monotonic()
-            ready, _ = ray.wait(list(self.flying), num_returns=1, timeout=_PATIENCE)
-            if ready:
-                return ray.wait(list(self.flying), num_returns=len(self.flying), timeout=0)[0]
-            waited += time.monotonic() - began
-            if self.up:
-                continue
-            logger.warning("no teacher actor has found room for %.0f s; %d wait for it", waited, len(self.actors))
-            if waited >= 10 * _PATIENCE:
-                raise ClusterError(f"no teacher actor found room in {waited:.0f} s. Finished shards are kept: add "
-                                   "nodes or lower teacher.num_cpus or teacher.num_gpus, and run again")
+        """What actors have sent; waits for something, but not for long."""
+        began = time.monotonic()
+        ready, _ = ray.wait(list(self.flying), num_returns=1, timeout=_LOOK)
+        if ready:
+            self._roomless = 0.0
+            return ray.wait(list(self.flying), num_returns=len(self.flying), timeout=0)[0]
+        if not self.up:
+            self._wait_for_room(time.monotonic() - began)
+        return []
+
+    def _wait_for_room(self, seconds: float) -> None:
+        """Warns now and then; raises ClusterError where no actor came up for too long."""
+        before, self._roomless = self._roomless, self._roomless + seconds
+        if self._roomless // _PATIENCE > before // _PATIENCE:
+            logger.warning("no %s actor has found room for %.0f s; %d wait for it", self._who, self._roomless,
+                           len(self.actors))
+        if self._roomless >= most_wait(living()):
+            raise ClusterError(f"no {self._who} actor found room in {self._roomless:.0f} s. What is finished is kept: "
+                               "add nodes or lower its num_cpus or num_gpus, and run again")
+
+    def _end_overdue(self) -> None:
+        """Ends actors that hang: a driver, a disk or a GPU that does not answer may hold them for ever."""
+        if time.monotonic() - self._looked < _LOOK:
+            return
+        self._looked = time.monotonic()
+        for name, seconds, allowed in self.deadlines.overdue():
+            logger.warning("%s %s hangs: %s take it %.0f s, and shards took so long until now that %.0f are allowed. "
+                           "It is ended, its shard is leased again", self._who, name, self.leases.held(name), seconds,
+                           allowed)
+            self.flying = {reference: whose for reference, whose in self.flying.items() if whose != name}
+            ray.kill(self.actors[name])
+            self._drop(name, f"not done in {seconds:.0f} s")
 
     def _settle(self, reference: Any) -> None:
         name = self.flying.pop(reference)
@@ -85,9 +119,10 @@ class Pool:
         except ray.exceptions.RayTaskError as error:
             if isinstance(error.cause, KdrayError):
                 raise error.cause from None
+            self.deadlines.dropped(name)
             self.leases.failed(name, str(error.cause))
             LEASED_AGAIN.add()
-            logger.warning("teacher %s failed, its shard is leased again: %s", name, error.cause)
+            logger.warning("%s %s failed, its shard is leased again: %s", self._who, name, error.cause)
             self._lease(name)
         except ray.exceptions.RayActorError as error:
             self._lost(name, error)
@@ -98,6 +133,7 @@ class Pool:
         rows = 0
         if name in self.up:
             rows = self.leases.done(name).rows
+            self.deadlines.done(name)
             self.filled += 1
             self._record(done)
         self.up.add(name)
@@ -106,14 +142,20 @@ class Pool:
         self.report.advance(rows, **({"actors": len(self.up), "leases": self.leases.leased} if self.up else {}))
 
     def _lost(self, name: str, error: ray.exceptions.RayActorError) -> None:
-        del self.actors[name]
         if name not in self.up:
+            del self.actors[name]
             self._not_loaded(name, error)
             return
+        self._drop(name, f"its actor died ({type(error).__name__})")
+        logger.warning("%s %s died, its shard is leased again", self._who, name)
+
+    def _drop(self, name: str, cause: str) -> None:
+        """An actor is gone with its lease."""
+        del self.actors[name]
         self.up.discard(name)
-        self.leases.failed(name, f"its actor died ({type(error).__name__})")
+        self.deadlines.dropped(name)
+        self.leases.failed(name, cause)
         LEASED_AGAIN.add()
-        logger.warning("teacher %s died, its shard is leased again", name)
 
     def _not_loaded(self, name: str, error: ray.exceptions.RayActorError) -> None:
         """Raises ClusterError where none comes up, try after try; one lost node, which takes many, is no such case."""
@@ -121,8 +163,9 @@ class Pool:
         raised = isinstance(error, ray.exceptions.ActorDiedError) and "__init__" in str(error)
         tries = self._max_attempts * (1 if raised else self.most)
         if (raised and not self.filled) or (self.stillborn >= tries and not self.up):
-            raise ClusterError(f"the teacher could not be loaded in an actor: {error}") from error
-        logger.warning("teacher %s died before it was loaded: %s", name, str(error).strip().splitlines()[-1].strip())
+            raise ClusterError(f"the {self._who} could not be loaded in an actor: {error}") from error
+        logger.warning("%s %s died before it was loaded: %s", self._who, name,
+                       str(error).strip().splitlines()[-1].strip())
 
     def _lease(self, name: str) -> None:
         slot = self.leases.next(name)
@@ -131,3 +174,4 @@ class Pool:
             ray.kill(self.actors.pop(name))
             return
         self.flying[self.actors[name].fill.remote(slot)] = name
+        self.deadlines.began(name, slot.rows)

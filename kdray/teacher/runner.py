@@ -21,9 +21,10 @@ from kdray.errors import CacheError, ModelError, StorageError
 from kdray.models.folder import at
 from kdray.models.forward import predict
 from kdray.models.load import load_model
-from kdray.models.precision import DTYPES, attention, device
-from kdray.storage import Store
+from kdray.models.precision import DTYPES, device
+from kdray.storage import Store, machine_folder
 from kdray.tasks import TASKS
+from kdray.threads import Waits
 
 _SAMPLE = 256
 
@@ -46,18 +47,19 @@ class TeacherJob:
 
 @dataclass(frozen=True)
 class Done:
-    """What comes back for a shard: its receipt, the time it took, and (gold, predicted) labels of a sample."""
+    """What comes back for a shard: its receipt, the time it took, (gold, predicted) labels of a sample."""
 
     receipt: Receipt
     seconds: float
     gold: list[int]
     predicted: list[int]
+    waited: float = 0.0
+    """Share of its time for which the actor has waited for a processor."""
 
 
 def load_teacher(schema: Schema, folder: str | Path, num_gpus: float) -> Any:
     """The teacher in `folder`, on its device, as shards with this schema are computed."""
-    model = load_model(TASKS[schema.task], folder, list(schema.labels), dtype=DTYPES[schema.precision],
-                       attn_implementation=attention(num_gpus))
+    model = load_model(TASKS[schema.task], folder, list(schema.labels), num_gpus, DTYPES[schema.precision])
     return model.eval().to(device(num_gpus))
 
 
@@ -70,6 +72,7 @@ class TeacherRunner:
         self.model = load_teacher(job.schema, at(job.place), job.num_gpus)
         if job.compile:
             _check_compiler()
+            os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(machine_folder() / "compiled"))  # torch's is anybody's
             self.model.compile(dynamic=True)
         manifest = self.store.manifest("corpus", job.corpus)
         if manifest is None:
@@ -77,6 +80,7 @@ class TeacherRunner:
         self._corpus = manifest
         self._span = "", 0, 0
         self._rows: Rows | None = None
+        self._waits = Waits()
 
     def fill(self, slot: Slot) -> Done:
         """Computes a slot's logits and publishes its shard. Raises CacheError where logits are not finite."""
@@ -90,10 +94,12 @@ class TeacherRunner:
         except CacheError as error:
             raise CacheError(f"{slot}: {error}") from error
         receipt = write_shard(self.store, slot.key, data)
-        gold = np.concatenate([rows.labels[i][t] for i, t in zip(indices, targets, strict=True)])[:_SAMPLE]
-        predicted = np.concatenate([row.argmax(-1) for row in logits])[:_SAMPLE]
+        sample = [(rows.labels[index][units], row.argmax(-1))
+                  for index, units, row in zip(indices[:_SAMPLE], targets, logits, strict=False)]
+        gold, predicted = (np.concatenate(column)[:_SAMPLE] for column in zip(*sample, strict=True))
         judged = gold != UNLABELLED
-        return Done(receipt, time.perf_counter() - started, gold[judged].tolist(), predicted[judged].tolist())
+        return Done(receipt, time.perf_counter() - started, gold[judged].tolist(), predicted[judged].tolist(),
+                    self._waits.share())
 
     def _among(self, slot: Slot) -> tuple[Rows, int]:
         """Rows that the slot's are among, and which the first is; the last ones stay open."""

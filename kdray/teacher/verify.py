@@ -3,16 +3,18 @@
 Knows nothing about Ray: the sample is small.
 """
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from kdray.cache.manifest import shard_table
+from kdray.cache.manifest import stored_table
 from kdray.cache.plan import parse_schema
 from kdray.cache.reader import SoftTargets
-from kdray.cache.receipts import open_listed
+from kdray.cache.receipts import check_listed
 from kdray.corpus.rows import Rows
 from kdray.errors import CacheError, ModelError
 from kdray.models.folder import fingerprint, locate
@@ -22,6 +24,8 @@ from kdray.storage import Store
 from kdray.tasks import TASKS
 from kdray.teacher.runner import load_teacher
 
+_READERS, _AHEAD = 16, 256
+"""Shards that are read at once, and that are asked for before the progress is told."""
 _TOLERANCE = {"float32": 1e-3, "float16": 1e-2, "bfloat16": 1e-1}
 """How far another batch may move a logit, as a share of the largest: a few units of the precision's last place."""
 
@@ -39,17 +43,27 @@ class Rerun:
 
 
 def check_shards(store: Store, cache: dict[str, Any]) -> list[str]:
-    """Reads every shard against its checksum; returns a complaint for each that is missing or corrupt."""
-    table = shard_table(store, cache)
-    report, complaints = progress("verify", len(table), "shards"), []
-    for shard in table:
-        try:
-            open_listed(store, shard)
-        except CacheError as error:
-            complaints.append(str(error))
-        report.advance(1)
+    """Reads every shard where it is stored against its checksum; a complaint for each that is missing or corrupt.
+
+    Raises CacheError where the table of the shards is.
+    """
+    table = stored_table(store, cache)
+    report, complaints = progress("verify", len(table), "shards"), list[str]()
+    with ThreadPoolExecutor(_READERS) as readers:
+        for start in range(0, len(table), _AHEAD):
+            part = table[start:start + _AHEAD]
+            complaints += filter(None, readers.map(partial(_complaint, store), part))
+            report.advance(len(part))
     report.close()
     return complaints
+
+
+def _complaint(store: Store, shard: np.void) -> str:
+    try:
+        check_listed(store, shard)
+    except CacheError as error:
+        return str(error)
+    return ""
 
 
 def rerun(store: Store, cache: dict[str, Any], teacher: str | None, rows: int, seed: int) -> Rerun:
@@ -66,7 +80,7 @@ def rerun(store: Store, cache: dict[str, Any], teacher: str | None, rows: int, s
     for split, total in cache["rows"].items():
         share = min(total, max(1, round(rows * total / max(1, sum(cache["rows"].values())))))
         chosen = np.sort(random.choice(total, share, replace=False))
-        found = predict(model, task, Rows.open(store.fetch("corpus", corpus["key"]), split), chosen,
+        found = predict(model, task, Rows.of_split(store, corpus, split), chosen,
                         corpus["pad_token_id"])
         soft = SoftTargets(store, cache["key"], split)
         for row, again in zip(chosen, found, strict=True):

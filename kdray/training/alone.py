@@ -6,7 +6,6 @@ Knows nothing about what the loop does.
 
 import json
 import logging
-import tempfile
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from kdray.metrics import Steps, tell_epoch
 from kdray.progress import Progress
 from kdray.storage import Store
 from kdray.training.board import Told, watch
-from kdray.training.checkpoints import PREFIX, SEAL, seal, whole
+from kdray.training.checkpoints import Checkpoints
 from kdray.training.job import TrainingJob
 from kdray.training.loop import run_in_process
 
@@ -33,27 +32,17 @@ class LoneSurroundings:
     rank, workers = 0, 1
 
     def __init__(self, store: Store, place: tuple[str, ...], board: Any):
-        self.store, self.place, self.board = store, place, board
-        self._kept = list(whole(store.file_system, store.path(*place)))
+        self.checkpoints, self.board = Checkpoints(store, place), board
 
     def restore(self) -> Path | None:
         """The last checkpoint that is whole, downloaded."""
-        if not self._kept:
-            return None
-        folder = Path(tempfile.mkdtemp(prefix="kdray-restored-"))
-        self.store.download(folder, *self.place, self._kept[-1])
-        return folder
+        return self.checkpoints.fetch()
 
     def report(self, metrics: dict[str, Any], checkpoint: Path | None) -> None:
-        """Uploads the checkpoint, seals it, then deletes the one before it."""
+        """Keeps the checkpoint in place of the one before it."""
         if checkpoint is not None:
-            number = int(self._kept[-1].removeprefix(PREFIX)) + 1 if self._kept else 0
-            name = f"{PREFIX}{number:06d}"
-            self.store.upload(checkpoint, *self.place, name)
-            self.store.write(seal(checkpoint), *self.place, name, SEAL)
-            for older in self._kept:
-                self.store.delete_folder(*self.place, older)
-            self._kept = [name]
+            self.checkpoints.write(checkpoint)
+            self.checkpoints.finish()
         tell_epoch(metrics)
 
     def progress(self, label: str, total: int, done: int) -> Progress:

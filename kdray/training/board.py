@@ -4,6 +4,7 @@ Workers tell an actor how far they are; the driver asks it while it waits. Nothi
 is needed for that, so Ray's and DeepSpeed's remarks stay in their log files.
 """
 
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -16,7 +17,9 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from kdray.metrics import TRAINED_ROWS
 from kdray.progress import Progress, progress
+from kdray.threads import WAITED, starved
 
+logger = logging.getLogger("kdray")
 T = TypeVar("T")
 _POLL = 1.0
 _TELL = 0.5
@@ -118,10 +121,10 @@ def _fulfil(future: "Future[T]", work: Callable[[Any], T], board: Any) -> None:
 
 
 class Shown:
-    """The board's counts, as this process shows them."""
+    """The board's counts, as this process shows them; says once where their process is starved."""
 
     def __init__(self, prefix: str):
-        self._prefix = prefix
+        self._prefix, self._starved = prefix, False
         self._shown: list[Progress | None] = []
         self._seen: list[int] = []
 
@@ -135,6 +138,9 @@ class Shown:
             shown = self._shown[place]
             if shown is None:
                 continue
+            if WAITED in count.facts and not self._starved:
+                self._starved = True
+                logger.warning(starved(count.facts[WAITED], f"the training of the {self._prefix}", "num_cpus"))
             shown.advance(count.done - self._seen[place], **count.facts)
             TRAINED_ROWS.add(count.done - self._seen[place])
             self._seen[place] = count.done

@@ -14,6 +14,14 @@ import torch
 from torch import nn
 
 from kdray.errors import ConfigError, TrainingError
+from kdray.training.tree import read_tree, write_tree
+
+_PICKLING = {"checkpoint": ("writer", "load_universal"), "datastates_ckpt": ("enabled",)}
+"""DeepSpeed's options that put other readers of checkpoints in the place of kdray's, by section."""
+_ZERO, _SCALER = "optimizer_state_dict", "loss_scaler"
+"""DeepSpeed's names: what ZeRO keeps of the optimizer, and in that the scaler of losses, an object."""
+_LEFT_OUT = ("ds_config", "param_shapes", "frozen_param_shapes", "param_slice_mappings")
+"""What DeepSpeed keeps in a checkpoint for its other tools, and does not read back."""
 
 
 def make_engine(model: nn.Module, settings: dict[str, Any], precision: str, steps: int, lr: float,
@@ -22,9 +30,11 @@ def make_engine(model: nn.Module, settings: dict[str, Any], precision: str, step
 
     `settings` are the fields of Optimisation, `steps` the optimizer steps of the whole stage, `lr` the peak
     rate. torch.distributed must have a process group of `workers`. Raises ConfigError where DeepSpeed refuses
-    its options.
+    its options, or they would have checkpoints read by pickle.
     """
     import deepspeed
+
+    _check_readers(settings["deepspeed"])
 
     logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
     # Else it compiles a shared-memory all-reduce for the CPU at its first use, under a file lock that a killed
@@ -38,6 +48,8 @@ def make_engine(model: nn.Module, settings: dict[str, Any], precision: str, step
     except (ValueError, AssertionError, deepspeed.runtime.config.DeepSpeedConfigError) as error:
         raise ConfigError(f"DeepSpeed refuses training.deepspeed = {settings['deepspeed']} with precision "
                           f"{precision}: {error}") from error
+    engine.checkpoint_engine.save, engine.checkpoint_engine.load = _write_state, partial(_read_state, engine)
+    engine._copy_recovery_script = lambda folder: None  # two of DeepSpeed's programs, which read pickles
     if workers == 1 and engine.zero_optimization_stage() == 0:
         engine.enable_backward_allreduce = False  # it copies every gradient twice, also for nobody: 11 % of a step
         # DeepSpeed's takes the weights one by one: 4 % of a step of a small model.
@@ -110,13 +122,53 @@ def whole_state(engine: Any) -> dict[str, torch.Tensor]:
 
 
 def save_engine(engine: Any, folder: Path) -> None:
-    """This worker's part of a checkpoint. All workers call it."""
+    """This worker's part of a checkpoint, as safetensors under DeepSpeed's names. All workers call it."""
     engine.save_checkpoint(str(folder), tag="engine")
 
 
 def load_engine(engine: Any, folder: Path) -> None:
-    """Puts a checkpoint into a new engine."""
+    """Puts a checkpoint into a new engine. Raises TrainingError where it is damaged, or another version wrote it."""
     engine.load_checkpoint(str(folder), tag="engine")
+
+
+def _check_readers(options: dict[str, Any]) -> None:
+    for section, names in _PICKLING.items():
+        given = options.get(section)
+        for name in names:
+            if isinstance(given, dict) and given.get(name):
+                raise ConfigError(f"training.deepspeed.{section}.{name} would have checkpoints read by pickle, which "
+                                  "runs what is in them: leave it out")
+
+
+def _write_state(state_dict: dict[str, Any], path: str) -> None:
+    """In place of DeepSpeed's `torch.save`."""
+    write_tree(_plain(state_dict), path)
+
+
+def _plain(state: dict[str, Any]) -> dict[str, Any]:
+    """A state without what is not read back, and of DeepSpeed's scaler of losses what it knows."""
+    kept = {name: value for name, value in state.items() if name not in _LEFT_OUT}
+    if _ZERO in kept:
+        kept[_ZERO] = _plain(kept[_ZERO])
+    if _SCALER in kept:
+        kept[_SCALER] = {name: value for name, value in vars(kept[_SCALER]).items() if isinstance(value, (int, float))}
+    return kept
+
+
+def _read_state(engine: Any, path: str, map_location: Any = None) -> dict[str, Any]:
+    """In place of DeepSpeed's `torch.load`, which unpickles."""
+    try:
+        state = read_tree(path)
+    except ValueError as error:
+        raise TrainingError(f"a checkpoint is damaged, or another version of kdray wrote it: {error}. Delete the "
+                            "folders `train` and `tune` in `storage` while nothing runs there: what has not ended "
+                            "begins anew") from error
+    zero = state.get(_ZERO, {})
+    if _SCALER in zero:
+        scaler = engine.optimizer.loss_scaler
+        vars(scaler).update(zero[_SCALER])
+        zero[_SCALER] = scaler
+    return state
 
 
 def _schedule(settings: dict[str, Any], steps: int) -> Callable[[torch.optim.Optimizer], Any]:

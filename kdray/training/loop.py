@@ -25,12 +25,14 @@ from kdray.corpus.rows import Rows
 from kdray.errors import TrainingError
 from kdray.models.dropout import quicken_dropout
 from kdray.models.folder import at
-from kdray.models.load import build, count_parameters, dropout_options, save_model
-from kdray.models.precision import attention, device
+from kdray.models.forward import taken
+from kdray.models.load import build, count_parameters, save_model
+from kdray.models.precision import device
 from kdray.models.vocabulary import cut_vocabulary, numbers, used_ids, whole_vocabulary
 from kdray.progress import Progress
 from kdray.storage import Store
 from kdray.tasks import TASKS
+from kdray.threads import STARVED, WAITED, Waits
 from kdray.training.batches import Batch, Batches, epoch_plan
 from kdray.training.engine import load_engine, make_engine, save_engine, take_step, whole_state
 from kdray.training.health import EVERY, ratio, squared_norms
@@ -123,7 +125,7 @@ class Run:
         self.state = State()
         self.best_weights: dict[str, torch.Tensor] | None = None
         self.restored = self._restore()
-        self.loss_sum, self.squares = torch.zeros(()), list[torch.Tensor]()
+        self.loss_sum, self.squares, self.waits = torch.zeros(()), list[torch.Tensor](), Waits()
         self.started = time.perf_counter()
 
     def run(self) -> dict[str, Any]:
@@ -149,7 +151,7 @@ class Run:
 
     def _engine(self, stage: Stage) -> Any:
         on = device(self.settings["num_gpus"])
-        self.model = self._model(attention(self.settings["num_gpus"]))
+        self.model = self._model(self.settings["num_gpus"])
         self._cut()
         if on.type == "cpu":
             quicken_dropout(self.model)
@@ -171,10 +173,9 @@ class Run:
             for split in splits:
                 split.numbers = places
 
-    def _model(self, implementation: str) -> Any:
-        options = {**dropout_options(self.origin.folder, self.settings["dropout"]),
-                   "attn_implementation": implementation}
-        return build(self.task, self.origin, list(self.job.labels), self.settings["seed"], **options)
+    def _model(self, num_gpus: float) -> Any:
+        return build(self.task, self.origin, list(self.job.labels), self.settings["seed"], num_gpus,
+                     self.settings["dropout"])
 
     def _run_stage(self, engine: Any, stage: Stage) -> None:
         while self.state.epoch < stage.epochs:
@@ -187,6 +188,7 @@ class Run:
         lengths = self.train_rows.lengths[:self._rows(stage)]
         plan = epoch_plan(lengths, self.settings["batch_size"], self.settings["seed"], number)
         done = sum(len(step) for step in plan[:self.state.step])
+        self.waits = Waits()
         show = self.here.progress(f"epoch {number}/{sum(s.epochs for s in self.stages)}", len(lengths), done)
         engine.train()
         self.loss_sum, self.squares, first = torch.zeros((), device=engine.device), [], self.state.step
@@ -199,11 +201,16 @@ class Run:
             every = self.settings["checkpoint_steps"]
             kept = bool(every) and self.state.step % every == 0 and self.state.step < len(plan)
             loss = self._mean_loss(stage, step, first) if step % 10 == 9 or kept else None
-            show.advance(len(plan[step]), **({} if loss is None else {"loss": loss}))
+            show.advance(len(plan[step]), **({} if loss is None else {"loss": loss, **self._waited()}))
             if kept:
                 self._checkpoint(engine, {"step": self.state.step})
         show.close()
         self._end_epoch(engine, number, self._mean_loss(stage, len(plan) - 1, first))
+
+    def _waited(self) -> dict[str, float]:
+        """The share of its time for which this process waits for a processor, where that is more than it should."""
+        share = self.waits.share()
+        return {WAITED: share} if share > STARVED else {}
 
     def _step(self, engine: Any, rows: np.ndarray, place: tuple[int, int], at: Moment | None) -> None:
         """Takes the step at `place`, (epoch over all stages, step); without a moment it is on hard labels alone."""
@@ -221,7 +228,7 @@ class Run:
 
     def _losses(self, engine: Any, batch: Batch, at: Moment | None, measured: bool) -> torch.Tensor:
         inputs, labels = batch.inputs.to(engine.device), batch.labels.to(engine.device)
-        logits = self.task.gather(engine(**inputs.model).logits, inputs.row, inputs.position).float()
+        logits = self.task.gather(engine(**taken(engine, inputs.model)).logits, inputs.row, inputs.position).float()
         if at is None:
             return cross_entropy(logits, labels)
         weighed = partial(terms, self.settings, at, labels=labels, soft=batch.soft.to(engine.device),
@@ -262,7 +269,7 @@ class Run:
             self.best_weights = whole_state(engine)
         entry = {"epoch": number, "stage": self.state.stage, "loss": loss, **scores, **closeness, **self._ratio()}
         self.state.history.append(entry)
-        self._checkpoint(engine, {**entry, "best": self.state.best})
+        self._checkpoint(engine, {**entry, "best": self.state.best, **self._waited()})
 
     def _checkpoint(self, engine: Any, metrics: dict[str, Any]) -> None:
         now = time.perf_counter()
@@ -283,7 +290,7 @@ class Run:
         if self.here.rank == 0:
             with self.store.staging(self.job.kind) as folder:
                 model = self._best_model()
-                save_model(model, at(self.job.tokenizer), folder)
+                save_model(self.task, model, at(self.job.tokenizer), folder)
                 self.store.publish(self.job.kind, self.job.key, folder, self._manifest(model))
         if self.here.workers > 1:
             dist.barrier()
@@ -292,7 +299,7 @@ class Run:
         return manifest
 
     def _best_model(self) -> Any:
-        model = self._model("sdpa")
+        model = self._model(0)
         if self.ids is None:
             model.load_state_dict(self.best_weights)
         else:

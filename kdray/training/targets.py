@@ -16,7 +16,7 @@ from kdray.corpus.rows import Rows
 from kdray.models.folder import at
 from kdray.models.forward import predict
 from kdray.models.load import load_model
-from kdray.models.precision import DTYPES, attention, device
+from kdray.models.precision import DTYPES, device
 from kdray.storage import Store
 from kdray.tasks import TASKS
 from kdray.training.job import TrainingJob
@@ -31,8 +31,8 @@ class LiveTeacher:
         assert job.live is not None
         self._task, self._pad = TASKS[job.task], job.live.pad_token_id
         self._corpus = store.fetch("corpus", job.live.corpus)
-        self._model = load_model(self._task, at(job.live.place), list(job.labels), dtype=DTYPES[job.live.precision],
-                                 attn_implementation=attention(num_gpus)).eval().to(device(num_gpus))
+        model = load_model(self._task, at(job.live.place), list(job.labels), num_gpus, DTYPES[job.live.precision])
+        self._model = model.eval().to(device(num_gpus))
 
     def split(self, *names: str) -> "LiveSplit":
         """Its soft targets of splits, as of one."""

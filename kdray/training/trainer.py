@@ -13,6 +13,8 @@ from typing import Any
 
 import ray.train
 import ray.train.torch
+import torch
+import torch.distributed as dist
 from ray.train.v2.api.exceptions import TrainingFailedError, WorkerGroupError
 
 from kdray.cluster import check_resources, cpus_each
@@ -23,6 +25,7 @@ from kdray.progress import Progress
 from kdray.storage import Store
 from kdray.training.alone import train_alone
 from kdray.training.board import Silent, Told, watch
+from kdray.training.checkpoints import Checkpoints
 from kdray.training.health import warning_of
 from kdray.training.job import TrainingJob
 from kdray.training.loop import backend, train
@@ -34,19 +37,25 @@ os.environ.setdefault("RAY_TRAIN_ENABLE_STATE_TRACKING", "0")
 class WorkerSurroundings:
     """A Ray Train worker."""
 
-    def __init__(self, board: Any):
+    def __init__(self, store: Store, place: tuple[str, ...], board: Any):
         context = ray.train.get_context()
-        self.rank, self.workers, self.board = context.get_world_rank(), context.get_world_size(), board
+        self.rank, self.workers = context.get_world_rank(), context.get_world_size()
+        self.checkpoints, self.board = Checkpoints(store, place), board
+        last = torch.tensor(self.checkpoints.last)
+        dist.broadcast(last, 0)  # machines may not see yet what another one has written
+        self.checkpoints.last = int(last)
 
     def restore(self) -> Path | None:
-        """Downloads the run's last checkpoint."""
-        checkpoint = ray.train.get_checkpoint()
-        return Path(checkpoint.to_directory(tempfile.mkdtemp(prefix="kdray-restored-"))) if checkpoint else None
+        """The last checkpoint that is whole, downloaded."""
+        return self.checkpoints.fetch()
 
     def report(self, metrics: dict[str, Any], checkpoint: Path | None) -> None:
-        """Uploads the checkpoint's parts of all workers as one."""
-        kept = ray.train.Checkpoint.from_directory(checkpoint) if checkpoint else None
-        ray.train.report(metrics, checkpoint=kept)
+        """Keeps the checkpoint, to which each worker adds its part, in place of the one before it."""
+        if checkpoint is not None:
+            self.checkpoints.write(checkpoint)
+            dist.barrier()
+            self.checkpoints.finish(seals=self.rank == 0)
+        ray.train.report(metrics)
         if self.rank == 0:
             tell_epoch(metrics)
 
@@ -65,46 +74,43 @@ def _cpus(settings: dict[str, Any]) -> float:
     return settings["num_cpus"] or cpus_each(settings["workers"], settings["labels"])
 
 
-def fit(job: TrainingJob, callbacks: list[Any] | None = None) -> dict[str, Any]:
+def fit(job: TrainingJob, callbacks: list[Any] | None = None, place: tuple[str, ...] = ()) -> dict[str, Any]:
     """Trains `job` on Ray and returns the model's manifest; finds it where it was trained before.
 
-    Waits for room. Raises the worker's own error, or TrainingError, where restarts are used up. Warns of the first
-    epoch in which distillation did nothing.
+    `callbacks` are Ray Train's; `place` is the checkpoints' folder in the storage, by default the job's own. Waits
+    for room. Raises the worker's own error, or TrainingError, where restarts are used up. Warns of the first epoch in
+    which distillation did nothing.
     """
     store = Store(job.storage)
     made = store.manifest(job.kind, job.key)
     if made is not None:
         return made
-    label = job.kind.removesuffix("s")
+    label, place = job.kind.removesuffix("s"), place or ("train", f"{job.kind}-{job.key}")
     if job.settings["workers"] == 1:
         cpus = _cpus(job.settings)
-        result = train_alone(replace(job, threads=max(1, int(cpus))), cpus, _place(job), label)
+        result = train_alone(replace(job, threads=max(1, int(cpus))), cpus, place, label)
     else:
-        result = watch(label, lambda board: _run(_trainer(job, store, board, callbacks or [])))
-    store.delete_folder(*_place(job))
+        result = watch(label, lambda board: _run(job, place, board, callbacks or []))
+    store.delete_folder(*place)
     for warning in list(filter(None, map(warning_of, result["history"])))[:1]:
         logger.warning(warning)
     return result
 
 
-def _place(job: TrainingJob) -> tuple[str, str]:
-    """Folder of the run's checkpoints in the storage."""
-    return "train", f"{job.kind}-{job.key}"
-
-
-def _trainer(job: TrainingJob, store: Store, board: Any, callbacks: list[Any]) -> ray.train.torch.TorchTrainer:
-    settings, cpus, (folder, name) = job.settings, _cpus(job.settings), _place(job)
+def _trainer(job: TrainingJob, place: tuple[str, ...], board: Any, callbacks: list[Any],
+             folder: str) -> ray.train.torch.TorchTrainer:
+    settings, cpus = job.settings, _cpus(job.settings)
     return ray.train.torch.TorchTrainer(
         _worker,  # type: ignore[arg-type]
-        train_loop_config={"job": replace(job, threads=max(1, int(cpus))), "board": board, "whose": labels()},
+        train_loop_config={"job": replace(job, threads=max(1, int(cpus))), "place": place, "board": board,
+                           "whose": labels()},
         torch_config=ray.train.torch.TorchConfig(backend=backend(settings["num_gpus"])),
         scaling_config=ray.train.ScalingConfig(  # type: ignore[call-arg]
             num_workers=settings["workers"], use_gpu=settings["num_gpus"] > 0,
             resources_per_worker={"CPU": cpus, **_gpus(settings)}, label_selector=settings["labels"] or None),
         run_config=ray.train.RunConfig(
-            name=name, storage_path=store.uri_of(folder), callbacks=callbacks,
-            failure_config=ray.train.FailureConfig(max_failures=settings["max_failures"]),
-            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=1)),
+            name=job.key, storage_path=folder, callbacks=callbacks,
+            failure_config=ray.train.FailureConfig(max_failures=settings["max_failures"])),
     )
 
 
@@ -112,9 +118,11 @@ def _gpus(settings: dict[str, Any]) -> dict[str, float]:
     return {"GPU": settings["num_gpus"]} if settings["num_gpus"] else {}
 
 
-def _run(trainer: ray.train.torch.TorchTrainer) -> dict[str, Any]:
+def _run(job: TrainingJob, place: tuple[str, ...], board: Any, callbacks: list[Any]) -> dict[str, Any]:
+    """Ray Train starts the workers, again where they fail; it has a folder, but no checkpoint, of its own."""
     try:
-        result = trainer.fit()
+        with tempfile.TemporaryDirectory(prefix="kdray-train-") as folder:
+            result = _trainer(job, place, board, callbacks, folder).fit()
     except WorkerGroupError as error:
         first = next(iter(error.worker_failures.values()))
         cause = getattr(first, "_original_exception", first)
@@ -129,4 +137,6 @@ def _run(trainer: ray.train.torch.TorchTrainer) -> dict[str, Any]:
 def _worker(config: dict[str, Any]) -> str:
     """Runs on each worker."""
     work_for(config["whose"])
-    return json.dumps(train(config["job"], WorkerSurroundings(config["board"])))
+    job: TrainingJob = config["job"]
+    here = WorkerSurroundings(Store(job.storage), config["place"], config["board"])
+    return json.dumps(train(job, here))

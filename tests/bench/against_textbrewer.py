@@ -31,7 +31,7 @@ from sst2 import FRESH, config_for, kdray, options_for
 
 from kdray.config import load
 from kdray.corpus.rows import Rows
-from kdray.evaluation.quality import model_predictions
+from kdray.evaluation.answers import Asked, ask
 from kdray.models.load import build, save_model
 from kdray.pipeline import Pipeline
 
@@ -86,8 +86,9 @@ def student_of(pipeline: Pipeline) -> Path:
 def accuracy(pipeline: Pipeline, folder: Path) -> float:
     """Test accuracy of the model in `folder`, in float32."""
     rows, labels = Rows.open(pipeline.store.fetch("corpus", pipeline.corpus["key"]), "test"), pipeline.corpus["labels"]
-    found = model_predictions(pipeline.task, folder, rows, labels, pipeline.corpus["pad_token_id"])[0]
-    return pipeline.task.scores(rows.gold(), found.ids, labels)["accuracy"]
+    asked = Asked(pipeline.store.uri, pipeline.task.name, tuple(labels), pipeline.corpus["key"], "test", str(folder))
+    ((found,),) = ask([(asked,)], len(rows))
+    return pipeline.task.scores(rows.gold(), found.by_row(), labels)["accuracy"]
 
 
 def textbrewer(pipeline: Pipeline, folder: Path, options: argparse.Namespace, wanted: dict[str, Any]) -> None:
@@ -113,7 +114,7 @@ def textbrewer(pipeline: Pipeline, folder: Path, options: argparse.Namespace, wa
                             scheduler_class=transformers.get_linear_schedule_with_warmup,
                             scheduler_args={"num_warmup_steps": int(0.1 * steps), "num_training_steps": steps})
     logging.disable(logging.NOTSET)
-    save_model(student, Path(options.teacher), folder)
+    save_model(pipeline.task, student, Path(options.teacher), folder)
 
 
 def adaptor(batch: dict[str, torch.Tensor], outputs: Any) -> dict[str, Any]:

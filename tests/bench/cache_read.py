@@ -19,7 +19,6 @@ from kdray.cache.shard import shard_path
 from kdray.config import load
 from kdray.corpus.rows import Rows
 from kdray.models.load import build
-from kdray.models.precision import attention
 from kdray.pipeline import Pipeline
 from kdray.training.batches import Batches, epoch_plan
 from kdray.training.losses import distillation
@@ -38,7 +37,7 @@ def main() -> None:
     store, cache = pipeline.store, pipeline.cache
     rows = Rows.open(store.fetch("corpus", pipeline.corpus["key"]), "train")
     plan = epoch_plan(rows.lengths, size, 0, 0)
-    drop(store, shard_table(store, cache)["key"])
+    drop(store, shard_table(store, cache))
     batches = Batches(rows, SoftTargets(store, cache["key"], "train"), len(cache["schema"]["labels"]), 0)
     cold, warm = (soft_rate(batches, plan) for _ in range(2))
     print(f"{len(plan)} batches of {size} rows: cold {cold:.0f}/s, warm {warm:.0f}/s")
@@ -47,10 +46,10 @@ def main() -> None:
           f"warm {warm / need:.0f}x")
 
 
-def drop(store, keys) -> None:
+def drop(store, table) -> None:
     """Asks the system to forget the shards' pages."""
-    for key in keys:
-        with open(store.path(*shard_path(key.decode())), "rb") as file:
+    for shard in table:
+        with open(store.path(*shard_path(shard["key"].decode(), shard["sha256"].tobytes().hex())), "rb") as file:
             os.fsync(file.fileno())
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
@@ -67,8 +66,8 @@ def training_rate(pipeline: Pipeline, batches: Batches, plan: list) -> float:
     """Steps/s of the student, forward, backward and AdamW in bfloat16."""
     settings = pipeline.config.training
     torch.set_num_threads(len(os.sched_getaffinity(0)))
-    model = build(pipeline.task, pipeline.jobs["student"].origin, pipeline.corpus["labels"], 0, dtype=torch.bfloat16,
-                  attn_implementation=attention(0)).train()
+    model = build(pipeline.task, pipeline.jobs["student"].origin, pipeline.corpus["labels"], 0)
+    model = model.to(torch.bfloat16).train()
     optimiser, soft_loss = torch.optim.AdamW(model.parameters()), distillation(settings.loss, 2.0, settings.huber_delta)
     started = 0.0
     for number, step in enumerate(plan[:STEPS + 3]):

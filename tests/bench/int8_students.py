@@ -21,9 +21,9 @@ from kdray.config import parse
 from kdray.corpus.rows import Rows
 from kdray.evaluation.comparison import lost_by_chance
 from kdray.export.files import KIND, student_files
-from kdray.export.onnx import onnx_predict
 from kdray.models.forward import decisions, predict
 from kdray.models.load import load_model
+from kdray.models.onnx_file import OnnxModel
 from kdray.pipeline import Pipeline
 from kdray.serving.backends import FILES
 from kdray.tasks import TASKS
@@ -117,7 +117,7 @@ def line(title: str, config: dict[str, Any]) -> str:
     """Trains the student, exports it, and says what became of it."""
     pipeline = Pipeline(parse(config, title))
     student = pipeline.students["student"]
-    files = student_files(pipeline.store, student, MAX_DROP, 2)
+    files = student_files(pipeline.store, student, MAX_DROP)
     served = files["checks"].get(files["backend"])
     if served is None:
         return f"{title:18}{files['backend']:34}"
@@ -135,7 +135,7 @@ def on_test(pipeline: Pipeline, student: dict[str, Any], files: dict[str, Any]) 
     model = load_model(task, store.fetch("students", student["key"]), labels).eval()
     file = store.fetch(KIND, files["key"]) / FILES[files["backend"]]
     one, other = (decisions(task, rows, whole, logits, labels) for logits in (
-        predict(model, task, rows, whole, pad), onnx_predict(file, task, rows, whole, pad, 4096, 2)))
+        predict(model, task, rows, whole, pad), predict(OnnxModel(file, 2), task, rows, whole, pad, 4096)))
     metric = task.metrics[0]
     values = [task.scores(gold, ids, labels)[metric] for ids in (one, other)]
     return f"{values[0]:13.4f}{values[1]:9.4f}{lost_by_chance(task, metric, gold, one, other, labels):8.3f}"

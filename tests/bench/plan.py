@@ -16,6 +16,7 @@ import numpy as np
 from kdray.cache.receipts import RECEIPT, encode_table
 from kdray.cache.shard import Schema, encode_shard
 from kdray.corpus.files import PIECE_BYTES
+from kdray.evaluation.answers import ROWS
 
 MEASURED = {
     "tokenizer": (196e-6, "processor s a row in the tokenizer's threads, 46 tokens", "corpus_build.py"),
@@ -34,8 +35,11 @@ MEASURED = {
     "lease": (0.98e-3, "s a shard in the driver, where shards take no time", "pool_scale.py"),
     "resume": (4.7e-6, "s a shard until a resume knows what is missing, local storage", "million_shards.py"),
     "bookkeeping": (848, "bytes a shard in the driver (0.79 GiB for 10^6)", "million_shards.py"),
-    "write": (3, "requests to write a shard (HEAD, LIST, PUT)", "storage_requests.py"),
+    "write": (1, "requests to write a shard (PUT)", "storage_requests.py"),
     "read": (2, "requests for a machine to read a shard (HEAD, GET)", "storage_requests.py"),
+    "judge": (14.7e-6, "processor s a test row and model in the driver to measure and resample it",
+              "evaluation_scale.py"),
+    "judged": (500, "bytes a test row in the driver, with 7 models' answers", "evaluation_scale.py"),
     "propose": (6.5e-3, "processor s a trial to propose and judge it, at 1,000 trials", "proposals.py"),
     "start": (0.4, "s from a trial's start to its first step, in a process that was there", "sweep_overhead.py"),
 }
@@ -52,13 +56,17 @@ def main(arguments: list[str] | None = None) -> None:
             ("rows", 1e9, "rows of the corpus"), ("gpus", 1000, "teacher GPUs, one an actor"),
             ("rate", 5000, "rows/s of the teacher on one of them"), ("trials", 1000, "trials of the sweep"),
             ("shard-rows", 1024, "cache.rows_per_shard"), ("labels", 2, "labels"), ("cores", 32, "cores of a machine"),
-            ("memory", 256, "GiB of the driver's memory"), ("gbits", 10, "Gbit/s of each machine to storage"),
+            ("memory", 256, "GiB of the driver's memory"), ("test-rows", 1e6, "rows of the test split"),
+            ("students", 6, "students that are evaluated: pairs on several seeds"),
+            ("student-rate", 5000, "rows/s of a student in float32 on a GPU"),
+            ("driver-rate", 170, "rows/s of a student on the driver: the quickstart's, on 2 cores"),
+            ("gbits", 10, "Gbit/s of each machine to storage"),
             ("machines", 125, "machines of each kind, 8 GPUs each")):
         parser.add_argument(f"--{name}", type=float, default=default, help=f"{text} (default {default:g})")
     at = parser.parse_args(arguments)
     for title, rows in (("Measured", measured()), ("Shards", shards(at)), ("The corpus", corpus(at)),
                         ("Filling the cache", filling(at)), ("Reading it", reading(at)), ("The sweep", sweep(at)),
-                        ("What saturates first", saturates(at))):
+                        ("Evaluating", evaluating(at)), ("What saturates first", saturates(at))):
         print(f"### {title}\n\n| what | figure |\n| --- | --- |")
         print("".join(f"| {what} | {figure} |\n" for what, figure in rows))
 
@@ -152,6 +160,17 @@ def sweep(at: Any) -> Iterator[tuple[str, str]]:
     yield "start to first step, of all trials", (
         f"{at.trials * COST['start'] / side:.1f} s of the sweep's time, {side:g} side by side")
     yield "series of a training metric in Prometheus", f"{side:g}, one a process, not one a trial"
+
+
+def evaluating(at: Any) -> Iterator[tuple[str, str]]:
+    """The test split, by students whose teacher's answers are in the cache; the served file's take as long again."""
+    parts = math.ceil(at.test_rows / ROWS) * int(at.students)
+    alone = at.test_rows * at.students / at.driver_rate
+    yield f"{at.test_rows:,.0f} rows by {at.students:g} students on the driver, as until now", f"{alone / 3600:.1f} h"
+    yield f"in parts of {ROWS:,} rows on {at.gpus:g} GPUs", (
+        f"{math.ceil(parts / at.gpus) * ROWS / at.student_rate:.0f} s for {parts:,} parts, and the start of a process")
+    yield "the driver's part: metrics with 1,000 resamples, on one core", (
+        f"{at.test_rows * (at.students + 1) * COST['judge']:.0f} s and {at.test_rows * COST['judged'] / GIB:.1f} GiB")
 
 
 def saturates(at: Any) -> Iterator[tuple[str, str]]:

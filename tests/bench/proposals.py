@@ -12,7 +12,7 @@ import time
 import optuna
 
 from kdray.config import SearchConfig, TrainingConfig
-from kdray.search.plan import make_plans
+from kdray.search.points import make_plans
 
 SPACE = {"temperature": {"min": 1, "max": 8, "log": True}, "alpha": {"min": 0, "max": 0.9},
          "lr": {"min": 5e-5, "max": 3e-4, "log": True}}

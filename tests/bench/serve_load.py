@@ -16,6 +16,7 @@ import csv
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 import tempfile
@@ -76,18 +77,16 @@ def main() -> None:
 
 def make_package(teacher: Path, scratch: Path, texts: list[str]) -> Path:
     """A package with three layers of the teacher."""
-    from transformers import AutoModelForSequenceClassification
-
     from kdray.export.onnx import export_onnx
     from kdray.export.quantise import WAYS, quantise
-    from kdray.models.load import save_model
+    from kdray.models.folder import label_order
+    from kdray.models.load import Origin, build, save_model
+    from kdray.tasks import TASKS
 
-    model = AutoModelForSequenceClassification.from_pretrained(teacher, attn_implementation="eager").eval()
-    layers = model.bert.encoder.layer
-    model.bert.encoder.layer = type(layers)(list(layers)[::2])
-    model.config.num_hidden_layers = len(model.bert.encoder.layer)
+    task = TASKS["sequence-classification"]
+    model = build(task, Origin(str(teacher), (0, 2, 4)), label_order(teacher) or [], 0).eval()
     folder = scratch / "package"
-    save_model(model, teacher, folder)
+    save_model(task, model, teacher, folder)
     export_onnx(model, ["input_ids", "attention_mask", "token_type_ids"], folder)
     quantise(folder, next(iter(WAYS)))
     labels = [model.config.id2label[index] for index in range(model.config.num_labels)]
@@ -153,9 +152,8 @@ def fastapi_server(package: Path, port: int) -> None:
 
 def start_fastapi(package: Path) -> tuple[subprocess.Popen, str]:
     """The process and its URL, once it answers."""
-    from kdray.serving.deploy import _free_port
-
-    port = _free_port("127.0.0.1", 0)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
     process = subprocess.Popen([sys.executable, __file__, "--fastapi", str(package), str(port)])
     url = f"http://127.0.0.1:{port}"
     for _ in range(600):
@@ -176,7 +174,7 @@ def start_kdray(package: Path) -> tuple[str, Callable[[], None]]:
     from kdray.serving.deploy import deploy, take_down
 
     connect(niceness=0)
-    url = deploy({"default": str(package)}, ServeConfig(port=0, num_cpus=THREADS), blocking=False)
+    url = deploy({"default": str(package)}, ServeConfig(port=0, num_cpus=THREADS), [], blocking=False)
 
     def end() -> None:
         take_down()

@@ -90,7 +90,7 @@ def service(options: argparse.Namespace) -> Iterator[tuple[str, Path]]:
         connect(niceness=0)
         settings = ServeConfig(port=0, num_cpus=THREADS).changed(options.set)
         try:
-            url = deploy({"default": str(package)}, settings, blocking=False)
+            url = deploy({"default": str(package)}, settings, [], blocking=False)
             Load(url, bodies, clients=CLIENTS, seconds=4).run()
             yield url, bodies
         finally:

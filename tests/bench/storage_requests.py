@@ -13,7 +13,7 @@ from collections import Counter
 import numpy as np
 
 from kdray.cache.plan import KEY
-from kdray.cache.receipts import open_listed, stored_bytes, table_of
+from kdray.cache.receipts import list_shards, open_listed, table_of
 from kdray.cache.shard import Schema, encode_shard, write_shard
 from kdray.storage import Store, content_key
 from tests.integration.conftest import s3_server
@@ -40,7 +40,7 @@ def count(store: Store, proxy: Proxy, shards: int) -> None:
     keys = [content_key(number) for number in range(shards)]
     receipts = [write_shard(store, key, data) for key in keys]
     tell(proxy, "written", shards)
-    stored_bytes(store, np.array(keys, KEY))
+    list_shards(store, np.array(keys, KEY))
     tell(proxy, "looked for in a resume", shards)
     for shard in table_of((receipt, 0.0) for receipt in receipts):
         open_listed(store, shard)

@@ -159,7 +159,7 @@ def useful_flop(job: TeacherJob) -> float:
 
     rows = Rows.open(Path(job.storage) / "corpus" / job.corpus, "train")
     lengths, counts = np.unique(rows.lengths, return_counts=True)
-    model = load_model(TASKS[job.schema.task], job.folder, list(job.schema.labels), attn_implementation="eager").eval()
+    model = load_model(TASKS[job.schema.task], job.folder, list(job.schema.labels)).eval()
     total = 0.0
     for length, count in zip(lengths, counts, strict=True):
         with FlopCounterMode(display=False) as counter, torch.no_grad():

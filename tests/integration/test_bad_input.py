@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers import AutoTokenizer
 
+from tests.families import make_family
 from tests.integration.conftest import Command, small_config, write_config
-from tests.small import sentences, write_jsonl
+from tests.small import make_model, sentences, write_jsonl
 
 Change = Callable[[dict[str, Any], Path, Path], None]
 
@@ -108,6 +110,68 @@ def test_refused_with_a_reason(kdray_here: Command, tmp_path: Path, rows: Path, 
         assert word in message
     assert not list((tmp_path / "store").rglob(".tmp-*"))
     assert not (tmp_path / "store" / "caches").exists()
+
+
+def family(name: str, student: dict[str, Any]) -> Change:
+    """A teacher of a family, and a student of it."""
+    def change(config: dict[str, Any], folder: Path, teacher: Path) -> None:
+        make_family(folder / "teacher", name, "sequence-classification", ["negative", "positive"])
+        config["teacher"]["model"], config["student"] = str(folder / "teacher"), student
+
+    return change
+
+
+def add_tokens(folder: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.add_tokens(["zebra", "quagga"])
+    tokenizer.save_pretrained(folder)
+
+
+def smaller_student(config: dict[str, Any], folder: Path, teacher: Path) -> None:
+    config["student"] = {"model": str(make_model(folder / "small")), "fresh": {"max_position_embeddings": 16}}
+
+
+def too_many(config: dict[str, Any], folder: Path, teacher: Path) -> None:
+    config["student"] = {"model": str(make_model(folder / "other")), "layers": 5}
+
+
+def headless(config: dict[str, Any], folder: Path, teacher: Path) -> None:
+    relabel(["negative", "positive"])(make_model(folder / "teacher", head="BertModel"))
+    config["teacher"]["model"] = str(folder / "teacher")
+
+
+MODELS: dict[str, tuple[Change, list[str]]] = {
+    "student with fewer positions than rows have tokens": (
+        smaller_student, ["data.max_length = 32 is more than the 16 positions of student", "small, fresh"]),
+    "tokenizer with more tokens than the model has embeddings": (
+        edit_teacher(add_tokens), ["numbers tokens up to 84", "embeddings for 83", "resize_token_embeddings"]),
+    "fresh student whose layers have other types": (
+        family("Qwen2", {"fresh": {"layer_types": ["full_attention"]}}), ["student.fresh", "`layer_types` (1)"]),
+    "fresh student whose heads do not go together": (
+        family("Llama", {"fresh": {"num_attention_heads": 1}}), ["student", "cannot read rows", "num_key_value_heads"]),
+    "layers that share their weights": (
+        family("ALBERT", {"layers": 2}), ["share their weights", "student.fresh", "student.model"]),
+    "layers that do not fit their new places": (
+        family("ModernBERT", {"layers": [1, 3]}), ["student.layers [1, 3]", "attn_norm", "Keep layer 0 there"]),
+    "layers that another model does not have": (
+        too_many, ["student.layers 5 is more than the 4 layers"]),
+    "teacher without a head": (headless, ["no weights for classifier.bias, classifier.weight", "teacher.finetune"]),
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_model_that_cannot_do_it_is_refused_before_any_work(kdray_here: Command, tmp_path: Path, rows: Path,
+                                                              teacher: Path, name: str) -> None:
+    change, words = MODELS[name]
+    config = small_config(tmp_path / "store", rows, teacher)
+    change(config, tmp_path, teacher)
+    done = kdray_here("distill", str(write_config(tmp_path / "c.yaml", config)))
+    assert done.returncode == 1, done.stderr
+    message = done.stderr.splitlines()[-1]
+    assert message.startswith("kdray: ") and "Traceback" not in done.stderr
+    for word in words:
+        assert word in message
+    assert not list((tmp_path / "store").rglob("*.arrow")) and not (tmp_path / "store" / "corpus").exists()
 
 
 def test_manifest_of_another_version_is_refused(kdray_here: Command, tmp_path: Path, rows: Path, teacher: Path) -> None:

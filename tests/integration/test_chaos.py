@@ -41,8 +41,8 @@ HEALTH = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 500, "he
 """A node that is killed is known to be dead after 2 s; Ray's own settings take 15."""
 FILLING = "ray::TeacherActor.fill"
 """Title of an actor's process while it computes a shard."""
-OF_THE_RUN = ("teacher_seconds", "rows_computed", "table_sha256")
-"""What a manifest says of how its cache came to be: the table has each shard's seconds."""
+OF_THE_RUN = ("teacher_seconds", "rows_computed", "table", "table_sha256")
+"""What a manifest says of how its cache came to be: the table has each shard's seconds, and its name its checksum."""
 DIED = "died, its shard is leased again"
 
 

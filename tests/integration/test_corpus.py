@@ -87,7 +87,7 @@ def test_a_corpus_made_by_tasks_is_the_one_of_one_process_and_actors_fetch_the_p
     machine = next(site.tmp.glob("kdray-*"))
     assert {f"{part['sha256']}-{part['file']}" for parts in alone["parts"].values() for part in parts} <= {
         path.name for path in (machine / "copies").iterdir()}
-    assert not list(machine.glob(f"*/{alone['key']}")), "nobody needed the whole"
+    assert not list(machine.glob(f"artefacts/*/{alone['key']}")), "nobody needed the whole"
     texts = Rows.open(Path(spread.store.fetch("corpus", alone["key"])), "train").table.column("text").to_pylist()
     assert texts == [row["text"] for row in rows]
 

@@ -1,5 +1,6 @@
 """Actors, workers and drivers are killed in mid-work; what comes out is what an undisturbed run gives."""
 
+import logging
 import os
 import signal
 import subprocess
@@ -7,13 +8,17 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+import ray
 from safetensors.torch import load_file
 
+from kdray.cache.plan import Slot
 from kdray.config import load
 from kdray.errors import TrainingError
 from kdray.pipeline import Pipeline
+from kdray.teacher.pool import Pool
 from tests.integration.conftest import Command, command, environment, small_config, write_config
 
 
@@ -26,11 +31,11 @@ def quiet(tmp_path_factory: pytest.TempPathFactory, rows: Path, teacher: Path, c
     return folder / "store"
 
 
-def make(folder: Path, rows: Path, teacher: Path, max_failures: int = 2, epochs: int = 3) -> Path:
+def make(folder: Path, rows: Path, teacher: Path, max_failures: int = 2, epochs: int = 3, **training: Any) -> Path:
     return write_config(folder / "c.yaml", small_config(folder / "store", rows, teacher, {
         "cache": {"rows_per_shard": 1}, "teacher": {"model": str(teacher), "num_cpus": 1},
         "training": {"epochs": epochs, "lr": 3e-3, "checkpoint_steps": 4, "num_cpus": 1,
-                     "max_failures": max_failures}}))
+                     "max_failures": max_failures, **training}}))
 
 
 def shards(store: Path) -> dict[str, bytes]:
@@ -98,6 +103,27 @@ def test_killed_worker_resumes_on_the_same_batches(tmp_path: Path, rows: Path, t
     assert same_weights(student(store), student(quiet))
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", [0, 1, 3])
+def test_when_one_of_two_workers_is_killed_both_resume_on_the_same_batches(
+        tmp_path: Path, rows: Path, teacher: Path, cluster: None, stage: int) -> None:
+    found = []
+    for name in ("calm", "killed"):
+        (tmp_path / name).mkdir()
+        store = tmp_path / name / "store"
+        pipeline = Pipeline(load(make(tmp_path / name, rows, teacher, workers=2,
+                                      deepspeed={"zero_optimization": {"stage": stage}})))
+        assert pipeline.cache
+        if name == "killed":
+            sealed = lambda: any((store / "train").rglob("checkpoint_*/files.json"))  # noqa: B023, E731
+            killer = kill_when(sealed, lambda: process("ray::RayTrainWorker"))
+        assert pipeline.students["student"] and not list((store / "train").iterdir())
+        found.append(student(store))
+    killer.join(1)
+    assert not killer.is_alive(), "nothing was killed"
+    assert same_weights(*found)
+
+
 def test_a_worker_that_may_not_begin_again_says_so_and_the_next_run_goes_on(
         tmp_path: Path, rows: Path, teacher: Path, quiet: Path) -> None:
     store = tmp_path / "store"
@@ -151,6 +177,36 @@ def test_torn_shard_is_computed_anew(tmp_path: Path, rows: Path, teacher: Path, 
     torn.write_bytes(torn.read_bytes()[:-100])
     assert Pipeline(load(config)).cache
     assert shards(store) == shards(quiet)
+
+
+@pytest.mark.parametrize("how", ["sleeps", "is stopped"])
+def test_an_actor_that_hangs_is_ended_and_its_shard_is_leased_again(
+        cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture,
+        how: str) -> None:
+    """With every processor taken, so that its successor needs the room that it had."""
+    monkeypatch.setattr("kdray.teacher.leases._FLOOR", 3.0)
+    monkeypatch.setattr("kdray.teacher.pool._LOOK", 0.2)
+
+    class Hanging:
+        def ready(self) -> None:
+            pass
+
+        def fill(self, slot: Slot) -> str:
+            begun = tmp_path / slot.key
+            if slot.start == 50 and not begun.exists():
+                begun.write_text(str(os.getpid()))
+                if how == "sleeps":
+                    time.sleep(10**6)
+                os.kill(os.getpid(), signal.SIGSTOP)
+            return slot.key
+
+    slots, done = [Slot("train", 10 * number, 10 * number + 10, f"key{number}") for number in range(20)], list[str]()
+    with caplog.at_level(logging.WARNING, "kdray"):
+        Pool(slots, lambda: ray.remote(num_cpus=1)(Hanging).remote(), 2, 3, done.append).run()
+    assert sorted(done) == sorted(slot.key for slot in slots)
+    (said,) = [message for message in caplog.messages if "hangs" in message]
+    assert "rows 50 to 59 of the train split take it" in said and "its shard is leased again" in said
+    wait_for(lambda: not Path(f"/proc/{(tmp_path / 'key5').read_text()}").exists())
 
 
 def wait_for(condition: Callable[[], bool], seconds: float = 120) -> None:

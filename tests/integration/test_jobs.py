@@ -112,6 +112,18 @@ def test_submit_carries_the_config_and_shows_the_log(head: Head, folder: Path) -
     wait_for(lambda: jobs(head)[f"{name}-2"]["status"] == "SUCCEEDED")
 
 
+def test_functions_beside_the_config_go_with_it(head: Head, folder: Path, rows: Path) -> None:
+    (folder / "own_rows.py").write_text("import own_help\n\ndef rows():\n    return own_help.read()\n")
+    (folder / "own_help.py").write_text(
+        f"import json\n\ndef read():\n    return [json.loads(line) for line in open({str(rows)!r})]\n")
+    status, out, err = ended(kdray_submit(head, str(folder / "c.yaml"), "data.source=package:own_rows:rows",
+                                          f"teacher.model={folder / 'large'}", f"storage={folder / 'store'}",
+                                          "--stage", "teacher"))
+    assert status == 0, out + err
+    (made,) = (folder / "store" / "corpus").glob("*/manifest.json")
+    assert sum(json.loads(made.read_text())["rows"].values()) == 600
+
+
 def test_submit_keeps_the_driver_off_the_head(folder: Path) -> None:
     with running(cpus=0, workers=(("--num-cpus=2",),)) as head:
         status, out, err = ended(kdray_submit(head, "c.yaml", "--stage", "cache", cwd=folder))
@@ -182,3 +194,45 @@ def test_whoever_follows_may_go_and_come_back(head: Head, tmp_path: Path, rows: 
     status, out, err = ended(kdray_submit(head, str(config), "--stage", "cache"))
     assert status == 0 and f"job {name} runs already" in err and "cache: " in out
     assert f"{name}-2" not in jobs(head)
+
+
+@pytest.mark.slow
+def test_two_jobs_of_one_config_at_once_make_each_artefact_once_and_say_the_same(
+        head: Head, tmp_path: Path, rows: Path, teacher: Path) -> None:
+    config, store = make(tmp_path, rows, teacher), tmp_path / "store"
+    both = [subprocess.Popen(
+        [str(BIN / "ray"), "job", "submit", f"--address={head.dashboard}", f"--working-dir={ROOT / 'jobs'}", "--",
+         sys.executable, "pipeline.py", str(config)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env=head.environment(PYTHONPATH=str(ROOT))) for _ in range(2)]
+    ends = [ended(process) for process in both]
+    assert [status for status, _, _ in ends] == [0, 0], [out[-2000:] + err[-1000:] for _, out, err in ends]
+    one, other = (out.split("kdray serve ")[1].split()[0] for _, out, _ in ends)
+    made = {kind: len(list((store / kind).glob("[!.]*"))) for kind in ("caches", "sweeps", "selections", "evaluations",
+                                                                       "packages", "reports")}
+    assert made == dict.fromkeys(made, 1)
+    tables = [out.split("model  ")[1].partition("report:")[0] for _, out, _ in ends]
+    assert [[line.split("MB")[0] for line in table.splitlines()] for table in tables].count(
+        [line.split("MB")[0] for line in tables[0].splitlines()]) == 2, "but for the examples/s"
+    again = ray_submit(head, "pipeline.py", str(config))
+    assert again.returncode == 0 and again.stdout.split("kdray serve ")[1].split()[0] in (one, other)
+
+
+@pytest.mark.slow
+def test_a_job_whose_head_is_lost_goes_on_when_it_is_submitted_to_a_new_one(
+        tmp_path: Path, rows: Path, teacher: Path) -> None:
+    config, store = make(tmp_path, rows, teacher), tmp_path / "store"
+    with running(cpus=2) as lost:
+        following = kdray_submit(lost, str(config), "--stage", "distill")
+        wait_for(lambda: len(shards(store)) >= 5, 300)
+    status, out, err = ended(following)
+    assert status == 1 and "Traceback" not in err, out + err
+    assert "lost the log of job" in err or f"no Ray dashboard answers at {lost.dashboard}" in err
+    assert "The same command follows it again" in err or "Start Ray there" in err
+    first = {path: path.stat().st_mtime_ns for path in (store / "shards").rglob("*.arrow")}
+    assert first and not list((store / "students").glob("[!.]*"))
+    with running(cpus=2) as new:
+        status, out, err = ended(kdray_submit(new, str(config), "--stage", "distill"))
+    assert status == 0, out + err
+    kept = {path for path in first if path.stat().st_mtime_ns == first[path]}
+    assert len(kept) >= len(first) - 2, "shards were computed again"
+    assert len(list((store / "students").glob("[!.]*"))) == 1

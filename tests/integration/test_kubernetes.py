@@ -1,8 +1,8 @@
 """What rendered manifests say is done: a RayJob's entrypoint, runtime environment and resources, a RayService's Serve
 config, on a cluster with a token.
 
-The test plays the operator and the kubelet: `ray start` with what the manifest offers, in a folder that is laid out as
-the image is, the line with which the operator submits, and the request with which it deploys.
+The test plays the kubelet, and `tests/kuberay` the operator: `ray start` with what the manifest offers, in a folder
+that is laid out as the image is, the line with which the operator submits, and the request with which it deploys.
 """
 
 import json
@@ -25,6 +25,8 @@ from kdray.storage import Store
 from tests.heads import Head, running
 from tests.integration.conftest import ROOT, small_config, write_config
 from tests.integration.test_faults import wait_for
+from tests.kuberay.cluster import make_pods
+from tests.kuberay.jobs import submit_line
 
 pytestmark = pytest.mark.skipif(
     not (shutil.which("kubectl") or shutil.which("kustomize")),
@@ -32,12 +34,9 @@ pytestmark = pytest.mark.skipif(
 
 
 def submit(head: Head, job: dict[str, Any], name: str, token: str | None = None) -> subprocess.CompletedProcess:
-    """The operator's line: the entrypoint goes into a shell as it stands."""
-    runtime = json.dumps(yaml.safe_load(job["runtimeEnvYAML"]))
-    line = " ".join(["ray job submit --address", head.dashboard, "--submission-id", name, "--runtime-env-json",
-                     shlex.quote(runtime), "--entrypoint-resources", shlex.quote(job["entrypointResources"]), "--",
-                     job["entrypoint"], ";"])
-    return subprocess.run(["bash", "-c", line], capture_output=True, text=True, timeout=400,
+    """What the operator's pod does: the entrypoint goes into a shell as it stands."""
+    line = submit_line(job, head.dashboard.removeprefix("http://"), name)
+    return subprocess.run(["bash", "-ce", "--", line], capture_output=True, text=True, timeout=400,
                           env=head.environment(token))
 
 
@@ -80,10 +79,10 @@ def given() -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def head(image: Path, job: dict[str, Any], given: dict[str, str]) -> Iterator[Head]:
-    """A node that offers what the driver's group offers, and the CPUs of two replicas."""
-    group = job["rayClusterSpec"]["workerGroupSpecs"][0]
-    offers = {name: float(amount) for name, amount in group["resources"].items() if name != "CPU"}
-    with running(f"--resources={json.dumps(offers)}", cpus=4, cwd=image, token=given["auth_token"],
+    """A node that offers what the driver's pod offers, and the CPUs of two replicas."""
+    _, driver = make_pods(job["rayClusterSpec"], "small", "RayJob")
+    offers = [flag for flag in shlex.split(driver.container["args"][0]) if flag.startswith("--resources=")]
+    with running(*offers, cpus=4, cwd=image, token=given["auth_token"],
                  KDRAY_API_KEYS=given["KDRAY_API_KEYS"]) as head:
         yield head
 
@@ -121,6 +120,14 @@ def test_the_job_does_what_the_manifest_says(head: Head, job: dict[str, Any], do
     assert told["status"] == "SUCCEEDED" and told["entrypoint"] == job["entrypoint"]
     variables = yaml.safe_load(job["runtimeEnvYAML"])["env_vars"]
     assert told["runtime_env"]["env_vars"].items() >= variables.items()
+    assert [one["submission_id"] for one in head.ask("/api/jobs/")] == ["small"]
+
+
+def test_a_submitter_that_comes_again_follows_and_does_not_submit_twice(head: Head, job: dict[str, Any],
+                                                                        done: subprocess.CompletedProcess) -> None:
+    run_of(done)
+    again = submit(head, job, "small")
+    assert again.returncode == 0 and run_of(again) == run_of(done)
     assert [one["submission_id"] for one in head.ask("/api/jobs/")] == ["small"]
 
 

@@ -131,11 +131,9 @@ def test_a_sweep_tells_its_trials_and_they_their_training(scraped: Scraped, pipe
     here = {"run": "observed", "stage": "sweep"}
     scraped.wait(sum(trial["epochs"] for trial in trials), "sweep_epochs_total", **here)
     scraped.wait(sum(trial["state"] == "finished" for trial in trials), "sweep_trials", state="finished", **here)
-    scraped.wait(3, "sweep_trials_asked", **here)
+    scraped.wait(2, "sweep_trials_asked", **here)
     assert scraped.value("sweep_trials", state="running") == scraped.value("sweep_trials", state="failed") == 0
-    for role in ("baseline", "distilled"):
-        best = max(trial["best"] for trial in trials if trial["baseline"] == (role == "baseline"))
-        scraped.wait(best, "sweep_best", role=role, student="student", **here)
+    scraped.wait(max(trial["best"] for trial in trials), "sweep_best", role="distilled", student="student", **here)
     train = pipeline.corpus["rows"]["train"]
     scraped.wait(train * sum(trial["epochs"] for trial in trials), "training_rows_total", **here)
     epochs = [entry for trial in trials for entry in trial["history"]]
@@ -145,6 +143,8 @@ def test_a_sweep_tells_its_trials_and_they_their_training(scraped: Scraped, pipe
         known = [entry[facts] for entry in epochs if facts in entry]
         assert seen and all(min(abs(value - one) for one in known) < 1e-6 for value in seen), (name, seen, known)
     assert 0 < min(scraped.values("training_step_seconds")) < 60
+    for trial, role in zip(pipeline.selection["trials"], ("baseline", "distilled"), strict=True):
+        scraped.wait(trial["best"], "sweep_best", role=role, student="student", run="observed", stage="selection")
 
 
 def test_series_have_few_labels_and_no_more_names_than_are_known(scraped: Scraped) -> None:

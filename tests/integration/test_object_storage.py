@@ -17,12 +17,18 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import boto3
 import pytest
 from pyarrow import fs
 
+from kdray.cache.reader import SoftTargets
+from kdray.copies import copies
 from kdray.corpus.tokenizer import load_tokenizer
+from kdray.errors import CacheError, StorageError
+from kdray.inspection import verify_cache
 from kdray.models.folder import at, fingerprint, share
 from kdray.storage import Store
+from kdray.teacher.verify import check_shards
 from tests.integration.conftest import (
     ROOT,
     Command,
@@ -294,7 +300,7 @@ def test_processes_of_a_machine_download_each_shard_once(
     machine, local = new_machine(), ended(start(endpoint, new_machine(), READ, str(filled.folder), filled.key))
     with Proxy(endpoint, lambda method, path: "slow" if method == "GET" else "") as proxy:
         assert ended(*(start(proxy.url, machine, READ, URI, filled.key) for _ in range(2))) == local * 2
-        asked, table = (proxy.count("GET", start) for start in (SHARDS, f"/bucket/kdray/caches/{filled.key}/shards."))
+        asked, table = (proxy.count("GET", start) for start in (SHARDS, f"/bucket/kdray/caches/{filled.key}/shards-"))
         assert set(asked.values()) == {1} and len(asked) == -(-480 // 16)
         assert set(table.values()) == {1}
         proxy.seen.clear()
@@ -312,6 +318,31 @@ def test_copies_stay_within_their_bound_while_processes_evict_each_other_s(
         assert ended(*readers) == local * 2
     kept = [path.stat().st_size for path in machine.glob("kdray-*/copies/*.arrow")]
     assert kept and sum(kept) <= bound
+
+
+def test_verify_reads_the_storage_and_not_this_machines_copies(
+        filled: Filled, bucket: fs.S3FileSystem, monkeypatch: pytest.MonkeyPatch, new_machine: Callable[[], Path],
+        reachable: Callable[[Proxy], Store], endpoint: str) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(new_machine()))
+    name = min(filled.shards)
+    whole, path = filled.shards[name], f"bucket/kdray/{name}"
+    with Proxy(endpoint) as proxy:
+        soft = SoftTargets(reachable(proxy), filled.key, "train")
+        assert [soft[row] for row in range(len(soft))] and list(copies().glob("*.arrow"))
+        verify_cache(URI, filled.key, 0, 0, None)
+        for spoil, said in ((lambda: write(bucket, path, bytes(len(whole))), "corrupt"),
+                            (lambda: bucket.delete_file(path), "missing")):
+            spoil()
+            complaints = check_shards(Store(URI), Store(URI).manifest("caches", filled.key) or {})
+            assert complaints and all(f"{name} is {said}" in complaint for complaint in complaints)
+            with pytest.raises(CacheError, match=r"shards of cache .* are missing or corrupt"):
+                verify_cache(URI, filled.key, 0, 0, None)
+    write(bucket, path, whole)
+
+
+def write(bucket: fs.S3FileSystem, path: str, data: bytes) -> None:
+    with bucket.open_output_stream(path) as stream:
+        stream.write(data)
 
 
 def test_credentials_are_written_nowhere(filled: Filled, bucket: fs.S3FileSystem) -> None:
@@ -370,12 +401,12 @@ def test_a_fetch_killed_half_way_leaves_nothing_that_is_taken_for_an_artefact(
         store = reachable(proxy)
         store.publish("things", "k", tmp_path, {})
         killed = start(proxy.url, machine, FETCH, URI)
-        while not list(machine.glob("kdray-*/*/.tmp-k/*.bin")):
+        while not list(machine.glob("kdray-*/artefacts/*/.tmp-k/*.bin")):
             assert killed.poll() is None
             time.sleep(0.01)
         killed.kill()
         killed.communicate()
-        assert not list(machine.glob("kdray-*/*/k"))
+        assert not list(machine.glob("kdray-*/artefacts/*/k"))
         proxy.seen.clear()
         folders = ended(*(start(proxy.url, machine, FETCH, URI) for _ in range(2)))
     folder = Path(folders[0])
@@ -398,6 +429,26 @@ def test_what_is_not_published_is_not_fetched_and_what_is_published_anew_is(
             (tmp_path / "file").write_text(text)
             store.publish("things", "later", tmp_path, {"text": text})
             assert (store.fetch("things", "later") / "file").read_text() == text
+
+
+def test_an_object_whose_name_leads_upwards_is_refused_and_writes_nothing(
+        endpoint: str, bucket: fs.S3FileSystem, tmp_path: Path, new_machine: Callable[[], Path],
+        monkeypatch: pytest.MonkeyPatch, reachable: Callable[[Proxy], Store]) -> None:
+    """An HTTP client shortens the name and finds the second object; the local copy would be in a folder above."""
+    machine = new_machine()
+    monkeypatch.setattr(tempfile, "tempdir", str(machine))
+    with Proxy(endpoint) as proxy:
+        store = reachable(proxy)
+        (tmp_path / "file").write_text("good")
+        store.publish("things", "k", tmp_path, {})
+        client = boto3.client("s3", endpoint_url=endpoint, region_name="us-east-1", aws_access_key_id="test-key-id",
+                              aws_secret_access_key="test-secret")
+        for name in ("kdray/things/k/../../../planted", "planted"):
+            client.put_object(Bucket="bucket", Key=name, Body=b"bad")
+        for fetch in (lambda: store.fetch("things", "k"), lambda: store.download(tmp_path, "things", "k")):
+            with pytest.raises(StorageError, match=r"'\.\./\.\./\.\./planted' leads out of s3://bucket/kdray/things/k"):
+                fetch()
+    assert not list(machine.rglob("planted")) and not list(tmp_path.parent.rglob("planted"))
 
 
 def test_a_model_that_one_machine_has_is_on_all(

@@ -39,14 +39,26 @@ def test_run_names_every_artefact(first: str, config: Path) -> None:
         assert json.loads((store / kind / key / "manifest.json").read_text())["key"] == key
 
 
-def test_baseline_is_among_the_trials_and_the_winner_is_distilled(first: str, config: Path) -> None:
+def test_winner_and_baseline_are_trained_on_a_seed_that_no_trial_has(first: str, config: Path) -> None:
     run = json.loads((run_folder(first) / "run.json").read_text())
-    trials, chosen = (json.loads((config.parent / "store" / kind / run["lineage"][name] / "manifest.json").read_text())
-                      for kind, name in (("sweeps", "sweep"), ("selections", "selection")))
-    trials = trials["trials"]
-    assert trials[0]["point"] == {"alpha": 1.0} and trials[0]["student"] == chosen["baseline"]
-    assert trials[1]["point"]["alpha"] == 0.5
-    assert chosen["winner"] in [trial["student"] for trial in trials[1:]]
+    sweep, chosen = (json.loads((config.parent / "store" / kind / run["lineage"][name] / "manifest.json").read_text())
+                     for kind, name in (("sweeps", "sweep"), ("selections", "selection")))
+    assert sweep["trials"][0]["point"]["alpha"] == 0.5 and not any(row["baseline"] for row in sweep["trials"])
+    plain, won = chosen["trials"]
+    best = max(sweep["trials"], key=lambda row: row["best"])
+    assert plain["point"] == {"alpha": 1.0, "seed": 1} and won["point"] == {**best["point"], "seed": 1}
+    assert [pair["seed"] for pair in chosen["pairs"]] == [1]
+    assert (chosen["baseline"], chosen["winner"]) == (plain["student"], won["student"])
+    assert run["lineage"]["student"] == won["student"] not in [row["student"] for row in sweep["trials"]]
+
+
+def test_the_gain_is_told_in_the_same_words_everywhere(first: str, config: Path) -> None:
+    run = json.loads((run_folder(first) / "run.json").read_text())
+    store = config.parent / "store"
+    [words] = [line for line in first.splitlines() if line.startswith("Gain of distillation")]
+    assert "on 1 seed that the sweep has not seen" in words and "One seed does not say how far chance goes" in words
+    assert words in (store / "reports" / run["report"] / "report.html").read_text()
+    assert words in (store / "packages" / run["package"] / "README.md").read_text()
 
 
 def test_package_loads_with_a_pipeline(first: str, config: Path) -> None:

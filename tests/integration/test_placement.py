@@ -9,10 +9,12 @@ import pytest
 import ray
 from ray.cluster_utils import Cluster
 
-from kdray.cluster import check_resources
-from kdray.config import load
-from kdray.errors import ClusterError
+from kdray.cluster import ask, check_resources
+from kdray.config import TrainingConfig, load
+from kdray.errors import CacheError, ClusterError
+from kdray.evaluation.evaluate import evaluate
 from kdray.pipeline import Pipeline
+from kdray.workers import work
 from tests.integration.conftest import small_config, write_config
 
 SPOT, STEADY = {"ray.io/market-type": "spot"}, {"ray.io/market-type": "on-demand", "kdray/group": "student"}
@@ -56,6 +58,42 @@ def test_each_runs_where_its_labels_are(nodes: dict[str, str], tmp_path: Path, r
     assert found["TeacherActor"] == {nodes["spot"]}
     assert found["LoneWorker"] == found["ImplicitFunc"] == {nodes["steady"]}
     assert found["Board"] == {nodes["driver"]}
+
+
+def test_models_are_asked_in_parts_where_students_are_trained_and_say_what_they_say_here(
+        nodes: dict[str, str], tmp_path: Path, rows: Path, teacher: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = pipeline(tmp_path, rows, teacher, SPOT, epochs=1, lr=3e-3, labels=STEADY)
+    here, pairs = run.evaluation, run.selection["pairs"]
+    assert "Worker" not in places(), "a split of a run without a cluster is no reason to start processes"
+    monkeypatch.setenv("RAY_ADDRESS", ray.get_runtime_context().gcs_address)
+    monkeypatch.setattr("kdray.evaluation.answers.ROWS", 16)
+    there = evaluate(run.store, "there", run.task, run.corpus, run.teacher.place, run.cache["key"], pairs, run._where)
+    assert there["numbers"] == here["numbers"] and there["breakdown"] == here["breakdown"]
+    assert places()["Worker"] == {nodes["steady"]}
+    checks = run.package["checks"]
+    assert checks["onnx"]["agreement"] == 1.0 and checks["onnx-int8"]["units"] == run.corpus["rows"]["validation"]
+    assert run.report["numbers"]["test"]["served"]["accuracy"]["value"] > 0.5
+
+
+def test_what_is_wrong_with_a_part_ends_the_work_with_its_cause(nodes: dict[str, str], tmp_path: Path) -> None:
+    settings = TrainingConfig(labels=STEADY)
+    with pytest.raises(CacheError, match="there is no such thing"):
+        list(work(refuse, [(0, 5), (5, 9)], "rows", settings))
+    with pytest.raises(ClusterError, match=r"training\.workers = 1 with .* nodes that have kdray/group=pupil"):
+        work(refuse, [(0, 5)], "rows", TrainingConfig(labels={"kdray/group": "pupil"}))
+
+
+def refuse(start: int, stop: int) -> None:
+    raise CacheError("there is no such thing")
+
+
+def test_what_precision_auto_is_follows_from_the_nodes_that_will_work(nodes: dict[str, str]) -> None:
+    assert ask(node, SPOT) == [nodes["spot"]] and ask(node, {"zone": "a"}) == []
+    assert sorted(ask(node, {})) == sorted(nodes.values())
+
+
+def node() -> str:
+    return ray.get_runtime_context().get_node_id()
 
 
 def test_labels_that_no_node_has_are_refused_before_work_starts(nodes: dict[str, str], tmp_path: Path, rows: Path,

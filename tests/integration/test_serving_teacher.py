@@ -37,7 +37,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, rows: Path, teacher: Path, kdr
 @pytest.fixture(scope="module")
 def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where the service keeps what student and teacher differ on."""
-    return tmp_path_factory.mktemp("kept")
+    return tmp_path_factory.mktemp("differences") / "kept"
 
 
 @pytest.fixture(scope="module")
@@ -101,6 +101,7 @@ def test_the_shadow_counts_and_keeps_what_they_differ_on_as_rows(url: str, kept:
         time.sleep(0.2)
     assert counted(url, "shadow", "differed") > 0
     lines = [json.loads(line) for line in (kept / "disagreements.jsonl").read_text().splitlines()]
+    assert kept.stat().st_mode & 0o077 == 0, "texts of requests are not everybody's"
     labels = {row["text"]: row["label"] for row in rows}
     mine = [line for line in lines if line["text"] in labels]
     assert mine and all(line.keys() == {"text", "label", "student"} for line in mine)

@@ -19,7 +19,13 @@ import ray
 from ray import tune
 from tensorboardX.proto.event_pb2 import Event
 
+from kdray.config import TrainingConfig
 from kdray.search import trackers
+from kdray.search.plan import Plan
+from kdray.search.points import Listed
+from kdray.search.proposals import Proposals, Whose
+from kdray.search.records import Records
+from kdray.storage import Store
 
 KEY = "0123456789abcdef"
 NAME = "films-01234567"
@@ -34,7 +40,7 @@ def trainable() -> Callable[[dict[str, Any]], None]:
         for epoch in (1, 2, 3):
             tune.report({"step": 10})
             tune.report({"epoch": epoch, "stage": 0, "loss": 1 / epoch, "accuracy": 0.5, "kl": None,
-                         "best": 0.5 + point["alpha"] / 10 + epoch / 100, "student": "abc"})
+                         "best": 0.5 + point["alpha"] / 10 + epoch / 100})
 
     return train
 
@@ -58,16 +64,19 @@ def sweep(folder: Path, names: list[str], *more: tune.Callback) -> None:
     """Runs the sweep in `folder`, or goes on with it."""
     os.environ.update(TUNE_DISABLE_STRICT_METRIC_CHECKING="1", TUNE_DISABLE_AUTO_CALLBACK_LOGGERS="1",
                       TUNE_DISABLE_SIGINT_HANDLER="1", RAY_AIR_NEW_OUTPUT="0", RAY_CHDIR_TO_TRIAL_DIR="0")
-    callbacks = [*trackers.callbacks(names, "films", KEY, folder), *more]
-    path = folder / "tune" / "films"
-    if tune.Tuner.can_restore(str(path)):
-        tuner = tune.Tuner.restore(str(path), trainable(), resume_unfinished=True, restart_errored=True)
-        tuner._local_tuner.get_run_config().callbacks = callbacks
-    else:
-        tuner = tune.Tuner(
-            trainable(), param_space={"temperature": 2.0, "alpha": tune.grid_search(ALPHAS)},
-            run_config=tune.RunConfig(name=path.name, storage_path=str(path.parent), verbose=0, callbacks=callbacks))
+    records, proposals = Records(Store(str(folder)), ("tune", "films")), Proposals(plans)
+    records.keep(proposals.resume(records.trials))
+    left = proposals.total - sum(record.state is not None for record in records.trials.values())
+    tuner = tune.Tuner(
+        trainable(), tune_config=tune.TuneConfig(metric="best", mode="max", num_samples=left, search_alg=proposals),
+        run_config=tune.RunConfig(name="films", storage_path=str(folder / "tune"), verbose=0, callbacks=[
+            records, *trackers.callbacks(names, "films", KEY, folder), *more]))
     assert not tuner.fit().errors
+
+
+def plans() -> dict[Whose, Plan]:
+    points = [{"temperature": 2.0, "alpha": alpha} for alpha in ALPHAS]
+    return {("student", "distilled"): Plan(Listed(points), TrainingConfig(epochs=3))}
 
 
 def killed(folder: Path, names: list[str]) -> None:

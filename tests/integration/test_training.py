@@ -144,6 +144,6 @@ def test_entities_are_distilled(tmp_path: Path, cluster: None) -> None:
 
 def test_trials_of_two_workers_share_the_cluster(store: Path, rows: Path, teacher: Path, alone: dict) -> None:
     config = small_config(store, rows, teacher, {
-        "training": {"epochs": 1, "lr": 3e-3, "num_cpus": 1, "workers": 2}, "search": {"trials": 1}})
+        "training": {"epochs": 1, "lr": 3e-3, "num_cpus": 1, "workers": 2}, "search": {"trials": 2}})
     sweep = Pipeline(load(write_config(store.parent / "sweep.yaml", config))).sweep
     assert [trial["state"] for trial in sweep["trials"]] == ["finished", "finished"]

@@ -1,9 +1,11 @@
 """Why a cluster was not joined: a message with the remedy instead of what Ray says. Nothing is started."""
 
+from pathlib import Path
+
 import pytest
 import ray
 
-from kdray.cluster import _refusal, join
+from kdray.cluster import _close_token, _refusal, join
 from kdray.errors import ClusterError
 
 NO_TOKEN = ("Failed to connect to GCS. Last connection error: Unauthenticated: RPC error: InvalidAuthToken: "
@@ -39,3 +41,16 @@ def test_a_cluster_that_does_not_take_the_token(monkeypatch: pytest.MonkeyPatch,
 def test_a_cluster_of_another_version() -> None:
     said = _refusal("h:1", RuntimeError("Version mismatch: The cluster was started with:\n    Ray: 2.60.0\n"))
     assert said.startswith("Version mismatch: The cluster was started with: Ray: 2.60.0 Install what")
+
+
+def test_a_token_that_ray_wrote_for_all_to_read_is_closed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    _close_token()
+    token = tmp_path / ".ray" / "auth_token"
+    assert token.parent.stat().st_mode & 0o777 == 0o700
+    token.write_text("secret")
+    token.chmod(0o644)
+    _close_token()
+    assert token.stat().st_mode & 0o777 == 0o600 and token.read_text() == "secret"
+    monkeypatch.setenv("HOME", str(tmp_path / "nowhere"))
+    _close_token()

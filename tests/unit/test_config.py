@@ -1,5 +1,6 @@
 """A config is checked from its words alone, and says which word is wrong."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -41,8 +42,6 @@ def test_an_unknown_key_names_the_nearest_known_one(wrong, words):
 @pytest.mark.parametrize("wrong, words", [
     ({"teacher": {"model": "m"}}, ["data is required"]),
     (tree(data={}), ["`source`", "`train`"]),
-    (tree(data={"source": "a.csv", "train": "b.csv"}), ["not both"]),
-    (tree(data={"source": "a.csv", "test": "b.csv"}), ["`source` holds all splits"]),
     (tree(data={"source": "a.csv", "columns": {"sentence": "s"}}), ["no column 'sentence'", "text, text_pair, label"]),
     (tree(task="translation"), ["unknown task 'translation'", "token-classification"]),
     (tree(training={"labels": {"zone": "!a"}}), ["training.labels.zone = '!a'"]),
@@ -69,8 +68,8 @@ def test_an_unknown_key_names_the_nearest_known_one(wrong, words):
     (space("alpha_end", min=0, max=2), ["search.space.alpha_end", "alpha_end = 2"]),
     (tree(training={"deepspeed": {"gradient_clipping": 2}}), ["training.deepspeed", "`clip`"]),
     (tree(training={"deepspeed": {"bf16": {"enabled": True}}}), ["`precision`"]),
-    (tree(student={"layers": 2, "model": "m"}), ["exactly one of"]),
-    (tree(student={}), ["exactly one of", "none"]),
+    (tree(student={"layers": 2, "fresh": {}}), ["`layers`", "`fresh`", "not both"]),
+    (tree(student={}), ["one of `layers`, `model`, `fresh`"]),
     (tree(student={"layers": 0}), ["at least one layer"]),
     (tree(student={"layers": []}), ["at least one layer"]),
     (tree(name="a/b"), ["name = 'a/b'"]),
@@ -79,7 +78,7 @@ def test_an_unknown_key_names_the_nearest_known_one(wrong, words):
     (tree(search={"max_ms": 0}), ["search.max_ms"]),
     (tree(student={"layers": 2}, students={"a": {"layers": 1}}), ["either `student` or `students`"]),
     (tree(students={"a b": {"layers": 1}}), ["'a b' cannot be a student's name"]),
-    (tree(students={"a": {"layers": 1, "fresh": {}}}), ["students.a", "exactly one of"]),
+    (tree(students={"a": {"layers": 1, "fresh": {}}}), ["students.a", "not both"]),
     (tree(students={"a": {"layers": 1, "training": {"lrr": 1}}}), ["students.a.training.lrr", "did you mean 'lr'"]),
     (tree(search={"metric": "f1"}), ["no metric 'f1'", "accuracy, macro_f1, matthews"]),
     (tree(teacher={"model": "m", "actors": 2, "min_actors": 3}), ["min_actors 3 is more than actors 2"]),
@@ -89,6 +88,23 @@ def test_an_unknown_key_names_the_nearest_known_one(wrong, words):
     (tree(cache={"weights": [0]}), ["not all 0"]),
     (space("alpha", min=0, max=1.2), ["search.space.alpha", "alpha = 1.2"]),
     (space("seed", values=[0, 1]), ["search.space.seed: the best seed is chance", "search.seeds"]),
+    *((space(name, values=[1, 2]), [f"search.space.{name}: it is how a student is trained", f"Set training.{name}"])
+      for name in ("accumulation", "workers", "num_cpus", "num_gpus", "checkpoint_steps", "max_failures")),
+    (space("labels.zone", values=["a", "b"]), ["search.space.labels.zone: it is how", "Set training.labels"]),
+    (space("deepspeed.zero_optimization.stage", values=[1, 2]), ["it is how", "training.deepspeed.zero_optimization"]),
+    (space("precision", values=["float32", "bfloat16"]), ["search.space.precision: it is the device's arithmetic"]),
+    (space("patience", min=1, max=3), ["search.space.patience: who stops early can only miss a better epoch"]),
+    (space("huber_delta", min=1, max=3), ["search.space.huber_delta: loss kl does not use it. Leave it out"]),
+    (tree(training={"loss": "mse"}, search={"space": {"temperature": {"min": 1, "max": 3}}}),
+     ["search.space.temperature: loss mse does not use it"]),
+    (tree(search={"space": {"temperature": {"min": 1, "max": 3}, "loss": {"values": ["mse", ["huber"]]}}}),
+     ["search.space.temperature: loss mse, ['huber'] does not use it"]),
+    (tree(training={"alpha": 1}, search={"space": {"temperature": {"min": 1, "max": 3}}}),
+     ["search.space.temperature: training.alpha is 1, so nothing is distilled"]),
+    (tree(training={"alpha_schedule": "constant"}, search={"space": {"alpha_end": {"min": 0, "max": 1}}}),
+     ["search.space.alpha_end: training.alpha_schedule is constant"]),
+    (tree(students={"a": {"layers": 1, "training": {"loss": "mse"}}},
+          search={"space": {"temperature_end": {"min": 1, "max": 2}}}), ["search.space.temperature_end"]),
     (space("alpha", values=[0.5, -1]), ["search.space.alpha", "alpha = -1"]),
     (space("temperature", min=0, max=4), ["search.space.temperature", "temperature = 0"]),
     (space("temperature", min=4, max=1), ["min 4.0 must be below max 1.0"]),
@@ -107,12 +123,46 @@ def test_a_wrong_value_is_refused_by_its_name(wrong, words):
     assert all(word in str(error.value) for word in words), str(error.value)
 
 
+def test_columns_may_be_numbers_and_splits_beside_a_source_are_no_places():
+    data = parse(tree(data={"source": "a.csv", "columns": {"text": 0}, "test": "b", "transfer": "c"}), "c.yaml").data
+    assert data.columns == {"text": "0"} and data.places == {"source": "a.csv", "transfer": "c"}
+    assert parse(tree(data={"train": "a", "test": "b"}), "c.yaml").data.places == {"train": "a", "test": "b"}
+
+
+def test_modules_beside_a_config_are_found_behind_all_others(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    (tmp_path / "c.yaml").write_text("data: {source: a.csv}\nteacher: {model: m}\n")
+    for _ in range(2):
+        load(tmp_path / "c.yaml")
+    assert sys.path.count(str(tmp_path)) == 1 and sys.path[-1] == str(tmp_path)
+
+
 @pytest.mark.parametrize("training", [
     {"alpha_end": 1, "alpha_schedule": "constant"}, {"alpha_end": 0}, {"temperature_end": 1.5},
     {"loss": "annealing", "temperature_schedule": "cosine"}, {"loss": "mse", "confidence": "weight"}])
 def test_a_schedule_is_allowed_where_it_says_something(training):
     config = parse(tree(training=training, cache={"ensemble": ["ab"]}), "c.yaml")
     assert {name: config.training.model_dump()[name] for name in training} == training
+
+
+def test_every_other_setting_of_the_training_is_open_to_the_sweep():
+    refused = {"accumulation", "workers", "num_cpus", "num_gpus", "labels", "checkpoint_steps", "max_failures", "seed",
+               "precision", "patience"}
+    values = {"finetune": [None], "deepspeed": [{}], "loss": ["kl", "huber"], "alpha_end": [0.1], "confidence": [None],
+              "temperature_end": [2.0], "alpha_schedule": ["constant"], "temperature_schedule": ["constant"]}
+    plain = TrainingConfig().model_dump()
+    space = {name: {"values": values.get(name, [plain[name]])} for name in plain.keys() - refused}
+    assert parse(tree(search={"space": space}), "c.yaml").search.searched(TrainingConfig()).keys() == space.keys()
+
+
+def test_a_setting_that_one_of_several_students_feels_may_be_searched():
+    students = {"a": {"layers": 1, "training": {"loss": "mse"}}, "b": {"layers": 1}}
+    config = parse(tree(students=students, search={"space": {"temperature_end": {"min": 1, "max": 2}}}), "c.yaml")
+    assert config.search.searched(TrainingConfig(loss="mse")) == {}
+
+
+def test_a_loss_without_a_temperature_needs_no_space_of_its_own():
+    assert parse(tree(training={"loss": "mse"}), "c.yaml").search.space is None
 
 
 def test_an_ensemble_of_probabilities_is_allowed_at_one_temperature():

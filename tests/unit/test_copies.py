@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from kdray.copies import LIMIT, SpoiltError, copies, local_copy
+from kdray.copies import SpoiltError, copies, local_copy
 from kdray.errors import StorageError
+from kdray.kept import LIMIT
 from kdray.storage import Store
 
 SIZE = 10_000
@@ -214,3 +215,11 @@ def test_a_limit_that_is_no_number_is_named(store, monkeypatch):
     monkeypatch.setenv(LIMIT, "10 GiB")
     with pytest.raises(StorageError, match="KDRAY_LOCAL_GIB = '10 GiB' is not a number"):
         opened(store, "a")
+
+
+@pytest.mark.parametrize("sha256", ["", "../../../../x", "0" * 63, "G" * 64])
+def test_what_is_no_checksum_names_no_copy(store, tmp_path, sha256):
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(SpoiltError):
+        local_copy(store, ("shards", "a"), sha256)
+    assert [path for path in sorted(tmp_path.rglob("*")) if path not in before and path.is_file()] == []

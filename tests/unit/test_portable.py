@@ -1,10 +1,11 @@
 import os
+import sys
 from pathlib import Path
 
 import pytest
 
 from kdray.config import Config, parse
-from kdray.portable import resolved
+from kdray.portable import modules_beside, resolved
 
 
 def make(**changes: object) -> Config:
@@ -47,3 +48,25 @@ def test_a_link_is_kept_as_it_is_called(here: Path) -> None:
     (here / "link").symlink_to(here / "model")
     assert resolved(make(data={"source": "link/rows.csv"}, storage="s3://bucket"))[1] == {
         "data.source": f"{here}/link/rows.csv"}
+
+
+def test_a_split_beside_a_source_is_no_path_though_a_folder_is_called_so(here: Path) -> None:
+    (here / "test").mkdir()
+    whole = make(data={"source": "hub/set", "test": "test", "transfer": "more.csv"}, storage="s3://bucket")
+    config, paths = resolved(whole)
+    assert config.data.test == "test" and paths == {"data.transfer": f"{here}/more.csv"}
+
+
+@pytest.mark.parametrize("source, names", [
+    ("package:made_rows:rows", ["helping.py", "made_rows.py"]),
+    ("package:made_set.inner:rows", ["helping.py", "made_rows.py", "made_set"]),
+    ("package:json:rows", []), ("package:kdray.corpus.bbcnews:rows", []), ("package:nowhere:rows", []),
+    ("rows.csv", []),
+])
+def test_modules_beside_a_config_are_those_that_go_with_it(here: Path, monkeypatch: pytest.MonkeyPatch, source: str,
+                                                           names: list[str]) -> None:
+    for name in ("made_rows.py", "helping.py", "notes.txt", "made_set/__init__.py", "made_set/inner.py", "kdray/x.py"):
+        (here / name).parent.mkdir(exist_ok=True)
+        (here / name).write_text("")
+    monkeypatch.setattr(sys, "path", [*sys.path, str(here)])
+    assert [path.name for path in modules_beside(make(data={"source": source}), here)] == names

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from kdray.errors import StorageError
-from kdray.storage import MANIFEST, Store, absolute_uri, content_key
+from kdray.storage import MANIFEST, Store, absolute_uri, artefact, content_key, fetch, folder_at
 
 
 @pytest.fixture
@@ -136,6 +136,26 @@ def test_a_store_travels_by_its_uri(store):
     assert pickle.loads(pickle.dumps(store)).read("a") == b"x"
 
 
+@pytest.mark.parametrize("sign", ["?", "#", "%", "?a=b#c%20d", "[1] "])
+def test_a_path_may_have_the_signs_of_a_uri(tmp_path, sign):
+    store = Store(str(tmp_path / f"a{sign}b"))
+    publish(store, "k", "hello")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f"a{sign}b"]
+    uri = store.uri_of("things", "k")
+    assert uri == f"{tmp_path}/a{sign}b/things/k"
+    assert (fetch(uri) / "file.txt").read_text() == (folder_at(uri) / "file.txt").read_text() == "hello"
+    found = artefact(uri, "things")
+    assert found is not None and (found[0].uri, found[1]) == (store.uri, "k")
+
+
+def test_the_query_of_a_uri_stays_behind_its_path():
+    query = "?region=eu-west-3&endpoint_override=host:2"
+    store = Store(f"s3://bucket/x{query}")
+    assert store.uri_of("things", "k") == f"s3://bucket/x/things/k{query}"
+    found = artefact(store.uri_of("things", "k"), "things")
+    assert found is not None and (found[0].uri, found[1]) == (store.uri, "k")
+
+
 def test_files_are_sized_and_deleted_and_absence_is_no_error(store):
     store.write(b"xyz", "a", "file")
     assert (store.size("a", "file"), store.size("a"), store.size("b")) == (3, None, None)
@@ -146,13 +166,12 @@ def test_files_are_sized_and_deleted_and_absence_is_no_error(store):
     assert store.names("a") == [] and not store.exists("a")
 
 
-@pytest.mark.parametrize("act", ["write", "create", "publish"])
+@pytest.mark.parametrize("act", ["write", "publish"])
 def test_a_folder_that_others_remove_all_the_time_is_written_all_the_same(store, act):
     """Thousands of times, from processes of their own: the folder's last writer is its remover's next victim."""
     code = "\n".join([
         "import sys", "from kdray.storage import Store", f"store = Store({store.uri!r})", "for number in range(2000):",
         {"write": "    store.write(b'x', 'things', 'k', f'{sys.argv[1]}{number}')",
-         "create": "    assert store.create(b'x', 'things', 'k', f'{sys.argv[1]}{number}')",
          "publish": "    with store.staging('things') as folder: store.publish('things', 'k', folder, {})"}[act],
         "    store.files('things', 'k')", "    store.delete_folder('things', 'k')"])
     both = [subprocess.Popen([sys.executable, "-c", code, which], stderr=subprocess.PIPE, text=True) for which in "ab"]
@@ -200,3 +219,12 @@ def test_the_query_and_the_environment_of_s3_are_heeded(monkeypatch):
 def test_a_uri_that_nothing_opens_is_named():
     with pytest.raises(StorageError, match="cannot open s4://bucket/x: Unrecognized filesystem type"):
         Store("s4://bucket/x")
+
+
+@pytest.mark.parametrize("parts", [("packages", "../../home"), ("packages", ".."), ("corpus", "k", "../../../x.arrow")])
+def test_a_name_that_leads_upwards_is_neither_read_nor_written(store, parts):
+    for act in (store.read, store.fetch if len(parts) == 2 else store.size, lambda *given: store.write(b"", *given),
+                store.delete_folder):
+        with pytest.raises(StorageError, match="leads out of"):
+            act(*parts)
+    assert store.exists() is False

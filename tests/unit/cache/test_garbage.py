@@ -17,6 +17,7 @@ from kdray.storage import Store
 
 SCHEMA = Schema("t", "sequence-classification", ("a", "b"), 24, "float32")
 HOUR = 3600.0
+SHA256 = "ab" * 32
 
 
 @pytest.fixture
@@ -24,8 +25,8 @@ def store(tmp_path) -> Store:
     """Shards aa1 to aa4, and a leftover of a dead writer, all two hours old."""
     store = Store(str(tmp_path))
     for key in ("aa1", "aa2", "aa3", "aa4"):
-        store.write(b"x" * 10, *shard_path(key))
-        age(store, shard_path(key))
+        store.write(b"x" * 10, *shard_path(key, SHA256))
+        age(store, shard_path(key, SHA256))
     store.write(b"y", "shards", "aa", ".tmp-1")
     age(store, ("shards", "aa", ".tmp-1"))
     return store
@@ -42,23 +43,45 @@ def plan(*keys: str) -> Plan:
 
 def publish(store: Store, *keys: str) -> None:
     made = plan(*keys)
-    receipts = latest([table_of((Receipt(slot.key, 5, 10, "ab" * 32, Loss(5, 0.0, (0.0,) * 4)), 0.0) for slot in made)])
+    receipts = latest([table_of((Receipt(slot.key, 5, 10, SHA256, Loss(5, 0.0, (0.0,) * 4)), 0.0) for slot in made)])
     with store.staging(KIND) as folder:
         store.publish(KIND, made.key, folder, make_manifest(made, receipts, folder, {}))
 
 
 def names(store: Store, grace: float = HOUR) -> list[str]:
-    return sorted(file.name for file in garbage(store, grace))
+    return sorted(map(short, [file.name for file in garbage(store, grace)]))
+
+
+def short(name: str) -> str:
+    """A shard's key, or the name of what is none."""
+    return name.removesuffix(f"-{SHA256[:16]}.arrow")
 
 
 def test_what_no_manifest_names_is_garbage_and_so_are_leftovers(store):
     publish(store, "aa1", "aa2")
     publish(store, "aa2", "aa4")
-    assert names(store) == [".tmp-1", "aa3.arrow"]
+    assert names(store) == [".tmp-1", "aa3"]
     found = garbage(store, HOUR)
     assert remove(store, found, HOUR) == found and sum(file.bytes for file in found) == 11
-    assert sorted(path.name for path in Path(store.path("shards", "aa")).iterdir()) == [
-        "aa1.arrow", "aa2.arrow", "aa4.arrow"]
+    assert sorted(short(path.name) for path in Path(store.path("shards", "aa")).iterdir()) == ["aa1", "aa2", "aa4"]
+
+
+def test_a_shard_that_another_fill_computed_otherwise_is_garbage_where_no_manifest_names_it(store):
+    store.write(b"z" * 10, *shard_path("aa1", "cd" * 32))
+    age(store, shard_path("aa1", "cd" * 32))
+    publish(store, "aa1", "aa2", "aa3", "aa4")
+    assert names(store) == [".tmp-1", "aa1-cdcdcdcdcdcdcdcd.arrow"]
+    Journal(store, plan("aa1"), "plan-key")
+    write_plan(store, "plan-key", plan("aa1"), "corpus")
+    assert names(store) == [".tmp-1"], "a fill may still want it"
+
+
+def test_a_shard_that_was_written_before_names_had_checksums_is_kept_for_the_next_fill(store):
+    for key in ("aa1", "aa9"):
+        store.write(b"x" * 10, "shards", "aa", f"{key}.arrow")
+        age(store, ("shards", "aa", f"{key}.arrow"))
+    publish(store, "aa1", "aa2", "aa3", "aa4")
+    assert names(store) == [".tmp-1", "aa9.arrow"]
 
 
 def test_an_empty_storage_has_no_garbage(tmp_path):
@@ -67,23 +90,23 @@ def test_an_empty_storage_has_no_garbage(tmp_path):
 
 def test_what_is_young_may_be_on_its_way_into_a_manifest(store):
     assert names(store, grace=3 * HOUR) == []
-    assert names(store) == [".tmp-1", "aa1.arrow", "aa2.arrow", "aa3.arrow", "aa4.arrow"]
+    assert names(store) == [".tmp-1", "aa1", "aa2", "aa3", "aa4"]
 
 
 def test_a_fill_keeps_its_plan_while_its_journal_moves(store):
     wanted = plan("aa1", "aa3")
     write_plan(store, "plan-key", wanted, "corpus")
     Journal(store, wanted, "plan-key")
-    assert names(store) == [".tmp-1", "aa2.arrow", "aa4.arrow"]
-    assert names(store, grace=0) == [".tmp-1", "aa2.arrow", "aa4.arrow"], "no grace is still no licence to harm a fill"
+    assert names(store) == [".tmp-1", "aa2", "aa4"]
+    assert names(store, grace=0) == [".tmp-1", "aa2", "aa4"], "no grace is still no licence to harm a fill"
     age(store, (FILLS, wanted.key, "plan"))
-    assert "aa1.arrow" in names(store) and "aa3.arrow" in names(store)
+    assert "aa1" in names(store) and "aa3" in names(store)
 
 
 def test_what_is_named_after_the_search_is_not_removed(store):
     found = garbage(store, HOUR)
     publish(store, "aa3")
-    assert sorted(file.name for file in remove(store, found, HOUR)) == [".tmp-1", "aa1.arrow", "aa2.arrow", "aa4.arrow"]
+    assert sorted(short(file.name) for file in remove(store, found, HOUR)) == [".tmp-1", "aa1", "aa2", "aa4"]
 
 
 def test_a_file_in_the_writing_is_left_alone_whatever_the_grace(store):

@@ -78,8 +78,8 @@ def test_shards_that_went_or_shrank_are_missing(tmp_path):
     store = Store(str(tmp_path))
     made = publish(store, receipts())
     for slot in PLAN:
-        store.write(b"x" * 100, *shard_path(slot.key))
+        store.write(b"x" * 100, *shard_path(slot.key, "ab" * 32))
     assert missing_shards(store, made) == []
-    store.delete(*shard_path("ab2"))
-    store.write(b"x" * 99, *shard_path("ab4"))
+    store.delete(*shard_path("ab2", "ab" * 32))
+    store.write(b"x" * 99, *shard_path("ab4", "ab" * 32))
     assert missing_shards(store, made) == ["ab2", "ab4"]

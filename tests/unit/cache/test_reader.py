@@ -9,7 +9,7 @@ from kdray.cache.manifest import KIND, make_manifest
 from kdray.cache.plan import KEY, Plan
 from kdray.cache.reader import SoftTargets
 from kdray.cache.receipts import latest, table_of
-from kdray.cache.shard import Schema, encode_shard, shard_path, write_shard
+from kdray.cache.shard import Schema, encode_shard, write_shard
 from kdray.errors import CacheError, StorageError
 from kdray.storage import Store
 
@@ -49,15 +49,34 @@ def test_every_row_is_given_back_exactly_in_any_order(written):
         assert found.shape == logits[row].shape and np.array_equal(found, logits[row])
 
 
+def test_a_reader_has_few_shards_mapped_and_keeps_those_that_it_read_last(written):
+    store, key, logits, units = written
+    soft = SoftTargets(store, key, "train", most=2)
+    for row in np.random.default_rng(1).integers(0, 23, 300):
+        found_units, found = soft[row]
+        assert found_units.tolist() == units[row].tolist() and np.array_equal(found, logits[row])
+        del found_units, found
+        assert 1 <= len(mapped(store)) <= 2
+    for row in (0, 7, 1, 14):
+        soft[row]
+    assert mapped(store) == ["shard0", "shard2"]
+
+
+def mapped(store: Store) -> list[str]:
+    """Keys of the store's shards that this process has mapped."""
+    lines = Path("/proc/self/maps").read_text().splitlines()
+    return sorted({Path(line.split()[-1]).name.partition("-")[0] for line in lines if store.root in line})
+
+
 def test_a_corrupt_shard_stops_its_own_rows_only(written):
     store, key, logits, _ = written
-    path = Path(store.path(*shard_path("shard1")))
+    (path,) = Path(store.path("shards", "sh")).glob("shard1-*.arrow")
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
     soft = SoftTargets(store, key, "train")
     assert np.array_equal(soft[0][1], logits[0]) and np.array_equal(soft[14][1], logits[14])
-    with pytest.raises(CacheError, match=r"shard1.arrow is corrupt"):
+    with pytest.raises(CacheError, match=r"shard1-\w+.arrow is corrupt"):
         soft[7]
 
 

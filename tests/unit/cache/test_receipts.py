@@ -13,8 +13,8 @@ from kdray.cache.receipts import (
     encode_table,
     journal_parts,
     latest,
+    list_shards,
     places,
-    stored_bytes,
     table_of,
 )
 from kdray.cache.shard import Receipt, Schema, shard_path
@@ -43,17 +43,30 @@ def test_the_last_receipt_of_a_key_counts():
     tables = [table_of([(receipt("b", 1), 0), (receipt("a", 2), 0)]), table_of([(receipt("b", 3), 0)])]
     found = latest(tables)
     assert keys(found) == ["a", "b"] and found["rows"].tolist() == [2, 3]
-    assert places(found, np.array(["b", "c", "a", ""], KEY)).tolist() == [1, -1, 0, -1]
-    assert places(latest([]), np.array(["b"], KEY)).tolist() == [-1]
+    assert places(found["key"], np.array(["b", "c", "a", ""], KEY)).tolist() == [1, -1, 0, -1]
+    assert places(latest([])["key"], np.array(["b"], KEY)).tolist() == [-1]
 
 
-def test_stored_bytes_finds_files_of_any_folder_and_no_leftovers(tmp_path):
+def test_a_listing_has_files_of_any_folder_that_are_as_long_as_they_were(tmp_path):
     store = Store(str(tmp_path))
-    for key, data in (("ab1", b"x"), ("ab2", b"xx"), ("cd3", b"xxx")):
-        store.write(data, *shard_path(key))
+    there = [receipt(key) for key in ("cd3", "ab2", "ab1")]
+    for made in there:
+        store.write(b"x" * made.bytes, *shard_path(made.key, made.sha256))
+    store.write(b"x" * 99, *shard_path("ab3", "f" * 64))
+    store.write(b"x" * 100, *shard_path("ab4", "e" * 64))
     store.write(b"torn", "shards", "ab", ".tmp-1")
-    assert stored_bytes(store, np.array(["cd3", "ab9", "ab2", "ef1", "ab1"], KEY)).tolist() == [3, -1, 2, -1, 1]
-    assert stored_bytes(store, np.array([], KEY)).tolist() == []
+    wanted = table_of((made, 0) for made in [*there, *map(receipt, ("ab3", "ab4", "ef1"))])
+    assert list_shards(store, wanted["key"]).has(wanted).tolist() == [True, True, True, False, False, False]
+    assert list_shards(store, wanted["key"][:0]).has(wanted).tolist() == [False] * 6
+
+
+def test_a_listing_names_every_file_that_may_be_a_shard(tmp_path):
+    store = Store(str(tmp_path))
+    for name in ("ab1-0123", "ab1", "ab1-4567", "ab12-0123", "ab0"):
+        store.write(b"x", "shards", "ab", f"{name}.arrow")
+    listing = list_shards(store, np.array(["ab1", "zz1"], KEY))
+    assert {key: list(listing.candidates(key)) for key in ("ab1", "ab12", "ab2", "zz1")} == {
+        "ab1": ["ab1", "ab1-0123", "ab1-4567"], "ab12": ["ab12-0123"], "ab2": [], "zz1": []}
 
 
 def test_a_journal_goes_on_where_another_run_was_killed(tmp_path, monkeypatch):

@@ -46,7 +46,13 @@ def opened(store: Store, receipt: Receipt) -> pa.Table:
 
 
 def file(store: Store) -> Path:
-    return Path(store.path(*shard_path("ab12")))
+    """The only shard."""
+    (found,) = Path(store.path("shards", "ab")).iterdir()
+    return found
+
+
+def found(store: Store, rows: int = 20) -> Receipt | None:
+    return find_shard(store, file(store).stem, rows)
 
 
 @pytest.mark.parametrize("compression", ["none", "zstd"])
@@ -72,7 +78,7 @@ def test_a_receipt_says_what_the_codec_changed(store):
 
 def test_a_receipt_is_that_of_the_file_whoever_finds_it(store):
     receipt = written(store)
-    assert receipt == find_shard(store, "ab12", 20)
+    assert receipt == found(store) and file(store) == Path(store.path(*shard_path("ab12", receipt.sha256)))
     assert (receipt.rows, receipt.bytes) == (20, file(store).stat().st_size)
 
 
@@ -111,14 +117,14 @@ def empty(data: bytes) -> bytes:
 def test_a_spoilt_shard_is_corrupt_when_opened(store, spoil):
     receipt = written(store)
     file(store).write_bytes(spoil(file(store).read_bytes()))
-    with pytest.raises(CacheError, match=r"ab12.arrow is corrupt.*only this shard is computed anew"):
+    with pytest.raises(CacheError, match=r"ab12-\w{16}.arrow is corrupt.*only this shard is computed anew"):
         opened(store, receipt)
 
 
 def test_a_missing_shard_is_missing_when_opened(store):
     receipt = written(store)
     file(store).unlink()
-    with pytest.raises(CacheError, match=r"ab12.arrow is missing"):
+    with pytest.raises(CacheError, match=r"ab12-\w{16}.arrow is missing"):
         opened(store, receipt)
 
 
@@ -127,30 +133,43 @@ def test_a_missing_shard_is_missing_when_opened(store):
 def test_a_torn_shard_is_not_found(store, spoil, compression):
     written(store, 0, replace(SCHEMA, compression=compression))
     file(store).write_bytes(spoil(file(store).read_bytes()))
-    assert find_shard(store, "ab12", 20) is None
+    assert found(store) is None
 
 
 def test_a_shard_of_other_rows_or_none_is_not_found(store):
-    assert find_shard(store, "ab12", 20) is None
+    assert find_shard(store, "ab12-0123456789abcdef", 20) is None
     written(store)
-    assert find_shard(store, "ab12", 19) is None
+    assert found(store, 19) is None
 
 
-def test_of_two_writers_the_first_wins_and_both_have_its_receipt(store):
-    first = written(store, 0)
-    data = file(store).read_bytes()
-    assert written(store, 1) == first and file(store).read_bytes() == data
+def test_a_whole_shard_under_the_name_of_another_is_not_found(store):
+    written(store)
+    file(store).rename(file(store).with_name("ab12-0123456789abcdef.arrow"))
+    assert found(store) is None
+
+
+def test_of_two_writers_whose_last_bits_differ_neither_replaces_what_the_other_has_a_receipt_of(store):
+    first, second = written(store, 0), written(store, 1)
+    assert first.sha256 != second.sha256
+    for receipt in (first, second):
+        assert opened(store, receipt).num_rows == 20
+        assert find_shard(store, Path(shard_path("ab12", receipt.sha256)[-1]).stem, 20) == receipt
+
+
+def test_a_shard_that_was_written_before_names_had_checksums_is_taken(store):
+    receipt = written(store)
+    file(store).rename(file(store).with_name("ab12.arrow"))
+    assert find_shard(store, "ab12", 20) == receipt
+    assert opened(store, receipt).num_rows == 20
 
 
 def test_a_writer_replaces_a_torn_file_under_a_reader_that_keeps_it(store):
-    table = opened(store, written(store, 0))
+    table = opened(store, written(store))
     before = table.column("logits").to_pylist()
-    torn = file(store).with_name("torn")
-    torn.write_bytes(b"torn")
-    torn.replace(file(store))
-    receipt = written(store, 1)
-    assert table.column("logits").to_pylist() == before
-    assert opened(store, receipt).column("logits").to_pylist() != before
+    path = file(store)
+    path.with_name("torn").write_bytes(b"torn")
+    path.with_name("torn").replace(path)
+    assert opened(store, written(store)).column("logits").to_pylist() == table.column("logits").to_pylist() == before
 
 
 def test_an_opened_shard_is_mapped_and_not_copied(store):

@@ -5,7 +5,7 @@ import pyarrow as pa
 import pytest
 
 from kdray.config import DataConfig
-from kdray.corpus.build import build_corpus, corpus_key, label_names, see_splits
+from kdray.corpus.build import build_corpus, corpus_key, see_splits
 from kdray.corpus.pieces import Seen, cut_up, table_digest
 from kdray.corpus.rows import Rows
 from kdray.corpus.sources import read_splits
@@ -96,6 +96,13 @@ def test_a_wrong_row_is_named_and_nothing_is_written(tmp_path, model_folder, cha
     assert Store(str(tmp_path)).names("corpus") == []
 
 
+def test_wrong_rows_are_counted(tmp_path, model_folder):
+    wrong = [{**row, "label": None if index in (3, 5, 9) else row["label"]} for index, row in enumerate(rows())]
+    with pytest.raises(DataError, match=r"row 3 of the train split: label is missing \(.*\), and 2 more rows are "
+                                        r"wrong. Mend them, or take them out"):
+        build(tmp_path, model_folder, {"train": wrong})
+
+
 def test_a_wrong_sentence_is_named(tmp_path, token_folder):
     wrong = tagged(60)
     wrong[4]["tags"].append("O")
@@ -121,32 +128,6 @@ def test_a_failure_while_writing_leaves_whole_parts_that_the_next_attempt_keeps(
     assert (folder / "train-000000.arrow").stat().st_mtime_ns == train
     assert {path.name for path in folder.iterdir()} == {"manifest.json", *(
         part["file"] for parts in made["parts"].values() for part in parts)}
-
-
-def names(*labels: str, test: tuple = (), order=None) -> list[str]:
-    return label_names({"train": set(labels), "test": set(test)}, order)
-
-
-def test_labels_are_sorted_or_in_the_teachers_order():
-    assert names("b", "a", "b", test=("a",)) == ["a", "b"]
-    assert names("b", "a", order=["b", "a", "c"]) == ["b", "a", "c"]
-    assert names("1", "0", order=["b", "a"]) == ["b", "a"]
-    assert names("1", "0", order=["1", "0"]) == ["1", "0"]
-
-
-@pytest.mark.parametrize("labels, test, order, words", [
-    (("a", "a"), (), None, "one class only \\(a\\)"),
-    (("a", "a"), (), ["a", "b"], "one class only"),
-    (("a", "b"), ("c",), None, "label 'c' of the test split is unseen in training, which has a, b"),
-    (("a", "b"), (), ["b", "c"], "the teacher's labels are b, c, but the data also has a"),
-    (("a", "b"), ("c",), ["a", "b"], "also has c"),
-    (("0", "1", "2"), (), ["b", "a"], "also has 0, 1, 2"),
-    (("0", "a"), (), ["b", "a"], "also has 0"),
-    (("-1", "0"), (), ["b", "a"], "also has -1, 0"),
-])
-def test_labels_that_cannot_be_learnt_or_matched_are_refused(labels, test, order, words):
-    with pytest.raises(DataError, match=words):
-        names(*labels, test=test, order=order)
 
 
 @pytest.mark.parametrize("written", [{"negative": "1", "positive": "0"}, {"negative": "neg", "positive": "pos"}])
@@ -234,3 +215,58 @@ def test_rows_without_labels_are_read_beside_the_others_and_their_columns_must_b
     pairs = [{**row, "text_pair": "b"} for row in rows()]
     with pytest.raises(DataError, match=r"data.transfer.* have text, but train has text, text_pair"):
         build(tmp_path, model_folder, {"train": pairs, "transfer": [{"text": "a"}]})
+
+
+def test_texts_without_spaces_give_phrases_of_tokens(tmp_path, caplog):
+    make_tokenizer(tmp_path / "own", more=tuple("这部电影很好难看。我了遍爱书"))
+    given = [{"text": f"这部电影很{word}看。我看了{row}遍", "label": word} for row in range(60) for word in "好难"]
+    data = DATA.model_copy(update={"phrases": 3})
+    made = build(tmp_path, tmp_path / "own", {"train": given}, data=data)
+    train, phrases = (Rows.open(tmp_path / "corpus" / "key", split).table.column("text").to_pylist()
+                      for split in ("train", "transfer"))
+    assert made["rows"]["transfer"] == len(phrases) == 3 * len(train)
+    whole = [text in train for text in phrases]
+    assert sum(whole) < 0.2 * len(whole), "phrases are no copies"
+    runs = [any(phrase in text for text in train) for phrase in phrases]
+    assert 0.1 < sum(runs) / len(runs) < 0.6, "in most, some characters give way"
+    assert {sign for phrase in phrases for sign in phrase} <= {*"这部电影很好难看。我了遍爱书0123456789"}
+
+
+@pytest.mark.parametrize("split", ["validation", "test"])
+def test_texts_that_students_see_in_training_are_counted(tmp_path, model_folder, caplog, split):
+    other = "test" if split == "validation" else "validation"
+    first, rest = {row["text"] for row in rows(10)}, sentences(40, seed=1)
+    known = [row for row in rest if row["text"] not in first]
+    build(tmp_path, model_folder, {"train": rows(), other: known, split: [*rows(2), *known[:5]],
+                                   "transfer": [{"text": row["text"]} for row in known[:4]]})
+    assert f"2 of 7 {split} rows have a text that is in train too" in caplog.text
+    assert f"4 of 7 {split} rows have a text that is among the rows without labels (data.transfer) too" in caplog.text
+
+
+@pytest.mark.parametrize("each", [1, 1000])
+def test_what_is_decided_of_labels_does_not_depend_on_the_pieces(tmp_path, token_folder, monkeypatch, caplog, each):
+    caplog.set_level("INFO", "kdray")
+    monkeypatch.setattr("kdray.corpus.pieces.ROWS", each)
+    given = [{"tokens": ["ann"] * 3, "tags": ["I-PER", "I-PER", "B-PER"]}, {"tokens": ["bob"], "tags": ["O"]}] * 2
+    parts = {split: cut_up(pa.Table.from_pylist(given)) for split in ("train", "validation", "test")}
+    made = build_corpus(Store(str(tmp_path)), "key", see_splits(parts), TOKEN, DATA, str(token_folder), None)
+    assert made["labels"] == ["B-PER", "I-PER", "O"] and caplog.messages.count("tags are IOB1") == 1
+
+
+def test_the_label_of_one_row_stays_in_train(tmp_path, model_folder):
+    rare = [{"text": f"story number {number}", "label": f"topic {number}"} for number in range(30)]
+    made = make_corpus(tmp_path, "sequence-classification", [*rows(200), *rare], model_folder)
+    assert len(made.labels) == 32
+    seen_labels = {split: {part.labels[row][0] for row in range(len(part))} for split, part in (
+        (split, made.rows(split)) for split in ("train", "validation", "test"))}
+    assert seen_labels["train"] == set(range(32)) and len(seen_labels["test"]) == 2
+
+
+@pytest.mark.parametrize("written, ids", [({"negative": "1", "positive": "5"}, [0, 4]),
+                                          ({"negative": "5 STARS ", "positive": "1 star"}, [4, 0])])
+def test_numbers_in_a_teachers_names_are_no_ids(tmp_path, model_folder, written, ids):
+    given = [{**row, "label": written[row["label"]]} for row in rows()]
+    order = ["1 star", "2 stars", "3 stars", "4 stars", "5 stars"]
+    part = make_corpus(tmp_path, "sequence-classification", given, model_folder, order=order).rows("train")
+    want = dict(zip(written.values(), ids, strict=True))
+    assert [part.labels[i][0] for i in range(len(part))] == [want[x] for x in part.table.column("label").to_pylist()]

@@ -131,15 +131,44 @@ def test_a_function_that_prints_stays_quiet(functions, capsys):
 
 
 @pytest.mark.parametrize("source, words", [
-    ("package:no_such_module:rows", "Install the package"),
-    ("package:no_such.module:rows", "Install the package"),
-    ("package:json:no_rows", "has no function no_rows"),
+    ("package:no_such_module:rows", "Put it beside the config, or install the package"),
+    ("package:no_such.module:rows", "Put it beside the config, or install the package"),
+    ("package:pyarrow:no_rows", r"module pyarrow \(.*pyarrow/__init__.py\) has no function no_rows"),
+    ("package:pyarrow:csv", "has no function csv"),
     ("package:json", "package:MODULE:FUNCTION"),
     ("package:a:b:c", "package:MODULE:FUNCTION"),
+    ("package:.os:system", "package:MODULE:FUNCTION"),
+    ("package::rows", "package:MODULE:FUNCTION"),
 ])
 def test_a_function_that_is_not_there_is_named(source, words):
     with pytest.raises(DataError, match=words):
         read(source=source)
+
+
+@pytest.mark.parametrize("source, module", [
+    ("package:os:system", "os"), ("package:subprocess:run", "subprocess"), ("package:builtins:eval", "builtins"),
+    ("package:os.path:exists", "os.path"), ("package:json:no_rows", "json")])
+def test_a_function_of_python_itself_is_not_called(source, module):
+    with pytest.raises(DataError, match=f"{source} is a function of {module}, a part of Python itself: name one that"):
+        read(source=source)
+
+
+@pytest.mark.parametrize("body, module", [
+    ("from os import system as rows", "posix"), ("rows = eval", "builtins"),
+    ("import functools, os\nrows = functools.partial(os.mkdir, 'made')", "posix"),
+    ("import subprocess\nrows = subprocess.Popen", "subprocess")])
+def test_nor_is_one_that_a_package_has_from_python_itself(functions, tmp_path, monkeypatch, body, module):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DataError, match=f":rows is a function of {module}, a part of Python itself"):
+        read(source=f"package:{functions(body, 'borrowed_rows')}:rows", arguments={"command": "touch made"})
+    assert not (tmp_path / "made").exists()
+
+
+@pytest.mark.parametrize("made", ["functools.partial(some, 2)", "functools.lru_cache(some)", "Some()"])
+def test_what_a_package_makes_of_its_own_functions_is_called(functions, made):
+    body = ("import functools\ndef some(count=2): return [{'text': 'a', 'label': 'x'}] * count\n"
+            f"class Some:\n    def __call__(self): return some()\nrows = {made}\n")
+    assert len(read(source=f"package:{functions(body, 'made_rows')}:rows")["train"]) == 2
 
 
 def test_a_function_without_rows_gives_an_empty_split(functions):
@@ -154,6 +183,51 @@ def test_a_function_that_gives_no_rows_is_told_what_to_give(functions, body):
         read(source=f"package:{name}:rows")
 
 
+@pytest.mark.parametrize("body, words", [
+    ("1 / 0", "raised ZeroDivisionError: division by zero"),
+    ("[helper(), 1]", "raised KeyError: 'gone'"),
+    ("({'text': helper()} for _ in '12')", "raised KeyError: 'gone'"),
+    ("exit(0)", "raised SystemExit: 0"),
+    ("__import__('json').loads('no')", "raised JSONDecodeError: Expecting value: line 1 column 1 (char 0)"),
+])
+def test_a_function_that_raises_is_named_with_the_error_and_its_place(functions, tmp_path, body, words):
+    code = f"def helper():\n    return {{}}['gone']\ndef rows():\n    from sys import exit\n    return {body}\n"
+    name = functions(code, "raising_rows")
+    with pytest.raises(DataError) as error:
+        read(source=f"package:{name}:rows")
+    line = 2 if "helper" in body else 5
+    assert str(error.value) == f"package:{name}:rows {words} ({tmp_path}/{name}.py, line {line})"
+
+
+@pytest.mark.parametrize("code, words", [
+    ("import no_such\n", r"raised ModuleNotFoundError: No module named 'no_such' \(.*bad_module.py, line 1"),
+    ("x = 1\ny = x / 0\n", r"raised ZeroDivisionError: division by zero \(.*bad_module.py, line 2"),
+    ("def rows(:\n", r"raised SyntaxError: .* \(.*bad_module.py, line 1\)$"),
+    ("x = 1\nx.y\n", r"raised AttributeError: .* \(.*bad_module.py, line 2\)$"),
+])
+def test_a_module_that_cannot_be_imported_is_named_with_the_error(functions, code, words):
+    with pytest.raises(DataError, match=words):
+        read(source=f"package:{functions(code, 'bad_module')}:rows")
+
+
+def test_a_function_that_is_called_wrongly_is_told_with_its_arguments(functions):
+    name = functions("def rows(count):\n    return []\n", "called_rows")
+    with pytest.raises(DataError, match=r"raised TypeError: .*'counts'.*\(its arguments: data.arguments\)"):
+        read(source=f"package:{name}:rows", arguments={"counts": 3})
+
+
+def test_columns_of_a_function_that_nobody_asked_for_may_be_anything(functions):
+    body = "[{'text': 'a', 'label': 1, 'id': 1}, {'text': 'b', 'label': True, 'id': 'x', 'more': object()}]"
+    name = functions(f"def rows():\n    return {body}\n", "loose_rows")
+    assert read(source=f"package:{name}:rows")["train"] == [{"text": "a", "label": "1"}, {"text": "b", "label": "true"}]
+
+
+def test_what_is_not_a_number_is_a_missing_label(functions):
+    body = "{'text': ['a', 'b', 'c'], 'label': [1.0, float('nan'), 'x']}"
+    name = functions(f"def rows():\n    return {body}\n", "nan_rows")
+    assert [row["label"] for row in read(source=f"package:{name}:rows")["train"]] == ["1", None, "x"]
+
+
 def test_a_local_dataset_folder_gives_its_splits(tmp_path, hub_cache):
     folder = tmp_path / "data"
     folder.mkdir()
@@ -164,6 +238,18 @@ def test_a_local_dataset_folder_gives_its_splits(tmp_path, hub_cache):
                      for name in ("train", "test")}
     with pytest.raises(DataError, match=r"name it as data.source"):
         read(train=str(folder))
+
+
+def test_files_in_a_folder_are_read_as_files_are(tmp_path, hub_cache):
+    folder = tmp_path / "data"
+    (folder / "more").mkdir(parents=True)
+    rows = [{"text": "2024-01-01T10:00:00", "label": "01"}, {"text": "null", "label": "NA"}]
+    for name in ("train-0.jsonl", "train-1.jsonl", "more/dev.jsonl", "test.jsonl"):
+        (folder / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "test.jsonl").write_text('{"text": "a", "label": null}\n')
+    assert read(source=str(folder)) == {"train": rows * 2, "validation": rows}, "labels of test are withheld"
+    (folder / "README.md").write_text("---\nconfigs:\n- config_name: default\n  data_files: more/dev.jsonl\n---\n")
+    assert list(read(source=str(folder))) == ["train"], "as the folder says"
 
 
 class Loaded(dict):
@@ -177,9 +263,60 @@ def loaded(monkeypatch, **splits) -> None:
 def test_class_labels_of_a_dataset_become_their_names(monkeypatch):
     features = datasets.Features(text=datasets.Value("string"), label=datasets.ClassLabel(names=["neg", "pos"]))
     part = datasets.Dataset.from_dict({"text": ["a", "b"], "label": [1, 0]}, features)
-    loaded(monkeypatch, train=part, validation=part.select([1]), unsupervised=part)
+    loaded(monkeypatch, train=part, validation=part.select([1]))
     assert read(source="owner/name") == {"train": [{"text": "a", "label": "pos"}, {"text": "b", "label": "neg"}],
                                          "validation": [{"text": "b", "label": "neg"}]}
+
+
+def rows_of_each(*names: str) -> dict[str, datasets.Dataset]:
+    return {name: datasets.Dataset.from_dict({"text": [name], "label": ["x"]}) for name in names}
+
+
+def test_splits_with_other_names_are_said_and_can_be_named(monkeypatch, caplog):
+    loaded(monkeypatch, **rows_of_each("train", "validation_matched", "validation_mismatched", "test"))
+    assert set(read(source="owner/name")) == {"train", "test"}
+    [told] = caplog.messages
+    assert "its splits validation_matched, validation_mismatched are left out, and validation cut off train" in told
+    assert "data.validation: validation_matched" in told
+    caplog.clear()
+    found = read(source="owner/name", validation="validation_matched", test="validation_mismatched", train="test")
+    assert {split: rows[0]["text"] for split, rows in found.items()} == {
+        "train": "test", "validation": "validation_matched", "test": "validation_mismatched"}
+    assert caplog.messages == []
+
+
+def test_of_two_splits_for_one_the_first_is_taken_and_the_other_said(monkeypatch, caplog):
+    caplog.set_level("INFO", "kdray")
+    loaded(monkeypatch, **rows_of_each("train", "dev", "val", "test"))
+    assert read(source="owner/name")["validation"] == [{"text": "dev", "label": "x"}]
+    assert "its splits val are left out" in caplog.text and caplog.records[0].levelname == "INFO"
+
+
+@pytest.mark.parametrize("source", ["owner/name", "rows.csv"])
+def test_a_split_that_a_source_does_not_have_is_refused(monkeypatch, tmp_path, source):
+    (tmp_path / "rows.csv").write_text("text,label\na,x\n")
+    monkeypatch.chdir(tmp_path)
+    loaded(monkeypatch, **rows_of_each("train"))
+    with pytest.raises(DataError, match=r"data.test = b.csv beside data.source names a split of .*, which has train. "
+                                        r"Where it is a source of its own"):
+        read(source=source, test="b.csv")
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_a_dataset_saved_to_disk_is_read_with_the_names_of_its_classes(tmp_path, several):
+    features = datasets.Features(text=datasets.Value("string"), label=datasets.ClassLabel(names=["neg", "pos"]))
+    part = datasets.Dataset.from_dict({"text": ["a", "b"], "label": [1, 0]}, features)
+    (datasets.DatasetDict(train=part, test=part) if several else part).save_to_disk(tmp_path / "set")
+    rows = [{"text": "a", "label": "pos"}, {"text": "b", "label": "neg"}]
+    assert read(source=str(tmp_path / "set")) == ({"train": rows, "test": rows} if several else {"train": rows})
+    if not several:
+        assert read(train=str(tmp_path / "set"), validation=str(tmp_path / "set"))["validation"] == rows
+
+
+def test_columns_of_a_dataset_that_nobody_asked_for_are_not_read(monkeypatch):
+    part = datasets.Dataset.from_dict({"text": ["a"], "label": ["x"], "meta": [{"a": 1}]})
+    loaded(monkeypatch, train=part)
+    assert read(source="owner/name") == {"train": [{"text": "a", "label": "x"}]}
 
 
 def test_tags_of_a_dataset_become_their_names(monkeypatch):
@@ -221,10 +358,12 @@ def test_a_dataset_that_is_not_there_is_named(hub_cache):
     ("missing.csv", "no file matches .*missing.csv"),
     ("missing/*.csv", "no file matches"),
     ("missing", "neither a folder nor a file of a known kind"),
-    ("notes.txt", "neither a folder nor a file of a known kind"),
+    ("notes.doc", r"neither a folder nor a file of a known kind \(.csv, .tsv, "),
+    ("notes.txt", "cannot read .*notes.txt as columns: a word a line is what token-classification reads"),
 ])
 def test_a_missing_file_is_named(tmp_path, name, words):
-    (tmp_path / "notes.txt").write_text("text")
+    for known in ("notes.txt", "notes.doc"):
+        (tmp_path / known).write_text("text")
     with pytest.raises(DataError, match=words):
         read(source=str(tmp_path / name))
 
@@ -244,7 +383,6 @@ def test_a_missing_column_names_those_there_and_the_remedy(tmp_path):
     ("a.csv", b"text,label\na,b,c\n", "cannot read .*a.csv as csv"),
     ("a.csv", "text,label\ncafé,x\n".encode("latin-1"), "cannot read"),
     ("a.jsonl", b'{"text": "a", "label"', "cannot read .*a.jsonl as json"),
-    ("a.json", b'[{"text": "a", "label": "x"}]', "cannot read"),
     ("a.jsonl", b'{"text": {"de": "a"}, "label": "x"}\n', "text of the train split is neither text nor a list"),
     ("a.parquet", b"text,label\n", "cannot read .*a.parquet as parquet"),
 ])

@@ -3,17 +3,10 @@
 import numpy as np
 import pytest
 
+from kdray.evaluation.answers import Answers
 from kdray.evaluation.breakdown import breakdown, calibration, classes
-from kdray.evaluation.quality import Predictions
 
 LABELS = ["a", "b", "c"]
-
-
-def predictions(ids: list[list[int]], confidence: list[list[float]]) -> Predictions:
-    """Predictions of two labels with these confidences; the rest is the other label's."""
-    logs = [np.log(np.array([[1 - sure, sure] if label else [sure, 1 - sure] for label, sure in zip(*row, strict=True)],
-                            np.float32)) for row in zip(ids, confidence, strict=True)]
-    return Predictions([np.array(row) for row in ids], logs)
 
 
 def test_classes_are_counted_by_unit():
@@ -48,8 +41,7 @@ def test_a_model_that_is_as_right_as_it_is_sure_has_no_error():
 
 
 def test_units_that_the_model_does_not_see_count_in_all_but_calibration():
-    found = predictions([[0, 1], [1]], [[0.9, 0.8], [0.7]])
-    found.logs[0][1] = np.nan
+    found = Answers(np.array([2, 1]), np.array([0, 1, 1]), np.array([0.9, np.nan, 0.7]), np.empty(0), 0.0, 0)
     parts = breakdown([np.array([0, 0]), np.array([1])], found, ["a", "b"])
     assert parts["confusion"] == [[1, 1], [0, 1]]
     assert sum(row["support"] for row in parts["classes"]) == 3

@@ -13,8 +13,10 @@ from kdray.storage import Store
 from tests.reports import SETTINGS, add_student
 from tests.unit.conftest import Corpus, make_cache
 
-PAIRS = [{"seed": 0, "winner": "winner", "baseline": "baseline"},
-         {"seed": 1, "winner": "other", "baseline": "baseline"}]
+CHOSEN = {"pairs": [{"seed": 1, "winner": "winner", "baseline": "baseline"},
+                    {"seed": 2, "winner": "other", "baseline": "baseline"}],
+          "seeds": 3, "winner": "winner", "baseline": "baseline"}
+ONE = {**CHOSEN, "pairs": CHOSEN["pairs"][:1], "seeds": 1}
 MODELS = ("teacher", "baseline", "winner")
 
 
@@ -37,7 +39,7 @@ def predictions(store: Store, key: str) -> pa.Table:
 
 
 def test_an_evaluation_measures_all_on_the_test_split(here, cache):
-    made = evaluate(here.store, "key", here.task, here.manifest, here.model, cache["key"], PAIRS)
+    made = evaluate(here.store, "key", here.task, here.manifest, str(here.model), cache["key"], CHOSEN)
     numbers, rows = made["numbers"], here.rows("test")
     assert made["parents"] == {"corpus": here.manifest["key"], "cache": cache["key"],
                                "students": ["baseline", "winner", "baseline", "other"]}
@@ -55,21 +57,25 @@ def test_an_evaluation_measures_all_on_the_test_split(here, cache):
     json.dumps(made, allow_nan=False)
 
 
-def test_the_first_pair_is_that_of_the_tests_and_all_are_in_the_seeds(here, cache):
-    made = evaluate(here.store, "key", here.task, here.manifest, here.model, cache["key"], PAIRS)
+def test_winner_and_baseline_are_those_that_were_chosen_and_all_pairs_are_in_the_seeds(here, cache):
+    made = evaluate(here.store, "key", here.task, here.manifest, str(here.model), cache["key"], CHOSEN)
     numbers, table = made["numbers"], predictions(here.store, "key")
     pairs = numbers["seeds"]["pairs"]
-    assert [pair["seed"] for pair in pairs] == [0, 1]
+    assert [pair["seed"] for pair in pairs] == [1, 2] and numbers["seeds"]["asked"] == 3
     for name in ("winner", "baseline"):
         assert pairs[0][name] == pytest.approx(numbers["test"][name]["accuracy"]["value"])
-    gold, other = table.column("gold").to_pylist(), table.column("winner_1").to_pylist()
+    gold, other = table.column("gold").to_pylist(), table.column("winner_2").to_pylist()
     assert pairs[1]["winner"] == pytest.approx(sum(a == b for a, b in zip(gold, other, strict=True)) / len(gold))
+    swapped = evaluate(here.store, "swapped", here.task, here.manifest, str(here.model), cache["key"],
+                       CHOSEN | {"winner": "other"})
+    assert swapped["numbers"]["test"]["winner"]["accuracy"]["value"] == pytest.approx(pairs[1]["winner"])
+    assert swapped["numbers"]["seeds"] == numbers["seeds"]
     assert sum(value for name, value in numbers["mcnemar"].items() if name != "p") == len(gold)
 
 
 def test_a_live_teacher_answers_as_its_cache_does(here, cache):
-    cached = evaluate(here.store, "cached", here.task, here.manifest, here.model, cache["key"], PAIRS[:1])
-    live = evaluate(here.store, "live", here.task, here.manifest, here.model, None, PAIRS[:1])
+    cached = evaluate(here.store, "cached", here.task, here.manifest, str(here.model), cache["key"], ONE)
+    live = evaluate(here.store, "live", here.task, here.manifest, str(here.model), None, ONE)
     assert live["numbers"] == cached["numbers"]
     one, other = (np.concatenate(predictions(here.store, key).column("divergence").to_pylist())
                   for key in ("cached", "live"))
@@ -79,7 +85,7 @@ def test_a_live_teacher_answers_as_its_cache_does(here, cache):
 def test_words_that_no_model_sees_are_kept_without_confidence(token_corpus, tmp_path):
     cache = make_cache(token_corpus, "float16")
     here = with_students(token_corpus, tmp_path / "store")
-    made = evaluate(here.store, "key", here.task, here.manifest, here.model, cache["key"], PAIRS[:1])
+    made = evaluate(here.store, "key", here.task, here.manifest, str(here.model), cache["key"], ONE)
     table = predictions(here.store, "key")
     unseen = np.isnan(np.concatenate(table.column("winner_confidence").to_pylist()).astype(float))
     assert unseen.any() and (np.isnan(np.concatenate(table.column("divergence").to_pylist())) == unseen).all()
@@ -90,6 +96,6 @@ def test_words_that_no_model_sees_are_kept_without_confidence(token_corpus, tmp_
 
 
 def test_an_evaluations_key_is_that_of_what_is_compared():
-    other = [PAIRS[0] | {"winner": "other"}]
-    assert len({evaluation_key("c", PAIRS), evaluation_key("c", PAIRS[:1]), evaluation_key("d", PAIRS),
-                evaluation_key("c", other)}) == 4
+    assert len({evaluation_key("c", CHOSEN), evaluation_key("c", ONE), evaluation_key("d", CHOSEN),
+                evaluation_key("c", CHOSEN | {"winner": "other"})}) == 4
+    assert evaluation_key("c", CHOSEN | {"name": "small"}) == evaluation_key("c", CHOSEN)

@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from kdray.cache.reader import SoftTargets
-from kdray.evaluation.quality import Predictions, cached_predictions, divergences, interval_scores, model_predictions
+from kdray.evaluation.quality import interval_scores
 from kdray.tasks import TASKS
 
 SEQUENCE, TOKEN = TASKS["sequence-classification"], TASKS["token-classification"]
@@ -48,32 +47,3 @@ def test_an_accuracys_interval_is_about_that_of_the_binomial():
 def test_a_perfect_model_has_an_interval_of_one_point():
     gold, _ = sequence(50, 1.0)
     assert interval_scores(SEQUENCE, gold, gold, ["a", "b", "c"])["accuracy"] == {"value": 1, "low": 1, "high": 1}
-
-
-def test_cached_predictions_are_those_of_the_model_that_filled_the_cache(corpus, cache):
-    rows = corpus.rows("test")
-    cached = cached_predictions(corpus.task, SoftTargets(corpus.store, cache["key"], "test"), rows, corpus.labels)
-    fresh, parameters = model_predictions(corpus.task, corpus.model, rows, corpus.labels, 0)
-    assert [ids.tolist() for ids in cached.ids] == [ids.tolist() for ids in fresh.ids]
-    assert np.concatenate(cached.logs) == pytest.approx(np.concatenate(fresh.logs), abs=1e-5)
-    assert np.exp(np.concatenate(fresh.logs)).sum(-1) == pytest.approx(1)
-    assert len(cached.ids) == len(rows) and parameters > 10_000
-    assert np.concatenate(divergences(cached, fresh)) == pytest.approx(0, abs=1e-5)
-
-
-def test_a_word_that_the_model_does_not_see_has_a_label_and_no_confidence(token_corpus):
-    rows = token_corpus.rows("test")
-    found, _ = model_predictions(token_corpus.task, token_corpus.model, rows, token_corpus.labels, 0)
-    unseen = 0
-    for row, (ids, confidence) in enumerate(zip(found.ids, found.confidence, strict=True)):
-        seen = np.isin(np.arange(len(ids)), rows.targets[row])
-        assert (np.isnan(confidence) == ~seen).all() and (confidence[seen] > 1 / 3).all()
-        assert all(token_corpus.labels[label] == "O" for label in ids[~seen])
-        unseen += (~seen).sum()
-    assert unseen > 0
-
-
-def test_divergence_is_that_of_the_formula():
-    one, other = np.array([[0.5, 0.5]]), np.array([[0.9, 0.1]])
-    (found,) = divergences(*(Predictions([np.array([0])], [np.log(odds)]) for odds in (one, other)))
-    assert found == pytest.approx(0.5 * np.log(0.5 / 0.9) + 0.5 * np.log(0.5 / 0.1))

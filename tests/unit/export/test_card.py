@@ -30,6 +30,7 @@ NUMBERS = {
              for who, value in (("teacher", 0.9012), ("baseline", 0.8534), ("winner", 0.8756))},
     "parameters": {"teacher": 22_713_986, "baseline": 17_389_826, "winner": 17_389_826},
     "settings": {"temperature": 2.5, "alpha": 0.25, "loss": "kl", "finetune": None},
+    "seeds": {"asked": 2, "pairs": [{}, {}], "difference": {"mean": 0.02, "low": -0.01, "high": 0.05}},
 }
 LINEAGE = {"corpus": "c0ffee", "teacher": "7eac4e5", "cache": "cac4e", "student": "57de47", "sweep": "53ee9"}
 CHECKS = {"onnx": {"metric": "accuracy", "value": 0.88, "torch": 0.88, "units": 100, "agreement": 1.0,
@@ -51,7 +52,7 @@ def make_student(folder: Path, task: str, labels: list[str]) -> Path:
                                      id2label=dict(enumerate(labels)))
     transformers.set_seed(0)
     getattr(transformers, TASKS[task].auto_class).from_config(config).save_pretrained(str(folder))
-    copy_tokenizer(tokenizer, folder)
+    copy_tokenizer(tokenizer, folder, TASKS[task])
     (folder / "manifest.json").write_text("{}")
     return folder
 
@@ -71,7 +72,7 @@ def package_of(store: Store, folder: Path, task: str, labels: list[str], max_dro
     with store.staging("students") as staged:
         shutil.copytree(folder, staged, dirs_exist_ok=True)
         made = store.publish("students", "s", staged, {"parents": {"corpus": "c"}, "task": task, "labels": labels})
-    manifest = build_package(store, "k", made, student_files(store, made, max_drop, threads),
+    manifest = build_package(store, "k", made, student_files(store, made, max_drop),
                              {"parents": {"student": "s"}, "numbers": NUMBERS, "lineage": LINEAGE}, threads)
     return store.fetch("packages", "k"), manifest
 
@@ -126,6 +127,7 @@ def test_card_shows_every_number_it_is_given() -> None:
     assert yaml.safe_load(front) == {"library_name": "transformers", "pipeline_tag": "text-classification",
                                      "tags": ["distillation", "kdray"]}
     shown = ["0.9012 (0.8912 to 0.9112)", "0.8534", "0.8756", "22,713,986", "17,389,826", "91,444,876",
+             "2 seeds that the sweep has not seen: +2.00 points of test accuracy [-1.00, 5.00], which may be chance.",
              "- temperature: `2.5`", "- finetune: `null`", "100.00%", "max_length=64", *LINEAGE.values(),
              "Not here, int8, weights of 7 bits: accuracy is 0.5."]
     assert [text for text in shown if text not in body] == []

@@ -11,10 +11,12 @@ import transformers
 
 from kdray.corpus.rows import Rows
 from kdray.errors import ExportError
-from kdray.export import onnx
-from kdray.export.onnx import FLOAT32, OnnxModel, export_onnx, onnx_predict
+from kdray.export import files, onnx
+from kdray.export.files import check_export
+from kdray.export.onnx import FLOAT32, export_onnx
 from kdray.export.quantise import INT8, WAYS, quantise
 from kdray.models.forward import predict
+from kdray.models.onnx_file import OnnxModel
 from kdray.tasks import TASKS
 
 SMALL = {"vocab_size": 100, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4,
@@ -34,7 +36,7 @@ SHAPES = ((1, 5), (7, 120), (1, 2))
 def make_model(name: str, task: str) -> torch.nn.Module:
     torch.manual_seed(0)
     auto = getattr(transformers, TASKS[task].auto_class)
-    return auto.from_config(CONFIGS[name](), attn_implementation=onnx.ATTENTION).eval()
+    return auto.from_config(CONFIGS[name](), attn_implementation="eager").eval()
 
 
 def input_names(name: str) -> list[str]:
@@ -101,7 +103,7 @@ def test_predicts_like_the_model(task: str, exported: Callable[[str, str], Path]
     path = exported("bert", task) / FLOAT32
     indices = np.array([4, 0, 5, 2])
     expected = predict(model, TASKS[task], rows, indices, 0, 64)
-    found = onnx_predict(path, TASKS[task], rows, indices, 0, 64, threads=1)
+    found = predict(OnnxModel(path, threads=1), TASKS[task], rows, indices, 0, 64)
     assert [part.dtype for part in found] == [np.float32] * 4
     for ours, theirs in zip(expected, found, strict=True):
         np.testing.assert_allclose(theirs, ours, atol=1e-5)
@@ -131,6 +133,36 @@ def test_a_model_that_cannot_be_followed_is_an_error(tmp_path: Path) -> None:
 
     with pytest.raises(ExportError, match=r"cannot export Odd to ONNX: this layer has no graph.*student\.model"):
         export_onnx(Odd(), ["input_ids"], tmp_path)
+
+
+def tried(config: transformers.PreTrainedConfig) -> tuple[torch.nn.Module, dict[str, torch.Tensor]]:
+    torch.manual_seed(0)
+    model = transformers.AutoModelForTokenClassification.from_config(config, attn_implementation="eager").eval()
+    rows = {"input_ids": torch.randint(5, 100, (2, 20)), "attention_mask": torch.ones(2, 20, dtype=torch.int64),
+            "token_type_ids": torch.zeros(2, 20, dtype=torch.int64)}
+    rows["attention_mask"][1, 10:] = 0
+    return model, rows
+
+
+def test_a_family_that_is_not_known_to_become_onnx_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Path] = []
+    export = files.export_onnx
+    monkeypatch.setattr(files, "export_onnx", lambda *given: made.append(export(*given)) or made[-1])
+    check_export(*tried(transformers.BertConfig(**SMALL)))
+    assert made == []
+    check_export(*tried(transformers.MegatronBertConfig(**SMALL)))
+    assert [file.name for file in made] == ["model.onnx"] and not made[0].exists()
+
+
+def test_a_family_that_cannot_become_onnx_is_refused_before_work() -> None:
+    with pytest.raises(ExportError, match=r"cannot export MixtralForTokenClassification to ONNX.*student\.model"):
+        check_export(*tried(transformers.MixtralConfig(**SMALL, num_key_value_heads=2)))
+
+
+def test_a_family_that_answers_otherwise_in_onnx_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "_LARGEST_DIFFERENCE", 0.0)
+    with pytest.raises(ExportError, match=r"MegatronBert\S+ in ONNX does not answer as in PyTorch: .* apart"):
+        check_export(*tried(transformers.MegatronBertConfig(**SMALL)))
 
 
 def test_weights_beyond_one_file_are_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

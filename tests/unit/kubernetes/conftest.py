@@ -1,5 +1,6 @@
-"""Overlays rendered once, and KubeRay's schemas where they are at hand."""
+"""Overlays rendered once, with what they need to be whole."""
 
+import copy
 import shutil
 from functools import cache
 from pathlib import Path
@@ -17,22 +18,39 @@ RUN = "/storage/runs/quickstart-0"
 KUSTOMIZE = shutil.which("kubectl") or shutil.which("kustomize")
 needs_kustomize = pytest.mark.skipif(
     KUSTOMIZE is None, reason="neither kubectl nor kustomize is on PATH, and one of them renders the manifests")
-SCHEMAS = ROOT.parent / "shared" / "kuberay-1.7.0"
+GONE = object()
 
 
-@pytest.fixture(scope="session")
-def schemas() -> Path:
-    if not SCHEMAS.is_dir():
-        pytest.skip("needs KubeRay's schemas in ../shared, which a clone alone does not have")
-    return SCHEMAS
+GATES = ["RayCronJob"]
+
+
+def values(overlay: str, **more: Any) -> Values:
+    """What an overlay does not stand without: a run, or a namespace."""
+    return Values(**{"run": RUN if overlay in SERVES else None, "namespace": "team" if overlay == "nightly" else None,
+                     **more})
 
 
 @cache
 def rendered(overlay: str) -> list[dict[str, Any]]:
-    """An overlay as it stands, with a run where it serves one. Copy before changing it."""
-    return render(overlay, Values(run=RUN if overlay in SERVES else None), K8S)
+    """An overlay as it stands, with the values that it needs. Copy before changing it."""
+    return render(overlay, values(overlay), K8S)
 
 
 def of_kind(documents: list[dict[str, Any]], *kinds: str) -> dict[str, Any]:
     """The first document of one of the kinds."""
     return next(document for document in documents if document["kind"] in kinds)
+
+
+def planted(overlay: str, kind: str, changes: dict[str, Any]) -> list[dict[str, Any]]:
+    """The overlay with values at dotted paths of its first document of the kind changed, or GONE."""
+    documents = copy.deepcopy(rendered(overlay))
+    for path, value in changes.items():
+        *parents, last = path.split(".")
+        place: Any = of_kind(documents, kind)
+        for part in parents:
+            place = place[int(part)] if isinstance(place, list) else place.setdefault(part, {})
+        if value is GONE:
+            del place[last]
+        else:
+            place[int(last) if isinstance(place, list) else last] = value
+    return documents

@@ -4,6 +4,7 @@ import copy
 import os
 import re
 import subprocess
+import tomllib
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
@@ -89,6 +90,51 @@ def test_commands_are_shell(name: str) -> None:
             subprocess.run(["bash", "-n", "-c", command], check=True)
 
 
+@pytest.mark.parametrize("name", SITES)
+def test_an_image_without_what_ray_up_needs_is_found_before_it_starts(name: str, tmp_path: Path) -> None:
+    config = site(name)
+    line = next(line for line in config["initialization_commands"] if line.startswith("docker run"))
+    assert config["docker"]["image"] in line.split()
+    client = {"aws": "boto3", "gcp": "googleapiclient"}.get(name)
+    stand_in(tmp_path, "docker", 'while [ "$1" != -c ]; do shift; done; PATH=$IMAGE exec /bin/sh -c "$2"')
+    image = tmp_path / "image"
+    image.mkdir()
+    for tool in ("bash", "ray", "rsync", "ssh"):
+        done = checked(line, tmp_path)
+        assert done.returncode == 1 and f"the image has no {tool}: build it from cluster/Dockerfile" in done.stderr
+        stand_in(image, tool, "")
+    stand_in(image, "python", "exit 1")
+    done = checked(line, tmp_path)
+    assert done.returncode == bool(client)
+    assert not client or f"the image has no {client}: build it with the extra clouds" in done.stderr
+    stand_in(image, "python", "")
+    assert checked(line, tmp_path).returncode == 0
+
+
+def checked(line: str, folder: Path) -> subprocess.CompletedProcess:
+    return subprocess.run(["bash", "-c", line], capture_output=True, text=True, env={
+        "PATH": f"{folder}:{os.environ['PATH']}", "IMAGE": str(folder / "image")})
+
+
+def test_the_image_has_what_ray_up_needs() -> None:
+    text = (CLUSTER / "Dockerfile").read_text()
+    installed = text.partition("apt-get install")[2].partition("&&")[0].split()
+    assert {"rsync", "openssh-client"} <= set(installed)
+    assert re.search(r"^ARG EXTRAS=.*\bclouds\b", text, re.M) and "ENV HOME=/home/kdray" in text
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    wanted = [Requirement(line) for line in extras["clouds"]]
+    assert {one.name for one in wanted} == {"boto3", "google-api-python-client"}
+    assert all(one.specifier.contains(pins()[_normal(one.name)]) for one in wanted)
+
+
+def test_gpu_nodes_have_a_driver() -> None:
+    """Ray's own default on AWS is of 2019; on GCP, families that name no driver have none."""
+    for group in site("aws")["available_node_types"].values():
+        assert group["node_config"]["ImageId"].startswith("ami-")
+    for group in site("gcp")["available_node_types"].values():
+        assert re.search(r"-nvidia-5[89]\d$", group["node_config"]["disks"][0]["initializeParams"]["sourceImage"])
+
+
 def test_a_host_says_what_it_is_for(tmp_path: Path) -> None:
     command = site("on-premises")["worker_start_ray_commands"][-1].replace("/etc/kdray", str(tmp_path))
     for group in ("student", "teacher"):
@@ -107,11 +153,12 @@ def stand_in(folder: Path, name: str, script: str) -> None:
 def slurm(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
     """The script with stand-ins: scontrol names hosts, srun runs its command once, ray says what it was told."""
     stand_in(folder, "scontrol", "printf 'node7\\nnode8\\n'")
+    stand_in(folder, "getent", "[ $2 = node7 ] && printf '127.0.1.1 STREAM node7\\n10.0.0.7 STREAM\\n'")
     stand_in(folder, "srun", 'echo "srun $1 $2 $3"; shift 3; exec "$@"')
     stand_in(folder, "ray", 'printf "%s|" "$@"; echo; echo "$RAY_AUTH_MODE ${#RAY_AUTH_TOKEN}"')
     return subprocess.run([str(CLUSTER / "slurm.sh"), *arguments], capture_output=True, text=True, env={
         "PATH": f"{folder}:{os.environ['PATH']}", "SLURM_JOB_NODELIST": "node[7-8]", "SLURM_JOB_NUM_NODES": "2",
-        "SLURM_JOB_ID": "123456", "SLURM_CPUS_ON_NODE": "16"})
+        "SLURM_JOB_ID": "123456", "SLURM_CPUS_ON_NODE": "16", "SLURM_NODEID": "0"})
 
 
 def test_slurm_runs_one_line_on_every_node(tmp_path: Path) -> None:
@@ -119,7 +166,7 @@ def test_slurm_runs_one_line_on_every_node(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == [
         "srun --nodes=2 --ntasks-per-node=1 --kill-on-bad-exit=1",
-        "symmetric-run|--address|node7:23456|--min-nodes|2|--num-cpus|16|--|env|RAY_ADDRESS=node7:23456|python|"
+        "symmetric-run|--address|10.0.0.7:23456|--min-nodes|2|--num-cpus|16|--|env|RAY_ADDRESS=10.0.0.7:23456|python|"
         "jobs/pipeline.py|my config.yaml|search.trials=2|",
         "token 64"]
 

@@ -121,6 +121,15 @@ def test_a_better_run_takes_over_and_nothing_else_changes(api: Api, services: Ra
     assert after == CONFIG and api.patches[0]["metadata"] == {"resourceVersion": "7"}
 
 
+def test_the_token_is_that_of_the_moment(api: Api, services: RayServices, tmp_path: Path) -> None:
+    api.serve(make_run(tmp_path, "old", 0.85))
+    (tmp_path / "token").write_text("expired")
+    with pytest.raises(ClusterError, match="answered 401"):
+        services.read("kdray")
+    (tmp_path / "token").write_text("secret")
+    assert services.read("kdray")["metadata"]["name"] == "kdray"
+
+
 def test_a_worse_run_does_not(api: Api, services: RayServices, tmp_path: Path) -> None:
     old, new = (make_run(tmp_path, name, score) for name, score in (("old", 0.90), ("new", 0.85)))
     api.serve(old)

@@ -30,7 +30,7 @@ def config_of(documents: list[dict[str, Any]]) -> dict[str, Any]:
     return yaml.safe_load(of_kind(documents, "ConfigMap")["data"]["config.yaml"])
 
 
-@pytest.mark.parametrize("overlay", sorted(set(OVERLAYS) - SERVES - {"secrets"}))
+@pytest.mark.parametrize("overlay", sorted(set(OVERLAYS) - SERVES - {"secrets", "nightly"}))
 def test_rendering_without_values_is_what_kubectl_renders(overlay: str) -> None:
     if shutil.which("kubectl") is None:
         pytest.skip("kubectl is not on PATH")
@@ -109,9 +109,37 @@ def test_secrets_are_random_and_long_and_the_list_of_keys_has_each() -> None:
 def test_the_nightly_job_is_the_job_with_all_that_components_made_of_it() -> None:
     nightly = of_kind(render("nightly", Values(components=("gpu",)), K8S), "RayCronJob")["spec"]["jobTemplate"]
     job = of_kind(rendered("gpu"), "RayJob")["spec"]
-    changed = {key for key in job if job[key] != nightly[key]}
-    assert changed == {"entrypoint", "rayClusterSpec"}
+    changed = {key for key in job if job[key] != nightly.get(key)}
+    assert changed == {"entrypoint", "rayClusterSpec", "activeDeadlineSeconds", "backoffLimit",
+                       "shutdownAfterJobFinishes", "ttlSecondsAfterFinished"}
     assert nightly["rayClusterSpec"]["workerGroupSpecs"][1:] == job["rayClusterSpec"]["workerGroupSpecs"][1:]
+
+
+def test_the_nightly_job_promotes_to_the_service_that_is_named_and_may_change_it_alone() -> None:
+    documents = render("nightly", Values(namespace="team", service="films"), K8S)
+    job = of_kind(documents, "RayCronJob")["spec"]["jobTemplate"]
+    assert job["entrypoint"] == "python -m kdray.kubernetes.promote config/config.yaml films"
+    assert [rule["resourceNames"] for rule in of_kind(documents, "Role")["rules"]] == [["films"]]
+    assert of_kind(documents, "RoleBinding")["subjects"][0]["namespace"] == "team"
+
+
+@pytest.mark.parametrize(("overlay", "kind", "group"), [("service", "PodDisruptionBudget", "replica"),
+                                                        ("serve", "Service", "student")])
+def test_what_has_the_name_of_a_service_is_renamed_with_it(overlay: str, kind: str, group: str) -> None:
+    documents = render(overlay, Values(run=RUN, name="films"), K8S)
+    ray, = (document for document in documents if document["kind"] in RAY)
+    named = [document for document in documents
+             if document["kind"] == kind and "labels" in document["metadata"]]
+    labels = next(worker["template"]["metadata"]["labels"] for worker in cluster_of(ray)["workerGroupSpecs"]
+                  if worker["groupName"] == group)
+    assert [document["metadata"]["name"] for document in named] == ["films"]
+    selector = named[0]["spec"]["selector"]
+    assert selector.get("matchLabels", selector).items() <= labels.items()
+    assert labels["app.kubernetes.io/instance"] == "films"
+
+
+def cluster_of(ray: dict[str, Any]) -> dict[str, Any]:
+    return ray["spec"].get("rayClusterSpec") or ray["spec"]["rayClusterConfig"]
 
 
 @pytest.mark.parametrize(("overlay", "script"), STAGES.items())
@@ -134,6 +162,7 @@ def test_configs_in_overlays_are_sound() -> None:
     ("nothing", Values(), "no overlays 'nothing'; there are cache, cpu"),
     ("cpu", Values(components=("fpga",)), "no components 'fpga'; there are bucket"),
     ("cpu", Values(run="x"), "serves no run, so --run x has no place"),
+    ("cpu", Values(service="x"), "promotes to no RayService, so --service x has no place"),
     ("service", Values(), "serves a run, and none is given"),
     ("service", Values(run="/storage/x", config="c.yaml"), "runs no config, so c.yaml has no place"),
     ("cpu", Values(image="team/kdray"), "'team/kdray' has no tag"),

@@ -9,7 +9,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from kdray.errors import ModelError
-from kdray.models.folder import at, fingerprint, label_order, locate, positions, read_config, share
+from kdray.models.folder import at, fingerprint, label_order, locate, read_config, share
 from kdray.storage import Store
 
 
@@ -124,16 +124,6 @@ def test_a_label_map_with_gaps_or_doubles_is_refused(folder, names):
     settings(folder, id2label=names)
     with pytest.raises(ModelError, match="id2label must name the ids 0 to 1 once each"):
         label_order(folder)
-
-
-@pytest.mark.parametrize("config, room", [
-    ({"model_type": "bert", "max_position_embeddings": 512}, 512),
-    ({"model_type": "roberta", "max_position_embeddings": 514, "pad_token_id": 1}, 512),
-    ({"model_type": "deberta-v2", "max_position_embeddings": -1}, None),
-    ({"model_type": "bert"}, None),
-])
-def test_positions_leave_out_those_that_padding_takes(config, room):
-    assert positions(config) == room
 
 
 def test_where_storage_is_a_folder_a_model_stays_where_it_is(folder, tmp_path):

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from kdray.config import Config, DataConfig, TeacherConfig
+from kdray.report.facts import VERSION
 from tests.sweeps import made_up_sweep
 
 MODELS = ("teacher", "baseline", "winner")
@@ -30,12 +31,12 @@ def facts() -> dict[str, Any]:
         "bytes": {"teacher": 36e6, "baseline": 12e6, "winner": 12e6, "served": 3e6}, "speed": speed,
         "backend": "onnx-int8", "refused": {}, "timed_rows": 10, "threads": 2,
         "mcnemar": {"both": 8, "winner": 1, "baseline": 0, "neither": 1, "p": 1.0},
-        "seeds": {"pairs": [{"seed": 7, "winner": 0.9, "baseline": 0.8}],
+        "seeds": {"asked": 1, "pairs": [{"seed": 7, "winner": 0.9, "baseline": 0.8}],
                   "winner": {"mean": 0.9, "deviation": None}, "baseline": {"mean": 0.8, "deviation": None},
-                  "difference": {"mean": 0.1, "deviation": None, "low": 0.02, "high": 0.18}}}
+                  "difference": {"mean": 0.1, "deviation": None, "low": None, "high": None}}}
     example = {"row": 3, "parts": ["What a film."], "mark": None, "divergence": 0.5, "truth": "good",
                "teacher": {"label": "good", "confidence": 0.9}, "winner": {"label": "bad", "confidence": 0.6}}
-    return {"version": 2, "name": "films", "task": "sequence-classification", "labels": labels,
+    return {"version": VERSION, "name": "films", "task": "sequence-classification", "labels": labels,
             "rows": {"train": 80, "validation": 10, "test": 10}, "numbers": numbers,
             "breakdown": dict.fromkeys(MODELS, part), "examples": [example], "teacher_seconds": 50.0,
             "lineage": {"corpus": "c0ffee"}, "config": config.model_dump(mode="json"), "versions": {"kdray": "0.1"},

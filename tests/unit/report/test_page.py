@@ -21,6 +21,8 @@ def test_the_head_compares_what_is_served_with_the_teacher_and_the_page_is_the_s
                  "6.0x sooner with one text"):
         assert part in told
     assert "the limit of" not in told and "deviation" not in told and "may be chance" not in told
+    assert "on 1 seed that the sweep has not seen: +10.00 points of test accuracy. One seed does not say" in told
+    assert "on seeds that it has not seen. seed winner baseline" in told
     assert page == draw(facts)
 
 
@@ -57,11 +59,23 @@ def test_a_constraint_that_is_met_says_so(facts):
 def test_several_seeds_have_mean_and_deviation_and_an_interval_that_holds_0_may_be_chance(facts):
     seeds = facts["numbers"]["seeds"]
     seeds["pairs"].append({"seed": 8, "winner": 0.92, "baseline": 0.79})
-    seeds["difference"]["low"] = -0.01
+    seeds["difference"] |= {"low": -0.01, "high": 0.18}
     for part, deviation in (("winner", 0.0123), ("baseline", 0.0071), ("difference", 0.0212)):
         seeds[part]["deviation"] = deviation
     told = words(draw(facts))
-    assert "deviation 0.0123 0.0071 0.0212" in told and "may be chance" in told
+    assert "deviation 0.0123 0.0071 0.0212" in told
+    assert "has not seen: +10.00 points of test accuracy [-1.00, 18.00], which may be chance." in told
+    assert "and of each the best on validation is shown above" in told
+
+
+def test_trials_of_the_pairs_are_no_part_of_the_search(facts):
+    assert "and settings searched as those of the winner, in 1 trial. The sweep chose" in words(draw(facts))
+    facts["trials"] = [row for row in facts["trials"] if not row["baseline"]]
+    facts["trials"] += [{**row, "point": {**row["point"], "alpha": alpha, "seed": 1}, "baseline": alpha == 1}
+                        for row, alpha in zip(facts["trials"], (1.0, 0.5), strict=False)]
+    told = words(draw(facts))
+    assert "11 trials, 2 of them the best one and its baseline again, on seeds that the sweep has not seen." in told
+    assert "with the same start and seeds, and the same settings otherwise. The sweep chose settings alone" in told
 
 
 def test_a_live_teacher_is_estimated_from_the_epochs_that_learned_from_one(facts):

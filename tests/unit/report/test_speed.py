@@ -1,9 +1,13 @@
 """Every model is timed on the same texts, alone and together, in turns."""
 
+import json
+import shutil
+
 import pytest
 
 from kdray.report.speed import TURNS, measure, take_turns
 from kdray.tasks import TASKS
+from tests.families import make_family
 
 
 @pytest.mark.parametrize("package, task", [("films", "sequence-classification"), ("names", "token-classification")])
@@ -39,3 +43,17 @@ def test_the_median_of_the_turns_is_told_and_a_slow_model_is_asked_less(monkeypa
     found = take_turns({"slow": slow}, ["text"] * 1000)
     assert found["slow"] == {"examples_per_second": 0.5, "p50": 2000.0, "p99": 2000.0}
     assert asked.count(64) == TURNS and asked.count(1) == 2 + TURNS
+
+
+def test_texts_longer_than_the_models_positions_are_cut_where_no_tokenizer_says_so(names, tmp_path):
+    folder = shutil.copytree(names, tmp_path / "names")
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps({**settings, "model_max_length": 10**30}))
+    found = measure(TASKS["token-classification"], {"teacher": folder}, names, ["ann in rome " * 400] * 2, 32, 1, 1024)
+    assert all(times["p50"] > 0 for times in found.values())
+
+
+def test_a_decoder_whose_tokenizer_has_no_padding_is_timed(films, tmp_path):
+    folder = make_family(tmp_path, "GPT-2", "sequence-classification", ["bad", "good", "mixed"])
+    found = measure(TASKS["sequence-classification"], {"teacher": folder}, films, ["A film.", "Good."], 32, 1, 1024)
+    assert found["teacher"]["examples_per_second"] > 0

@@ -17,6 +17,7 @@ from rich.console import Console
 
 from kdray.search.describe import BASELINE, NAME, NUMBER, ROLE, TOTAL_EPOCHS
 from kdray.search.live import SweepProgress, draw
+from kdray.search.records import Record
 from kdray.search.standings import Trials
 
 OWN = {NAME: "small", ROLE: "distilled", NUMBER: 1, TOTAL_EPOCHS: 3}
@@ -94,15 +95,7 @@ class Trial:
 
     trial_id: str
     config: dict[str, Any]
-    status: str = "PENDING"
     last_result: dict[str, Any] | None = None
-
-    @property
-    def has_reported_at_least_once(self) -> bool:
-        return self.last_result is not None
-
-    def is_finished(self) -> bool:
-        return self.status in ("TERMINATED", "ERROR")
 
 
 @pytest.fixture
@@ -137,16 +130,19 @@ def test_a_job_log_gets_a_line_a_change(said):
 
 
 def test_trials_of_before_a_sweep_was_resumed_count(said):
-    done = Trial("a", PLAIN, "TERMINATED", {"epoch": 3, "best": 0.9})
-    early = Trial("b", {**OWN, "alpha": 0.1}, "TERMINATED", {"epoch": 1, "best": 0.7})
-    again = Trial("c", {**OWN, "alpha": 0.2}, last_result={"epoch": 2, "best": 0.8})
-    progress = SweepProgress(3, [])
-    progress.on_step_begin(0, [done, early, again])
+    def record(number: int, state: Any, epoch: int, best: float) -> Record:
+        return Record({**OWN, NUMBER: number, "alpha": 0.1}, [{"epoch": epoch, "best": best}], state)
+
+    again = Trial("c", {**OWN, NUMBER: 4, "alpha": 0.2})
+    progress = SweepProgress(4, [])
+    progress.take_in({"done": record(1, "finished", 3, 0.9), "early": record(2, "stopped", 1, 0.7),
+                      "bad": Record({**OWN, NUMBER: 3}, [], "failed"), "again": record(4, None, 2, 0.8)})
     assert [(row.state, row.epoch) for row in progress._trials.rows.values()] == [
-        ("found", 3), ("stopped", 1), ("waiting", 2)]
+        ("found", 3), ("stopped", 1), ("failed", 0)]
+    progress.on_step_begin(0, [again])
     progress.on_trial_start(0, [], again)
     progress.on_trial_complete(0, [], again)
-    assert said.messages[-1] == "sweep: alpha 0.2 ends | 3/3 trials"
+    assert said.messages[-1] == "sweep: alpha 0.2 ends | 4/4 trials"
 
 
 def test_a_line_says_whose_trial_it_is_where_there_are_several_students(said):
@@ -190,3 +186,13 @@ def test_a_terminal_is_whole_after_an_interrupt_and_log_lines_are_above_the_tabl
     line = next(part for part in text.splitlines() if "a line of the log" in part)
     assert "sweep:" not in line and text.rindex("sweep: 0/2 trials") > text.index("a line of the log")
     assert text.rindex("kdray: interrupted") > text.rindex("sweep: 0/2 trials")
+
+
+def test_a_sweep_says_once_that_its_trials_are_starved(caplog):
+    trial = Trial("a", OWN)
+    with caplog.at_level(logging.WARNING, "kdray"), SweepProgress(2, ["small"]) as progress:
+        progress.on_trial_start(0, [], trial)
+        for epoch in (1, 2):
+            progress.on_trial_result(0, [], trial, {"epoch": epoch, "loss": 0.5, "best": 0.5, "waited": 0.471})
+    (said,) = caplog.messages
+    assert said.startswith("sweep: a trial waits for 47% of its time for a processor") and "training.num_cpus" in said

@@ -7,7 +7,10 @@ import pytest
 
 from kdray.config import Domain, SearchConfig, TrainingConfig
 from kdray.search.describe import BASELINE
-from kdray.search.plan import Plan, Told, make_plans
+from kdray.search.plan import Plan
+from kdray.search.points import Listed, learns, make_plans
+from kdray.search.selection import best
+from tests.simulated import Hill, Schedules, sweep
 
 EPOCHS = 5
 TRAINING = TrainingConfig(epochs=EPOCHS)
@@ -58,36 +61,40 @@ def test_tpe_learns_where_random_does_not():
     assert last["tpe"] > last["random"]
 
 
+@pytest.mark.parametrize("trials, learning", [(5, []), (6, [5]), (8, [5, 6, 7]), (16, list(range(7, 16)))])
+def test_what_trials_tell_changes_the_points_of_later_ones_also_in_small_searches(trials, learning):
+    up, down = (proposed(make_plan(SearchConfig(trials=trials)), sign) for sign in (1, -1))
+    assert [number for number in range(trials) if up[number] != down[number]] == learning
+    assert learns(SearchConfig(trials=trials)) == bool(learning)
+
+
+def proposed(plan: Plan, sign: int) -> list[dict[str, Any]]:
+    """Points of trials that are the better the larger, or smaller, their alpha is."""
+    points = []
+    while plan.ready:
+        number, point = plan.propose()
+        plan.goes_on(number, EPOCHS, sign * point["alpha"])
+        plan.end(number, "finished")
+        points.append(point)
+    return points
+
+
+def test_tpe_finds_better_settings_than_random_more_often_than_not_in_16_trials():
+    space = SearchConfig().searched(TRAINING)
+    better = 0
+    for seed in range(40):
+        world, found = Hill(seed, space), []
+        for number, algorithm in enumerate(("tpe", "random")):
+            search = SearchConfig(trials=16, algorithm=algorithm, seed=2 * seed + number)
+            found.append(world.quality(best(sweep(search, TRAINING, world), "distilled")["point"]))
+        better += found[0] > found[1]
+    assert better >= 24
+
+
 def test_other_seeds_search_elsewhere():
     points = [[point for point, _, _ in run(make_plan(SearchConfig(trials=6, seed=seed)), 2)]
               for seed in (0, 1)]
     assert points[0][0] == points[1][0] and points[0][1:] != points[1][1:]
-
-
-def test_a_plan_that_is_told_all_again_goes_on_as_it_would_have():
-    search = SearchConfig(trials=24)
-    whole = run(make_plan(search), 3)
-    for cut in (0, 1, 9, 24):
-        plan = make_plan(search)
-        plan.replay([Told(dict(values), state) for _, values, state in whole[:cut]])
-        rest = run_on(plan, whole[:cut])
-        assert rest == whole
-
-
-def run_on(plan: Plan, before: list[tuple[dict[str, Any], dict[int, float], str]]) -> list[Any]:
-    after = run(plan, 2) if not before else None
-    if after is not None:
-        return after
-    points = [point for point, _, _ in before]
-    while plan.ready:
-        number, point = plan.propose()
-        points.append(point)
-        on, epoch = True, 0
-        while on and epoch < EPOCHS:
-            epoch += 1
-            on = plan.goes_on(number, epoch, quality(point, epoch))
-        plan.end(number, "finished" if on else "stopped")
-    return [(point, told.values, told.state) for point, told in zip(points, plan.told, strict=True)]
 
 
 def test_a_grid_is_every_combination_and_what_trials_says_is_nothing_to_it():
@@ -134,11 +141,42 @@ def test_trials_are_judged_at_the_grace_and_its_doublings_before_their_last_epoc
     assert stops == rungs
 
 
-def test_a_space_that_a_student_without_a_teacher_does_not_feel_has_one_baseline_which_is_never_stopped():
+def judged(epochs: list[int], values: list[list[float]], grace: int = 1) -> Plan:
+    """A plan of trials with these schedules that have told these values, finished where they are all."""
+    plan = Plan(Listed([{"epochs": number} for number in epochs]), TRAINING, grace)
+    plan.ahead = 1
+    for told in values:
+        number, _ = plan.propose()
+        assert all(plan.goes_on(number, epoch, value) for epoch, value in enumerate(told, 1))
+        plan.end(number, "finished")
+    return plan
+
+
+def test_a_trial_is_compared_with_others_when_as_large_a_share_of_their_epochs_was_done():
+    """By epochs, the last would stop: its first is below the end of two others, its second below the end of all."""
+    plan = judged([1, 2, 2, 1, 8], [[0.9], [0.5, 0.9], [0.6, 0.9], [0.9]])
+    number, _ = plan.propose()
+    assert [plan.goes_on(number, epoch, value) for epoch, value in ((1, 0.1), (2, 0.2), (4, 0.55))] == [True] * 3
+    assert not plan.goes_on(number, 4, 0.54)
+
+
+def test_a_trial_that_its_patience_ended_stays_where_it_was():
+    plan = judged([8, 8], [[0.5, 0.6]])
+    number, _ = plan.propose()
+    assert plan.goes_on(number, 4, 0.6) and not plan.goes_on(number, 4, 0.59)
+
+
+def test_where_longer_is_better_the_longest_schedule_is_chosen():
+    space = {"lr": Domain(values=[1e-4, 2e-4, 5e-4, 1e-3]), "epochs": Domain(values=[1, 2, 4, 8])}
+    for seed in range(10):
+        rows = sweep(SearchConfig(algorithm="grid", space=space), TRAINING, Schedules(seed))
+        assert best(rows, "distilled")["point"]["epochs"] == 8
+        assert any(row["state"] == "stopped" for row in rows)
+
+
+def test_a_space_that_a_student_without_a_teacher_does_not_feel_has_no_baseline_to_search():
     space = {"temperature": Domain(min=1, max=8), "alpha": Domain(min=0, max=1), "loss": Domain(values=["kl", "mse"])}
-    plan = make_plans(SearchConfig(trials=5, space=space), TRAINING)["baseline"]
-    assert len(plan) == 1 and plan.propose() == (0, BASELINE)
-    assert plan.goes_on(0, 1, 0.0) and plan.goes_on(0, 2, 0.0) and not plan.ready
+    assert make_plans(SearchConfig(trials=5, space=space), TRAINING).keys() == {"distilled"}
 
 
 def test_what_a_student_without_a_teacher_feels_is_searched_for_the_baseline_as_for_the_distilled():

@@ -10,7 +10,7 @@ from kdray.config import Domain, SearchConfig, TrainingConfig, changed
 from kdray.search.describe import BASELINE, describe
 from kdray.search.space import choice_of, distributions, field, first_point, grid, point_of
 
-TRAINING = TrainingConfig(temperature=3.0, lr=1e-4)
+TRAINING = TrainingConfig(temperature=3.0, alpha=0.25, lr=1e-4)
 
 
 def interval(low: float, high: float, log: bool = False) -> Domain:
@@ -18,26 +18,32 @@ def interval(low: float, high: float, log: bool = False) -> Domain:
 
 
 @pytest.mark.parametrize("name, domain, wanted", [
-    ("alpha", interval(0, 0.9), 0.5),
-    ("alpha", interval(0, 0.3), 0.3),
+    ("alpha", interval(0, 0.9), 0.25),
+    ("alpha", interval(0, 0.1), 0.1),
     ("alpha", interval(0.7, 0.9), 0.7),
-    ("alpha", Domain(values=[0.1, 0.5]), 0.5),
+    ("alpha", Domain(values=[0.1, 0.25]), 0.25),
     ("alpha", Domain(values=[0.1, 0.2]), 0.2),
     ("temperature", interval(1, 8), 3.0),
     ("temperature", interval(4, 8), 4.0),
     ("lr", interval(1e-5, 1e-3, True), 1e-4),
     ("epochs", interval(6, 8), 6),
     ("loss", Domain(values=["mse", "kl"]), "kl"),
-    ("patience", interval(1, 3), 1),
+    ("alpha_end", interval(0.1, 1), 0.1),
     ("finetune.lr", interval(1e-6, 1e-5), 1e-6),
 ])
-def test_the_first_point_is_alpha_a_half_and_what_is_configured_within_the_domain(name, domain, wanted):
+def test_the_first_point_is_what_is_configured_within_the_domain(name, domain, wanted):
     [(found_name, found)] = first_point({name: domain}, TRAINING).items()
     assert (found_name, found) == (name, wanted)
 
 
-def test_the_default_search_starts_at_alpha_a_half_and_the_configured_temperature():
-    assert first_point(SearchConfig().space, TRAINING) == {"temperature": 3.0, "alpha": 0.5}
+def test_the_default_search_starts_at_the_configured_temperature_and_alpha():
+    assert first_point(SearchConfig().searched(TRAINING), TRAINING) == {"temperature": 3.0, "alpha": 0.25}
+
+
+def test_what_a_student_does_not_feel_is_not_searched():
+    assert SearchConfig().searched(TrainingConfig(loss="mse")).keys() == {"alpha"}
+    space = {"temperature": interval(1, 8), "loss": Domain(values=["mse", "kl"])}
+    assert SearchConfig(space=space).searched(TrainingConfig(loss="mse")).keys() == {"temperature", "loss"}
 
 
 @pytest.mark.parametrize("name, domain, kind, log", [
@@ -46,7 +52,6 @@ def test_the_default_search_starts_at_alpha_a_half_and_the_configured_temperatur
     ("batch_size", interval(8, 64), Integer, False),
     ("batch_size", interval(8, 64, True), Integer, True),
     ("epochs", interval(1, 3), Integer, False),
-    ("patience", interval(1, 3), Integer, False),
     ("finetune.epochs", interval(1, 3), Integer, False),
     ("finetune.lr", interval(1, 3), Float, False),
     ("dropout", interval(0, 0.5), Float, False),

@@ -1,15 +1,17 @@
 """A sampled point changes a job's settings and nothing else."""
 
-from dataclasses import replace
+import json
+from dataclasses import asdict, replace
 from typing import Any
 
 import pytest
 
-from kdray.config import SearchConfig, TrainingConfig
+from kdray.config import Domain, SearchConfig, TrainingConfig
 from kdray.errors import ConfigError
 from kdray.models.load import Origin
-from kdray.search.describe import BASELINE
+from kdray.search.describe import BASELINE, place_of
 from kdray.search.proposals import Proposals
+from kdray.search.records import Record
 from kdray.search.sweep import Sweep, trial_resources
 from kdray.search.trial import point_job
 from kdray.training.job import TrainingJob
@@ -48,32 +50,85 @@ def test_a_sweeps_key_is_its_jobs_and_search_and_not_how_many_run_at_once_or_wha
                 Sweep({"student": JOB}, SearchConfig(), {"student": {"distilled": [{}]}}).key}) == 6
 
 
+def test_a_sweep_from_a_plain_student_has_another_key_where_its_distilled_trials_start_elsewhere():
+    plain, warmer = (point_job(JOB, {"alpha": 1.0, "temperature": temperature}) for temperature in (2.0, 4.0))
+    assert plain.key == warmer.key and sweep(plain).key != sweep(warmer).key
+
+
 def test_of_several_students_each_gets_its_trials_in_turn():
     jobs = {"small": JOB, "large": replace(JOB, origin_fingerprint="other")}
-    proposals = Proposals(Sweep(jobs, SearchConfig(trials=2)).plans)
-    assert proposals.total == 6
-    found = [proposals.suggest(str(place)) for place in range(6)]
+    space = {"lr": Domain(min=1e-5, max=1e-3), "alpha": Domain(min=0, max=1)}
+    proposals = Proposals(Sweep(jobs, SearchConfig(trials=2, space=space)).plans)
+    assert proposals.total == 8
+    found = [proposals.suggest(str(place)) for place in range(8)]
     assert [(one["name"], one["role"], one["trial"]) for one in found] == [
-        ("small", "baseline", 1), ("small", "distilled", 1), ("large", "baseline", 1), ("large", "distilled", 1),
-        ("small", "distilled", 2), ("large", "distilled", 2)]
-    assert proposals.suggest("6") is None
+        (name, role, number) for number in (1, 2) for name in ("small", "large") for role in ("baseline", "distilled")]
+    assert proposals.suggest("8") is None
 
 
-def test_proposals_that_were_saved_go_on_as_they_would_have(tmp_path):
-    kept, file = Proposals(sweep(trials=12).plans), str(tmp_path / "state")
-    for place in range(7):
-        if kept.suggest(str(place)) is None:
+def told(config: dict[str, Any], values: list[float], state: Any) -> tuple[str, Record]:
+    """A trial's record as it is read again."""
+    record = Record(config, state=state)
+    for epoch, value in enumerate(values, 1):
+        record.add({"epoch": epoch, "best": value, "accuracy": value, "kl": float("nan")})
+    return place_of(config), Record(**json.loads(json.dumps(asdict(record))))
+
+
+def some_trials(proposals: Proposals) -> dict[str, Record]:
+    """Seven trials that ended, one stopped, and one that has done an epoch."""
+    records = []
+    for place in range(8):
+        config = proposals.suggest(str(place))
+        if config is None:
             break
-        kept.goes_on(str(place), 1, 0.1 * place)
-        kept.on_trial_complete(str(place), {})
-    kept.suggest("running")
-    kept.save(file)
-    restored = Proposals(sweep(trials=12).plans)
-    restored.restore(file)
-    assert restored.goes_on("running", 1, 1.0) == kept.goes_on("running", 1, 1.0)
-    for one in (kept, restored):
-        one.on_trial_complete("running", {})
-    assert restored.suggest("next") == kept.suggest("next")
+        values = [0.1 * place, 0.2] if place % 3 else [0.5]
+        on = [proposals.goes_on(str(place), epoch, value) for epoch, value in enumerate(values, 1)][-1]
+        state = ("finished" if on else "stopped") if place < 7 else None
+        if state:
+            proposals.on_trial_complete(str(place), {})
+        records.append(told(config, values, state))
+    assert len(records) == 8
+    return dict(records)
+
+
+def rest(proposals: Proposals) -> list[dict[str, Any]]:
+    """The trials that come when each ends before the next is asked for."""
+    found = []
+    while (config := proposals.suggest(f"rest-{len(found)}")) is not None:
+        proposals.goes_on(f"rest-{len(found)}", 1, 0.3)
+        proposals.on_trial_complete(f"rest-{len(found)}", {})
+        found.append(config)
+    return found
+
+
+@pytest.mark.parametrize("space", [None, {"epochs": Domain(values=[1, 2, 8]), "alpha": Domain(min=0, max=1)}])
+def test_proposals_that_are_told_what_was_recorded_go_on_as_they_would_have(space):
+    plans = sweep(trials=12, space=space).plans
+    kept, resumed = Proposals(plans), Proposals(plans)
+    records = some_trials(kept)
+    assert {record.state for record in records.values()} >= {"finished", None}
+    assert sorted(resumed.resume(records)) == sorted(records)
+    running = list(records.values())[-1].config
+    assert resumed.suggest("7") == running, "the trial that was to go on comes first"
+    for one in (kept, resumed):
+        one.on_trial_complete("7", {})
+    later, again = rest(kept), rest(resumed)
+    assert len(later) == kept.total - 8
+    assert sorted(again, key=place_of) == sorted(later, key=place_of)
+
+
+def test_records_of_another_point_than_is_proposed_are_not_taken():
+    records = some_trials(Proposals(sweep(trials=12).plans))
+    records["student-distilled-3"].config["alpha"] = 0.123
+    resumed = Proposals(sweep(trials=12).plans)
+    assert sorted(resumed.resume(records)) == ["student-distilled-1", "student-distilled-2"]
+    assert resumed.suggest("next") == some_config(3)
+    assert Proposals(sweep(trials=12, seed=5).plans).resume(records) == [
+        "student-distilled-1"], "the first point is the same for every seed"
+
+
+def some_config(number: int) -> dict[str, Any]:
+    return some_trials(Proposals(sweep(trials=12).plans))[f"student-distilled-{number}"].config
 
 
 @pytest.mark.parametrize("settings, own, whole", [

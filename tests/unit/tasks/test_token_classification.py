@@ -5,11 +5,9 @@ import random
 import numpy as np
 import pytest
 from seqeval.metrics import f1_score, precision_score, recall_score
-from seqeval.metrics.sequence_labeling import get_entities
 
 from kdray.corpus.tokenizer import load_tokenizer
 from kdray.tasks import TASKS
-from kdray.tasks.token_classification import spans
 from tests.unit.conftest import TAGS
 
 TASK = TASKS["token-classification"]
@@ -49,25 +47,6 @@ def test_metrics_are_those_of_seqeval(draw, seed):
     assert TASK.scores(ids(truth), ids(guess), LABELS) == pytest.approx({
         "f1": f1_score(truth, guess), "precision": precision_score(truth, guess), "recall": recall_score(truth, guess),
         "accuracy": right / sum(map(len, truth))})
-
-
-@pytest.mark.parametrize("seed", range(15))
-def test_spans_are_the_entities_of_seqeval(seed):
-    tags = drawn_tags(random.Random(seed))
-    assert spans(tags) == [(kind, first, last + 1) for kind, first, last in get_entities(tags)]
-
-
-@pytest.mark.parametrize("tags, found", [
-    ([], []),
-    (["O", "O"], []),
-    (["B-PER", "I-PER", "O", "B-PER"], [("PER", 0, 2), ("PER", 3, 4)]),
-    (["B-PER", "B-PER"], [("PER", 0, 1), ("PER", 1, 2)]),
-    (["B-PER", "I-LOC"], [("PER", 0, 1), ("LOC", 1, 2)]),
-    (["O", "I-LOC", "I-LOC"], [("LOC", 1, 3)]),
-    (["B-A-B", "I-A-B"], [("A-B", 0, 2)]),
-])
-def test_spans_of_known_tags(tags, found):
-    assert spans(tags) == found
 
 
 def test_no_entity_found_or_there_scores_zero():

@@ -50,7 +50,7 @@ def test_what_the_journal_vouches_for_is_not_read_again(store):
     (receipt,) = write(store, 0)
     journal = Journal(store, PLAN, "p")
     journal.add(receipt, 1.0)
-    path = Path(store.path(*shard_path("aa1")))
+    path = Path(store.path(*shard_path("aa1", receipt.sha256)))
     path.write_bytes(b"?" * receipt.bytes)
     assert "aa1" not in missing(store, journal), "as long as it was: trusted until a reader checks its sum"
     path.write_bytes(b"?" * (receipt.bytes - 1))
@@ -76,8 +76,8 @@ def flipped(place: int):
 
 @pytest.mark.parametrize("spoil", [lambda data: data[:-10], lambda data: b"", *(flipped(10 * n) for n in range(120))])
 def test_a_torn_file_is_missing_wherever_it_is_torn(store, spoil):
-    write(store, 0, 1, 2, 3)
-    path = Path(store.path(*shard_path("bb3")))
+    receipt = write(store, 0, 1, 2, 3)[2]
+    path = Path(store.path(*shard_path("bb3", receipt.sha256)))
     path.write_bytes(spoil(path.read_bytes()))
     assert missing(store) == ["bb3"]
 

@@ -46,6 +46,36 @@ def test_a_teacher_at_chance_is_refused(predicted):
         check(np.repeat([0, 1, 2], 100), predicted)
 
 
+@pytest.mark.parametrize("share", [0.55, 0.7, 0.85])
+def test_the_largest_class_said_of_every_row_is_chance(share):
+    gold = np.arange(300) >= round(300 * share)
+    with pytest.raises(ModelError, match=rf"no better than chance.* is {share:.3f}, chance is {share:.3f}"):
+        check(gold.astype(int), np.zeros(300, int), ("neg", "pos"))
+
+
+def test_the_largest_of_many_classes_said_of_every_row_is_chance():
+    gold = np.minimum(np.random.default_rng(0).zipf(1.5, 200), 150) - 1
+    with pytest.raises(ModelError, match="no better than chance"):
+        check(gold, np.zeros(200, int), tuple(map(str, range(150))))
+
+
+@pytest.mark.parametrize("seed", range(50))
+@pytest.mark.parametrize("share", [0.7, 0.9])
+def test_a_teacher_that_knows_a_third_of_the_small_class_passes(share, seed):
+    random = np.random.default_rng(seed)
+    for count in (100, 300, 512):
+        gold = (random.random(count) >= share).astype(int)
+        check(gold, np.where(random.random(count) < 0.35, gold, 0), ("neg", "pos"))
+
+
+@pytest.mark.parametrize("right", [1.0, 0.9])
+def test_data_in_the_order_of_its_labels_condemns_no_sound_teacher(right):
+    predicted = (np.random.default_rng(0).random(512) >= right).astype(int)
+    check(np.zeros(512, int), predicted, ("neg", "pos"))
+    with pytest.raises(ModelError, match="no better than chance"):
+        check(np.zeros(512, int), np.ones(512, int), ("neg", "pos"))
+
+
 @pytest.mark.parametrize("count", [0, 1, 99])
 def test_too_few_labels_say_nothing(count):
     gold = np.arange(count) % 3

@@ -6,7 +6,7 @@ import pytest
 
 from kdray.cache.plan import Slot
 from kdray.errors import CacheError
-from kdray.teacher.leases import Leases
+from kdray.teacher.leases import Deadlines, Leases
 
 
 def slots(count: int) -> list[Slot]:
@@ -94,3 +94,60 @@ def test_any_history_of_faults_does_every_slot_once_or_names_the_one_that_fails(
             leases.failed(actor, "fault")
         return
     assert sorted(done) == sorted(slot.key for slot in plan)
+
+
+class Clock:
+    """Seconds that go by when the test says so."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def overdue(deadlines: Deadlines, clock: Clock, now: float) -> list[tuple[str, float, float]]:
+    clock.now = now
+    return list(deadlines.overdue())
+
+
+def test_a_shard_may_take_twenty_times_as_long_as_the_slowest_and_minutes_at_least():
+    clock = Clock()
+    deadlines = Deadlines(clock)
+    for seconds in (1.0, 30.0, 2.0):
+        deadlines.began("a", 100)
+        clock.now += seconds
+        deadlines.done("a")
+    deadlines.began("a", 100)
+    assert overdue(deadlines, clock, 33 + 600) == []
+    assert overdue(deadlines, clock, 33 + 601) == [("a", 601.0, 600.0)]
+    deadlines.dropped("a")
+    assert overdue(deadlines, clock, 9999) == []
+    quick = Deadlines(clock)
+    for _ in range(2):
+        quick.began("a", 100)
+        clock.now += 0.1
+        quick.done("a")
+    quick.began("b", 100)
+    assert overdue(quick, clock, clock.now + 299) == [] and len(overdue(quick, clock, clock.now + 2)) == 1
+
+
+def test_before_a_shard_is_done_its_rows_say_how_long_it_may_take():
+    clock = Clock()
+    deadlines = Deadlines(clock)
+    deadlines.began("a", 1000)
+    deadlines.began("b", 1)
+    assert [name for name, *_ in overdue(deadlines, clock, 301)] == ["b"]
+    assert [name for name, *_ in overdue(deadlines, clock, 10_001)] == ["a", "b"]
+
+
+def test_a_small_shard_says_little_about_a_large_one():
+    clock = Clock()
+    deadlines = Deadlines(clock)
+    deadlines.began("a", 10)
+    clock.now = 1.0
+    deadlines.done("a")
+    deadlines.began("a", 1000)
+    assert overdue(deadlines, clock, 1 + 2000) == [] and overdue(deadlines, clock, 1 + 2001)
+    deadlines.done("a")
+    deadlines.began("a", 10)
+    assert overdue(deadlines, clock, 2002 + 20 * 2001) == [], "the largest shards count"

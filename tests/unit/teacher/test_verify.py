@@ -33,8 +33,10 @@ def test_a_sound_cache_is_sound(filled):
 
 def test_every_torn_and_missing_shard_is_named(filled):
     corpus, cache = filled
-    keys = shard_table(corpus.store, cache)["key"].astype(str)
-    torn, gone = (Path(corpus.store.path(*shard_path(keys[place]))) for place in (0, 2))
+    table = shard_table(corpus.store, cache)
+    keys = table["key"].astype(str)
+    torn, gone = (Path(corpus.store.path(*shard_path(keys[place], table["sha256"][place].tobytes().hex())))
+                  for place in (0, 2))
     torn.write_bytes(torn.read_bytes()[:-1])
     gone.unlink()
     complaints = check_shards(corpus.store, cache)
@@ -43,6 +45,14 @@ def test_every_torn_and_missing_shard_is_named(filled):
     assert keys[2] in complaints[1] and "missing" in complaints[1]
     with pytest.raises(CacheError, match=r"2 shards of cache .* are missing or corrupt"):
         verify_cache(corpus.store.uri, cache["key"], 0, 0, None)
+
+
+@pytest.mark.parametrize("spoil, what", [(lambda path: path.write_bytes(b"torn"), "corrupt"), (Path.unlink, "missing")])
+def test_a_spoilt_table_of_the_shards_is_named(filled, spoil, what):
+    corpus, cache = filled
+    spoil(next(Path(corpus.store.path("caches", cache["key"])).glob("shards-*.arrow")))
+    with pytest.raises(CacheError, match=rf"shards-\w+\.arrow, the table of the cache's shards, is {what}"):
+        check_shards(corpus.store, cache)
 
 
 def test_a_teacher_that_changed_is_refused_and_a_moved_one_is_taken(filled, tmp_path):

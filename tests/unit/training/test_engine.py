@@ -3,15 +3,26 @@
 import os
 import subprocess
 import sys
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from kdray.config import TrainingConfig
-from kdray.errors import TrainingError
-from kdray.training.engine import engine_options, make_engine, make_optimizer, rate, take_step
+from kdray.errors import ConfigError, TrainingError
+from kdray.training.engine import (
+    engine_options,
+    load_engine,
+    make_engine,
+    make_optimizer,
+    rate,
+    save_engine,
+    take_step,
+    whole_state,
+)
 from kdray.training.loop import lone_process_group
+from tests.bomb import Bomb
 
 
 @pytest.mark.parametrize("decay", ["linear", "cosine", "constant"])
@@ -71,6 +82,7 @@ import torch, torch.distributed as dist
 from kdray.config import TrainingConfig
 from kdray.training.engine import make_engine
 from kdray.training.loop import lone_process_group
+from tests.bomb import Bomb
 lone_process_group(0)
 make_engine(torch.nn.Linear(2, 2), TrainingConfig().model_dump(), "float32", 1, 1e-3, 1)
 """
@@ -103,3 +115,84 @@ def test_gradients_that_overflow_at_every_scale_end_the_run_with_a_remedy():
         take_step(engine, torch.zeros(()))
     with pytest.raises(TrainingError, match=r"overflow in float16.* precision: bfloat16"):
         take_step(engine, torch.zeros(()))
+
+
+class Tied(torch.nn.Module):
+    """A small model whose last weights are its first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.norm, self.out = torch.nn.Embedding(9, 6), torch.nn.LayerNorm(6), torch.nn.Linear(6, 9)
+        self.out.weight = self.embed.weight
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        return self.out(self.norm(self.embed(ids)))
+
+
+def engine(**deepspeed) -> Any:
+    lone_process_group(0)
+    return make_engine(Tied(), {**TrainingConfig(seed=1).model_dump(), "deepspeed": deepspeed}, "float32", 20, 1e-2, 1)
+
+
+def step(engine: Any, number: int) -> None:
+    take_step(engine, engine(torch.arange(9).roll(number)).square().sum())
+
+
+@pytest.mark.parametrize("deepspeed", [{}, *({"zero_optimization": {"stage": stage}} for stage in (1, 2, 3)),
+                                       {"bf16": {"enabled": True}},
+                                       {"scheduler": {"type": "WarmupLR", "params": {"warmup_num_steps": 9}}}],
+                         ids=["plain", "ZeRO 1", "ZeRO 2", "ZeRO 3", "bfloat16", "scheduler"])
+def test_an_engine_that_was_restored_takes_the_steps_of_one_that_went_on(tmp_path, deepspeed):
+    first = engine(**deepspeed)
+    for number in range(3):
+        step(first, number)
+    save_engine(first, tmp_path)
+    other = engine(**deepspeed)
+    load_engine(other, tmp_path)
+    for number in (3, 4):
+        step(first, number)
+        step(other, number)
+    assert other.get_lr() == first.get_lr() and other.global_steps == 5
+    one, two = whole_state(first), whole_state(other)
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_a_scaler_of_losses_comes_back_as_it_was(tmp_path):
+    """Put into an engine that needs none: a processor has none in float16."""
+    from deepspeed.runtime.fp16.loss_scaler import DynamicLossScaler
+
+    def scaled() -> Any:
+        made = engine(zero_optimization={"stage": 1})
+        made.optimizer.loss_scaler = DynamicLossScaler(2**16, 1000, 1, 2, False)
+        return made
+
+    first, other = scaled(), scaled()
+    step(first, 0)
+    for overflow in (True, True, False):
+        first.optimizer.loss_scaler.update_scale(overflow)
+    save_engine(first, tmp_path)
+    load_engine(other, tmp_path)
+    assert vars(other.optimizer.loss_scaler) == vars(first.optimizer.loss_scaler)
+    assert other.optimizer.loss_scaler.cur_scale == 2**15
+
+
+@pytest.mark.parametrize("stage", [0, 1])
+def test_nothing_in_a_checkpoint_is_unpickled(tmp_path, stage):
+    made, folder = engine(zero_optimization={"stage": stage}), tmp_path / "checkpoint"
+    folder.mkdir()
+    step(made, 0)
+    save_engine(made, folder)
+    files = sorted(folder.rglob("*_states.pt"))
+    assert len(files) == 1 + stage and not list(folder.rglob("*.py"))
+    torch.save({"module": Bomb(tmp_path / "ran")}, files[-1])
+    with pytest.raises(TrainingError, match=r"_states.pt holds no tree of tensors: .* Delete the folders `train` and"):
+        load_engine(engine(zero_optimization={"stage": stage}), folder)
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("deepspeed, name", [({"checkpoint": {"writer": {"type": "fast"}}}, "checkpoint.writer"),
+                                             ({"checkpoint": {"load_universal": True}}, "checkpoint.load_universal"),
+                                             ({"datastates_ckpt": {"enabled": True}}, "datastates_ckpt.enabled")])
+def test_options_that_would_unpickle_checkpoints_are_refused(deepspeed, name):
+    with pytest.raises(ConfigError, match=rf"training\.deepspeed\.{name} would have checkpoints read by pickle"):
+        engine(**deepspeed)

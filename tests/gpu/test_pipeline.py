@@ -1,4 +1,4 @@
-"""The same pipeline on a CUDA device; skipped where there is none."""
+"""The same pipeline on a CUDA device, with Ray; skipped where there is none of either."""
 
 from pathlib import Path
 
@@ -16,8 +16,7 @@ pytestmark = [pytest.mark.gpu,
 
 @pytest.mark.parametrize("precision", ["auto", "float16"])
 def test_teacher_and_student_on_one_gpu(tmp_path: Path, precision: str) -> None:
-    import ray
-
+    ray = pytest.importorskip("ray")
     rows, base = write_jsonl(tmp_path / "rows.jsonl", sentences(400)), make_model(tmp_path / "base")
     config = small_config(tmp_path / "store", rows, base, {
         "teacher": {"model": str(base), "num_gpus": 1, "precision": precision,

@@ -1,0 +1,184 @@
+"""Models and a split become what each says of every unit, part by part, wherever they are asked.
+
+Of a part comes back only what is counted: label ids, confidences, how far two models are apart. Logits stay where they
+were computed, so that a million rows fit. Knows nothing about Ray: who works on the parts is handed in.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.special import log_softmax
+
+from kdray.cache.ensemble import open_cache
+from kdray.corpus.pieces import Each, one_by_one
+from kdray.corpus.rows import Rows, parts_among
+from kdray.models.folder import at
+from kdray.models.forward import predict
+from kdray.models.load import count_parameters, load_model
+from kdray.models.precision import device
+from kdray.storage import Store
+from kdray.tasks import TASKS
+
+ROWS = 4096
+"""Rows of a part."""
+
+
+@dataclass(frozen=True)
+class Where:
+    """Where models are asked."""
+
+    each: Each = one_by_one
+    """Each of its arguments ends with the rows, from `start` to `stop`, that it is about."""
+    num_gpus: float = 0.0
+
+
+HERE = Where()
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A model, or a cache that has its answers, and the split that it is asked about: plain data for any machine."""
+
+    storage: str
+    task: str
+    labels: tuple[str, ...]
+    corpus: str
+    """Key of the rows, as the model's tokenizer cuts them."""
+    split: str
+    place: str = ""
+    """Where every machine finds the model's folder."""
+    file: str = ""
+    """ONNX file in it, run on a CPU; none for the model in PyTorch, in float32."""
+    cache: str = ""
+    """Key of the cache, in the place of a model."""
+    num_gpus: float = 0.0
+    batch_tokens: int | None = None
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a model says of the units of some rows, which stand in one array."""
+
+    counts: np.ndarray
+    """(rows,): units of each row."""
+    ids: np.ndarray
+    """(units,): the label decided for."""
+    confidence: np.ndarray
+    """(units,): probability of the likeliest label, NaN for a unit that the model does not see."""
+    divergence: np.ndarray
+    """(units,): KL(another model || this one) in nats, NaN where either does not see the unit; empty without one."""
+    largest: float
+    """Largest difference of a logit from the other model's, NaN where either has one that is no number."""
+    parameters: int
+    """0 of a cache and of an ONNX file."""
+
+    def by_row(self) -> list[np.ndarray]:
+        """Label ids of each row's units."""
+        return np.split(self.ids, np.cumsum(self.counts)[:-1]) if len(self.counts) else []
+
+
+def ask(groups: Sequence[tuple[Asked, ...]], rows: int, where: Where = HERE) -> list[list[Answers]]:
+    """What the models of each group say of all `rows` of their split; all but a group's first are compared with it."""
+    spans = [(start, min(start + ROWS, rows)) for start in range(0, rows, ROWS)]
+    try:
+        parts = where.each(answer, [(group, *span) for group in groups for span in spans], "rows")
+        return [[_joined(own) for own in zip(*(next(parts) for _ in spans), strict=True)] for _ in groups]
+    finally:
+        _model.cache_clear()
+
+
+def answer(group: tuple[Asked, ...], start: int, stop: int) -> list[Answers]:
+    """`ask` for one group and the rows from `start` to `stop`."""
+    found: list[Answers] = []
+    first: _Placed | None = None
+    for asked in group:
+        rows, indices = _rows(asked, start, stop)
+        targets, logits, parameters = _logits(asked, rows, indices, start)
+        counts = rows.labels.lengths[indices]
+        placed = _placed(counts, targets, logits, len(asked.labels))
+        ids = _decided(asked, counts, targets, logits)
+        found.append(_answers(counts, ids, placed, first, parameters))
+        first = first or placed
+    return found
+
+
+@dataclass(frozen=True)
+class _Placed:
+    """Logits of every unit of some rows."""
+
+    logits: np.ndarray
+    """(units, labels): NaN for a unit that the model does not see."""
+    seen: np.ndarray
+    """(units,): whether it sees it."""
+
+    @cached_property
+    def likely(self) -> np.ndarray:
+        """(units, labels): log-probabilities."""
+        with np.errstate(invalid="ignore"):
+            return log_softmax(self.logits.astype(np.float64), -1).astype(np.float32)
+
+
+def _rows(asked: Asked, start: int, stop: int) -> tuple[Rows, np.ndarray]:
+    """Rows that those from `start` to `stop` are among, and which of them they are."""
+    store = Store(asked.storage)
+    corpus = store.manifest("corpus", asked.corpus) or {}
+    parts, first = parts_among(corpus["parts"][asked.split], start, stop)
+    return Rows.of_parts(store, asked.corpus, parts), np.arange(start, stop) - first
+
+
+def _logits(asked: Asked, rows: Rows, indices: np.ndarray,
+            start: int) -> tuple[list[np.ndarray], list[np.ndarray], int]:
+    """Units (targets,) and logits (targets, labels) of each row's targets, and the model's parameters."""
+    store = Store(asked.storage)
+    if asked.cache:
+        soft = open_cache(store, asked.cache, asked.split)
+        found = [soft[start + place] for place in range(len(indices))]
+        return [targets for targets, _ in found], [logits for _, logits in found], 0
+    model, parameters = _model(asked)
+    pad = (store.manifest("corpus", asked.corpus) or {})["pad_token_id"]
+    logits = predict(model, TASKS[asked.task], rows, indices, pad, asked.batch_tokens)
+    return [rows.targets[row] for row in indices], logits, parameters
+
+
+@lru_cache(maxsize=4)
+def _model(asked: Asked) -> tuple[Any, int]:
+    """The model, which stays for the next part, and its parameters."""
+    folder = at(asked.place)
+    if asked.file:
+        from kdray.models.onnx_file import OnnxModel
+
+        return OnnxModel(folder / asked.file, torch.get_num_threads()), 0
+    model = load_model(TASKS[asked.task], folder, list(asked.labels), asked.num_gpus).eval()
+    return model.to(device(asked.num_gpus)), count_parameters(model)
+
+
+def _placed(counts: np.ndarray, targets: list[np.ndarray], logits: list[np.ndarray], labels: int) -> _Placed:
+    placed, seen = np.full((counts.sum(), labels), np.nan, np.float32), np.zeros(counts.sum(), bool)
+    before = np.repeat(np.cumsum(counts) - counts, [len(part) for part in targets])
+    where = before + np.concatenate(targets)
+    placed[where], seen[where] = np.concatenate(logits), True
+    return _Placed(placed, seen)
+
+
+def _decided(asked: Asked, counts: np.ndarray, targets: list[np.ndarray], logits: list[np.ndarray]) -> np.ndarray:
+    task, labels = TASKS[asked.task], list(asked.labels)
+    rows = zip(logits, targets, counts.tolist(), strict=True)
+    return np.concatenate([task.decide(*row, labels) for row in rows]).astype(np.int32)
+
+
+def _answers(counts: np.ndarray, ids: np.ndarray, placed: _Placed, first: _Placed | None, parameters: int) -> Answers:
+    divergence, largest = np.empty(0, np.float32), 0.0
+    if first is not None:
+        divergence = (np.exp(first.likely) * (first.likely - placed.likely)).sum(-1)
+        largest = float(np.abs(placed.logits - first.logits)[placed.seen & first.seen].max(initial=0.0))
+    return Answers(counts, ids, np.exp(placed.likely.max(-1)), divergence, largest, parameters)
+
+
+def _joined(parts: Sequence[Answers]) -> Answers:
+    whole = {name: np.concatenate([getattr(part, name) for part in parts])
+             for name in ("counts", "ids", "confidence", "divergence")}
+    return Answers(**whole, largest=float(np.max([part.largest for part in parts])), parameters=parts[0].parameters)
