@@ -6,8 +6,7 @@ refuses. What is wanted is Ray Serve's to keep, so it survives whoever asked for
 
 import logging
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import ray
@@ -17,11 +16,12 @@ from ray.serve.exceptions import DeploymentUnavailableError
 from kdray.config import ServeConfig
 from kdray.errors import ClusterError, ConfigError, ModelError
 from kdray.serving.deploy import Service, build, check, check_open, running
-from kdray.serving.ingress import APP, NAMESPACE
+from kdray.serving.ingress import APP
 from kdray.serving.roster import Slot
+from kdray.serving.turn import turn
 
 _ANSWER_SECONDS, _LOAD_SECONDS = 60.0, 600.0
-_TURN_SECONDS, _LOOK_SECONDS = 600.0, 0.2
+_LOOK_SECONDS = 0.2
 
 
 def promote(name: str, uri: str) -> Slot:
@@ -61,7 +61,7 @@ def replace_keys(keys: list[str]) -> None:
 
     Raises ConfigError where that would be everybody.
     """
-    with _turn():
+    with turn():
         state = running()
         service, students = _read(state)
         check_open(service.settings, keys)
@@ -69,7 +69,7 @@ def replace_keys(keys: list[str]) -> None:
 
 
 def _change(name: str, change: Callable[[Slot | None], Slot]) -> Slot:
-    with _turn():
+    with turn():
         state = running()
         service, before = _read(state)
         slot, old = change(before.get(name)), before.get(name)
@@ -113,27 +113,3 @@ def _all(method: str, *arguments: Any, seconds: float = _ANSWER_SECONDS) -> list
             time.sleep(_LOOK_SECONDS)
         except (ray.exceptions.RayError, TimeoutError) as error:
             raise ClusterError(f"a replica did not answer {method}: {error}. Nothing has changed: try again") from error
-
-
-@contextmanager
-def _turn() -> Iterator[None]:
-    """One change at a time, whoever asks: its name is taken while it is made, and given back with its process."""
-    ends = time.monotonic() + _TURN_SECONDS
-    while True:
-        try:
-            mine: Any = ray.remote(_Turn).options(name="change", namespace=NAMESPACE, num_cpus=0).remote()
-            ray.get(mine.__ray_ready__.remote())
-            break
-        except ValueError as error:
-            if time.monotonic() > ends:
-                raise ClusterError("somebody else has been changing this service for "
-                                   f"{_TURN_SECONDS:.0f} s: try again") from error
-            time.sleep(_LOOK_SECONDS)
-    try:
-        yield
-    finally:
-        ray.kill(mine)
-
-
-class _Turn:
-    """An actor that does nothing but have a name."""

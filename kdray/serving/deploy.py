@@ -26,10 +26,10 @@ from kdray.console import sigterm_as_ctrl_c
 from kdray.errors import ClusterError, ConfigError, ModelError
 from kdray.serving import scaling
 from kdray.serving.backends import resolve_backend
-from kdray.serving.endpoint import ANYWHERE, Endpoint, engine_of
+from kdray.serving.endpoint import Endpoint, engine_of
 from kdray.serving.guard import read_keys
 from kdray.serving.haproxy import binary
-from kdray.serving.ingress import APP, close_ingresses, ingresses, is_served, machines, this_machine
+from kdray.serving.ingress import ANYWHERE, APP, announce_end, close_ingresses, is_served, machines, this_machine
 from kdray.serving.metrics import FOLDER as METRICS
 from kdray.serving.metrics import folder_of
 from kdray.serving.predictor import read_package
@@ -164,8 +164,8 @@ def deploy(served: dict[str, str], settings: ServeConfig, keys: list[str], block
 
 def take_down() -> None:
     """Stops the service, and Serve with it where nothing else runs on it; no request that is in hand is lost."""
-    for ingress in ingresses():
-        ingress.leave.remote()
+    with suppress(ray.exceptions.RayError):
+        announce_end()
     if serve.status().applications.keys() <= {APP}:
         serve.shutdown()
     else:

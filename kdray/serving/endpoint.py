@@ -24,7 +24,7 @@ from kdray.serving.advice import Advice
 from kdray.serving.app import http_app
 from kdray.serving.guard import Guard
 from kdray.serving.haproxy import Rules
-from kdray.serving.ingress import Presence, Replica, this_machine
+from kdray.serving.ingress import ANYWHERE, Presence, Replica, this_machine
 from kdray.serving.protocol import Limits
 from kdray.serving.roster import Engine, Roster, Slot
 from kdray.serving.service import Service
@@ -39,7 +39,6 @@ _IDLE_SECONDS = 75
 """How long a connection of the ingress may be idle: longer than it keeps one."""
 _LOOK_SECONDS = 0.5
 _EXIT_STATUS = 70
-ANYWHERE = {"0.0.0.0", "::"}
 
 
 class Endpoint:

@@ -77,8 +77,10 @@ frontend service
   bind {host}:{port}
   acl up lua.active -m int gt 0
   acl leaving var(proc.leaving) -m bool
+  acl bare var(proc.bare) -m bool
   acl health path /-/healthz
   http-request return status 503 content-type text/plain string "this node is leaving" if health leaving
+  http-request return status 503 content-type text/plain string "no replica is on this node" if health bare
   http-request return status 200 content-type text/plain string "success" if health up
   http-request return status 503 content-type text/plain string "no replica is up" if health
   http-request return status 200 content-type application/json string '{{"/":"kdray"}}' if {{ path /-/routes }}
@@ -204,8 +206,12 @@ class HAProxy:
         return {digit: int(row[f"hrsp_{digit}xx"] or 0) for digit in "2345"}
 
     def leave(self) -> None:
-        """Says at /-/healthz that no more requests should come."""
-        self._tell("experimental-mode on; set var proc.leaving bool(true)")
+        """Says at /-/healthz that no more requests should come; those that do are not held where no replica is up."""
+        self._set("leaving", True)
+
+    def bare(self, value: bool) -> None:
+        """Says at /-/healthz whether requests should go elsewhere, as no replica is on this machine; they may come."""
+        self._set("bare", value)
 
     def stop(self) -> None:
         """Listens no more, waits for what is in hand, and removes the folder."""
@@ -217,6 +223,9 @@ class HAProxy:
         self._process.kill()
         self._process.wait()
         shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _set(self, name: str, value: bool) -> None:
+        self._tell(f"experimental-mode on; set var proc.{name} bool({str(value).lower()})")
 
     def _rows(self) -> Iterable[dict[str, str]]:
         return csv.DictReader(self._tell("show stat").removeprefix("# ").splitlines())

@@ -25,11 +25,13 @@ from kdray.errors import ClusterError, KdrayError
 from kdray.metrics import Gauge
 from kdray.serving.haproxy import HAProxy, Rules, Seen
 from kdray.serving.metrics import remove_dead_folders
+from kdray.serving.turn import NAMESPACE
 
 logger = logging.getLogger("kdray")
 
 APP = "kdray"
-NAMESPACE = "kdray"
+ANYWHERE = {"0.0.0.0", "::"}
+"""Hosts that are all addresses of a machine."""
 _NAME = "ingress-"
 _EVERY = 1.0
 _STUCK_SECONDS = 4.0
@@ -39,6 +41,8 @@ _SILENT_SECONDS, _ALONE_SECONDS = 10.0, 60.0
 before it asks whether there still is a service."""
 _ANSWER_SECONDS = 30.0
 _GOODBYE_SECONDS = 5.0
+_NOTICE_SECONDS = 3.0
+"""For so long a service that ends says so, where something may be in front of it that asks for its health."""
 ANSWERS = Gauge("ingress_answers", "Answers of a machine's HAProxy since it started, by their status's first digit",
                 "machine", "status")
 UP = Gauge("ingress_replicas_up", "Replicas that a machine's HAProxy sends requests to", "machine")
@@ -85,11 +89,14 @@ class Ingress:
         self._leaving.add(name)
         if name in self._known and self._haproxy is not None:
             self._haproxy.drain(name)
+            self._tell_bare(self._haproxy)
 
-    async def leave(self) -> None:
-        """Says at /-/healthz that no more requests should come."""
-        if self._haproxy is not None:
-            self._haproxy.leave()
+    async def leave(self) -> bool:
+        """Says at /-/healthz that no more requests should come; whether they may come from other machines."""
+        if self._haproxy is None:
+            return False
+        self._haproxy.leave()
+        return self._haproxy.rules.host in ANYWHERE
 
     async def close(self) -> None:
         """Ends: answers what is in hand, and removes what is on the disk."""
@@ -115,6 +122,10 @@ class Ingress:
     def _add(self, haproxy: HAProxy, one: Replica) -> None:
         haproxy.add(one.name, one.host, one.port, one.machine == self._machine)
         self._known[one.name] = one
+        self._tell_bare(haproxy)
+
+    def _tell_bare(self, haproxy: HAProxy) -> None:
+        haproxy.bare(all(one.machine != self._machine for one in self._known.values() if one.name not in self._leaving))
 
     async def _watch(self) -> None:
         while True:
@@ -135,6 +146,7 @@ class Ingress:
                 haproxy.remove(name)
                 self._known.pop(name, None)
                 self._heard.pop(name, None)
+                self._tell_bare(haproxy)
             elif one.down and one.seconds >= _STUCK_SECONDS and replica.machine == self._machine:
                 logger.error("a replica fails its health check for %.0f s: it is killed, and replaced", one.seconds)
                 os.kill(replica.pid, signal.SIGKILL)
@@ -222,6 +234,12 @@ def machines() -> set[str]:
     """Addresses of the machines that have an ingress."""
     return {one["name"].removeprefix(_NAME) for one in ray.util.list_named_actors(all_namespaces=True)
             if one["namespace"] == NAMESPACE and one["name"].startswith(_NAME)}
+
+
+def announce_end() -> None:
+    """Lets them all say that the service ends, before it does."""
+    if any(ray.get([one.leave.remote() for one in ingresses()], timeout=_ANSWER_SECONDS)):
+        time.sleep(_NOTICE_SECONDS)
 
 
 def close_ingresses() -> None:

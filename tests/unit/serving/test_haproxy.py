@@ -224,6 +224,10 @@ def test_health_is_that_of_the_service_and_may_say_that_this_machine_leaves(made
     add(one, a)
     until(lambda: ask(one, "/-/healthz", None) == (200, "success"))
     assert ask(one, "/-/routes", None) == (200, '{"/":"kdray"}')
+    one.bare(True)
+    assert ask(one, "/-/healthz", None)[0] == 503 and ask(one) == (200, "a")
+    one.bare(False)
+    assert ask(one, "/-/healthz", None)[0] == 200
     one.leave()
     assert ask(one, "/-/healthz", None)[0] == 503 and ask(one) == (200, "a")
 
