@@ -15,7 +15,8 @@ from ray.serve.exceptions import DeploymentUnavailableError
 
 from kdray.config import ServeConfig
 from kdray.errors import ClusterError, ConfigError, ModelError
-from kdray.serving.deploy import Service, build, check, check_open, running
+from kdray.serving.build import Service, build
+from kdray.serving.deploy import check, check_open, running
 from kdray.serving.ingress import APP
 from kdray.serving.roster import Slot
 from kdray.serving.turn import turn

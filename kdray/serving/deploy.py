@@ -1,7 +1,6 @@
-"""Packages become a service on Ray Serve.
+"""Packages become a service on Ray Serve, which answers at a URL until it is taken down.
 
-Ray Serve places, watches, replaces and scales the replicas; requests come to them from the ingresses. Knows nothing
-about models.
+Knows nothing about models.
 """
 
 import ipaddress
@@ -13,105 +12,33 @@ import time
 import urllib.request
 import uuid
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import ray
 from ray import serve
+from ray.serve.exceptions import RayServeException
 
-import kdray
 from kdray.cluster import check_resources
 from kdray.config import ServeConfig, changed
 from kdray.console import sigterm_as_ctrl_c
 from kdray.errors import ClusterError, ConfigError, ModelError
-from kdray.serving import scaling
 from kdray.serving.backends import resolve_backend
-from kdray.serving.endpoint import Endpoint, engine_of
+from kdray.serving.build import LOGGING, NODE, Service, build
+from kdray.serving.endpoint import engine_of
 from kdray.serving.guard import read_keys
 from kdray.serving.haproxy import binary
 from kdray.serving.ingress import ANYWHERE, APP, announce_end, close_ingresses, is_served, machines, this_machine
-from kdray.serving.metrics import FOLDER as METRICS
 from kdray.serving.metrics import folder_of
 from kdray.serving.predictor import read_package
-from kdray.serving.roster import DEFAULT, Engine, Slot, fetch_package, load_checked
+from kdray.serving.roster import DEFAULT, Engine, Slot, check_fit, fetch_package, load_checked
 from kdray.serving.runs import packages, read_run
-from kdray.serving.teacher import Teacher, teacher_of, threshold
-from kdray.storage import content_key, machine_folder
+from kdray.serving.teacher import teacher_of
+from kdray.storage import machine_folder
 
 logger = logging.getLogger("kdray")
 
-_LOGGING = {"log_level": "WARNING", "enable_access_log": False}
-_HEALTH_SECONDS, _HEALTH_PATIENCE = 1, 10
 _READY_SECONDS = 60.0
-_NODE = "ray.io/node-id"
-_COUNTS = {"replicas", "max_replicas"}
-"""Settings that change without a replica being replaced."""
-
-
-@dataclass(frozen=True)
-class Service:
-    """What a service is, beside the students and keys that may change while it runs."""
-
-    settings: ServeConfig
-    metrics: str
-    """A folder of this service alone, on every machine, for its metrics."""
-    taught: str | None
-    """The package whose teacher answers beside the students."""
-    node: str | None
-    """The node that its replicas must be on; null where any may be."""
-
-    @classmethod
-    def of(cls, settings: ServeConfig, metrics: str, taught: str | None) -> "Service":
-        """A service with validated settings; one that listens at an address of this machine stays here."""
-        valid = ServeConfig.model_validate(settings.model_dump())  # defaults too: 1 and 1.0 are two settings
-        here = None if settings.host in ANYWHERE else ray.get_runtime_context().get_node_id()
-        return cls(valid, metrics, taught, here)
-
-
-def build(service: Service, students: dict[str, Slot], keys: list[str]) -> serve.Application:
-    """The Serve application for students by name; `keys` are digests of API keys."""
-    settings, plain = service.settings, service.settings.model_dump()
-    deployment = serve.deployment(
-        name="Endpoint", **_count(settings), max_constructor_retry_count=2, logging_config=_LOGGING,
-        health_check_period_s=_HEALTH_SECONDS, health_check_timeout_s=_HEALTH_PATIENCE, max_ongoing_requests=64,
-        user_config={"students": {name: slot.model_dump() for name, slot in students.items()}, "keys": keys,
-                     "thresholds": _thresholds(students[DEFAULT], settings), "settings": plain},
-        ray_actor_options={
-            "num_cpus": settings.num_cpus, "num_gpus": settings.num_gpus,
-            "runtime_env": {"env_vars": {METRICS: service.metrics}},
-            **({"label_selector": {_NODE: service.node}} if service.node else {})})(Endpoint)
-    # A version of our own: with Serve's random one, every change of the students would replace all replicas.
-    lasting = {name: value for name, value in plain.items() if name not in _COUNTS}
-    version = content_key([kdray.__version__, lasting, service.taught])
-    teacher = _teacher(service.taught, settings, version) if service.taught else None
-    return deployment.options(version=version, _internal=True).bind(
-        plain, time.time(), service.node, service.taught, teacher)
-
-
-def _count(settings: ServeConfig) -> dict[str, Any]:
-    if not settings.max_replicas:
-        return {"num_replicas": settings.replicas}
-    return {"autoscaling_config": {
-        "min_replicas": settings.replicas, "max_replicas": settings.max_replicas,
-        "look_back_period_s": scaling.LOOK_BACK, "upscale_delay_s": scaling.UP_DELAY,
-        "downscale_delay_s": scaling.DOWN_DELAY,
-        "policy": {"policy_function": f"{scaling.__name__}:{scaling.scale.__name__}"}}}
-
-
-def _teacher(taught: str, settings: ServeConfig, version: str) -> Any:
-    own = settings.teacher
-    assert own is not None
-    deployment = serve.deployment(
-        name="Teacher", logging_config=_LOGGING, max_constructor_retry_count=2, max_ongoing_requests=64,
-        ray_actor_options={"num_cpus": own.num_cpus, "num_gpus": own.num_gpus})(Teacher)
-    return deployment.options(version=version, _internal=True).bind(taught, settings.model_dump())
-
-
-def _thresholds(slot: Slot, settings: ServeConfig) -> dict[str, float]:
-    """Confidence below which the teacher answers, by package; empty without a cascade."""
-    if settings.teacher is None or settings.teacher.cascade is None:
-        return {}
-    return {uri: threshold(uri, settings, settings.teacher.cascade) for uri in slot.packages}
 
 
 def application(args: dict[str, Any]) -> serve.Application:
@@ -119,15 +46,18 @@ def application(args: dict[str, Any]) -> serve.Application:
 
     API keys, or their digests, are in KDRAY_API_KEYS or the settings' file where it runs; the replicas get digests.
     Each package is loaded and checked first. Raises KdrayError, so that what is served stays, where there is no such
-    run, its package fails, or the service would be open to anybody.
+    run, its package fails or does not fit what its name serves, or the service would be open to anybody.
     """
     config, package = read_run(args["run"])
     settings = changed(config.serve, args.get("settings", {}))
     keys = read_keys(settings.keys)
     check_open(settings, keys)
     students = {name: Slot(package=uri) for name, uri in packages(package, settings).items()}
-    for slot in students.values():
-        check(slot.package, settings)
+    before = _served()
+    for name, slot in students.items():
+        manifest = check(slot.package, settings)
+        if name in before:
+            check_fit(slot.package, manifest, name, read_package(fetch_package(before[name].package)))
     service = Service.of(settings, folder_of(str(settings.port)), package if settings.teacher else None)
     return build(service, students, keys)
 
@@ -135,9 +65,10 @@ def application(args: dict[str, Any]) -> serve.Application:
 def deploy(served: dict[str, str], settings: ServeConfig, keys: list[str], blocking: bool) -> str:
     """Puts packages, folders or URIs by name, behind HTTP and returns the URL, once it answers.
 
-    `keys` are digests of API keys. Ray must be connected. With `blocking`, stays until Ctrl-C or SIGTERM, takes the
-    service down, and lets SIGTERM do what it does. Raises KdrayError where a package cannot be served, the cluster is
-    too small, the port is taken, or the service would be open to anybody.
+    `keys` are digests of API keys. Ray must be connected. A service of the same packages that runs gets the settings
+    and keys. With `blocking`, stays until Ctrl-C or SIGTERM, takes the service down, and lets SIGTERM do what it does.
+    Raises KdrayError where a package cannot be served, the cluster is too small or has a service of other packages, the
+    port is taken, or the service would be open to anybody.
     """
     check_open(settings, keys)
     binary()
@@ -151,7 +82,7 @@ def deploy(served: dict[str, str], settings: ServeConfig, keys: list[str], block
         teacher_of(served[DEFAULT])
         check_resources(1, {"CPU": settings.teacher.num_cpus, "GPU": settings.teacher.num_gpus}, "serve.teacher")
     check_resources(settings.replicas, {"CPU": settings.num_cpus, "GPU": settings.num_gpus}, "serve.replicas",
-                    {_NODE: service.node} if service.node else {})
+                    {NODE: service.node} if service.node else {})
     students = {name: Slot(package=uri) for name, uri in served.items()}
     with sigterm_as_ctrl_c() as came:
         url = _start(service, students, keys)
@@ -203,9 +134,9 @@ def _serve_until_interrupted(url: str, served: dict[str, str]) -> None:
 def _start(service: Service, students: dict[str, Slot], keys: list[str]) -> str:
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     there = is_served()
-    service = _as_running(service) if there else _at_free_port(service)
+    service = _as_running(service, students) if there else _at_free_port(service)
     try:
-        serve.start(proxy_location="Disabled", logging_config=_LOGGING)
+        serve.start(proxy_location="Disabled", logging_config=LOGGING)
         serve.run(build(service, students, keys), name=APP, route_prefix=None)
         return _answering(service.settings)
     except BaseException as error:
@@ -225,9 +156,22 @@ def running() -> dict[str, Any]:
     return serve.get_app_handle(APP).state.remote().result(timeout_s=_READY_SECONDS)
 
 
-def _as_running(service: Service) -> Service:
-    """The service in the place of the one that runs."""
+def _served() -> dict[str, Slot]:
+    """What the service of this cluster serves, by name; nothing where there is none."""
+    with suppress(ClusterError, RayServeException, TimeoutError):  # or no replica has come up yet
+        return {name: Slot.model_validate(slot) for name, slot in running()["students"].items()}
+    return {}
+
+
+def _as_running(service: Service, students: dict[str, Slot]) -> Service:
+    """The service in the place of the one that runs. Raises ClusterError where that serves something else."""
     state = running()
+    there = {name: slot["package"] for name, slot in state["students"].items()}
+    if there != {name: slot.package for name, slot in students.items()}:
+        raise ClusterError(f"a service runs on this cluster already, on port {state['settings']['port']}, with "
+                           f"{', '.join(f'{name}: {uri}' for name, uri in there.items())}. Change what it serves with "
+                           "`kdray serve RUN --promote`, or end it first: Ctrl-C where it was started, or `serve "
+                           "shutdown`")
     port = service.settings.port or state["settings"]["port"]
     return replace(service, settings=service.settings.model_copy(update={"port": port}), metrics=state["metrics"])
 

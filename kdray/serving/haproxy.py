@@ -65,6 +65,7 @@ defaults
   option http-no-delay
   option http-buffer-request
   option abortonclose
+  option disable-h2-upgrade
   option redispatch 1
   retries 4
   retry-on conn-failure empty-response

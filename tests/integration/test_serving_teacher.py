@@ -129,4 +129,4 @@ def test_another_process_changes_what_is_served(url: str, run: str, home: dict[s
 
 def test_without_a_service_there_is_nothing_to_promote(run: str, kdray: Command) -> None:
     done = kdray("serve", run, "--promote", "--port", str(free_port()))
-    assert done.returncode == 1 and "was started by `kdray serve` on this machine" in done.stderr
+    assert done.returncode == 1 and "runs on this machine. Start one" in done.stderr
