@@ -21,6 +21,7 @@ _OPEN = {"/", "/health", "/v2/health/live", "/v2/health/ready", "/-/healthz", "/
 """What anybody may get: whether the service is up, and pages, which hold no data."""
 _SHORTEST = 16
 _DIGEST = "sha256:"
+_UNKNOWN = b'{"error":"this needs a key: send it as authorization: Bearer KEY"}'
 
 
 def read_keys(file: str | None) -> list[str]:
@@ -74,9 +75,9 @@ class Guard:
         """Passes the request on, or answers 401."""
         if scope["type"] == "http" and not _is_open(scope) and not self._admits(scope):
             await send({"type": "http.response.start", "status": 401, "headers": [
-                (b"content-type", b"application/json"), (b"www-authenticate", b"Bearer")]})
-            await send({"type": "http.response.body",
-                        "body": b'{"error":"this needs a key: send it as authorization: Bearer KEY"}'})
+                (b"content-type", b"application/json"), (b"content-length", str(len(_UNKNOWN)).encode()),
+                (b"www-authenticate", b"Bearer")]})
+            await send({"type": "http.response.body", "body": _UNKNOWN})
             return
         await self._app(scope, receive, send)
 

@@ -12,9 +12,9 @@ from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
-SHARE = 0.25
-"""Of a batch: what large calls have while small ones come. A call that costs more than that is a large one, as is one
-that can wait for room."""
+LARGE, SHARE = 0.25, 0.125
+"""Of a batch: what a call costs at least that is a large one, as is one that can wait for room, whatever it costs; and
+what large calls have together while small ones come."""
 _TURNS = 8
 """Large calls that take turns; others wait for a place among them, or find no room."""
 _LATELY_SECONDS = 1.0
@@ -41,7 +41,8 @@ class Lanes(Generic[T]):
 
     def __init__(self, most: int, room: int):
         """`most`: cost of a batch; `room`: cost of the small calls that may wait or run."""
-        self._most, self._share, self._room = most, max(1, int(most * SHARE)), room
+        self._most, self._room = most, room
+        self._large_from, self._share = max(1, int(most * LARGE)), max(1, int(most * SHARE))
         self._small: deque[Call[T]] = deque()
         self._large: deque[Call[T]] = deque()
         self._inside: dict[Call[T], deque[Call[T]]] = {}
@@ -56,7 +57,7 @@ class Lanes(Generic[T]):
     async def enter(self, call: Call[T]) -> None:
         """Lets a call wait for its batches. Raises FullError where there is no room, and it is not patient."""
         cost = sum(call.costs)
-        if call.patient or cost > self._share:
+        if call.patient or cost > self._large_from:
             if self._places.locked() and not call.patient:
                 raise FullError
             await self._places.acquire()

@@ -12,7 +12,7 @@ from serve_overload import CLIENTS, MIB, Load, arguments, replica, service
 
 def main() -> None:
     """Capacity, then minutes of the load."""
-    options = arguments(__doc__, "minutes", minutes=10.0, times=0.5, connections=CLIENTS)
+    options = arguments(__doc__, minutes=10.0, times=0.5, connections=CLIENTS)
     memory, errors = [], 0
     with service(options) as (url, bodies):
         ready = Load(url, bodies, clients=CLIENTS, seconds=options.warm).run()

@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import ray
 import transformers
@@ -25,9 +26,10 @@ from huggingface_hub import InferenceClient
 from huggingface_hub.errors import HfHubHTTPError
 from ray import serve
 
-from kdray.config import ServeConfig
+from kdray.config import Config, ServeConfig
 from kdray.errors import ClusterError, ConfigError, ModelError
 from kdray.serving import change, metrics
+from kdray.serving import deploy as deployment
 from kdray.serving.app import http_app
 from kdray.serving.batcher import Batcher
 from kdray.serving.deploy import deploy, running
@@ -41,6 +43,8 @@ from tests.integration.asking import Load, fetch, post, replicas, replicas_when
 from tests.packages import write_package
 
 SECRET = "zanzibarquokka"
+KEY = "the key that nobody may see"
+PAGES = "https://example.com"
 LIMITS = Limits(body=4096, texts=4, bulk=8, characters=100)
 
 
@@ -56,8 +60,8 @@ def url(films, names) -> Any:
     os.environ["RAY_AUTH_MODE"] = "disabled"
     ray.init("local", num_cpus=2, include_dashboard=False)
     try:
-        yield deploy({"default": str(films), "names": str(names)}, ServeConfig(port=0, replicas=2, max_texts=64), [],
-                     blocking=False)
+        yield deploy({"default": str(films), "names": str(names)}, ServeConfig(
+            port=0, replicas=2, max_texts=64, cors=[PAGES]), [], blocking=False)
     finally:
         serve.shutdown()
         ray.shutdown()
@@ -305,6 +309,20 @@ def test_health_and_pages_answer_head_requests(url):
             assert response.status == 200 and response.read() == b""
 
 
+def test_a_browser_is_told_whose_pages_may_ask(url):
+    def told(origin: str, **headers: str) -> str | None:
+        request = urllib.request.Request(f"{url}/v1/predict", headers={"origin": origin, **headers}, method="OPTIONS")
+        try:
+            with urllib.request.urlopen(request, timeout=30) as response:
+                return response.headers["access-control-allow-origin"]
+        except urllib.error.HTTPError as error:
+            return error.headers["access-control-allow-origin"]
+
+    asks = {"access-control-request-method": "POST", "access-control-request-headers": "authorization"}
+    assert told(PAGES, **asks) == PAGES
+    assert told("https://elsewhere.org", **asks) is None
+
+
 def test_what_clients_of_hugging_faces_servers_send_is_taken(url):
     body = {"inputs": "a film", "parameters": None, "options": {"use_cache": False, "wait_for_model": True}}
     status, answer = post(url, body)
@@ -432,7 +450,9 @@ def versions(url: str) -> list[str]:
 
 
 def test_a_promoted_student_answers_and_the_former_one_comes_back(url, films, other):
+    before = replicas()
     slot = change.promote("default", str(other))
+    assert replicas() == before  # though num_cpus was given as an int
     assert (slot.package, slot.previous) == (str(other), str(films))
     assert {answerer(url) for _ in range(8)} == {"other"} and versions(url) == ["other"]
     assert fetch(f"{url}/v1/model")[1]["key"] == "other"
@@ -500,7 +520,16 @@ def test_no_request_fails_while_students_are_promoted(url, films, other):
     assert load.lost_none()
 
 
-def test_what_cannot_be_deployed_is_refused_before_anything_changes(url, films, tmp_path, monkeypatch):
+def test_a_serve_config_that_wants_another_task_or_has_lost_its_keys_is_refused(url, films, names, monkeypatch):
+    monkeypatch.setattr(deployment, "read_run", lambda run: (Config.model_construct(serve=ServeConfig(port=8000)), run))
+    with pytest.raises(ModelError, match="names has the task token-classification, and default answers with"):
+        deployment.application({"run": str(names)})
+    with pytest.raises(ConfigError, match="lets anybody on the network ask"):
+        deployment.application({"run": str(films), "settings": {"host": "0.0.0.0"}})
+    assert deployment.application({"run": str(films)})
+
+
+def test_what_cannot_be_deployed_is_refused_before_anything_changes(url, films, other, tmp_path):
     def refused(error: type[Exception], match: str, package: Path = films, **settings: Any) -> None:
         with pytest.raises(error, match=match):
             deploy({"default": str(package)}, ServeConfig(**settings), [], blocking=False)
@@ -508,6 +537,8 @@ def test_what_cannot_be_deployed_is_refused_before_anything_changes(url, films, 
     refused(ModelError, "is no package", tmp_path)
     refused(ClusterError, r"serve\.replicas = 9", replicas=9)
     refused(ConfigError, r"serve\.host = 0\.0\.0\.0 lets anybody", host="0.0.0.0")
+    refused(ClusterError, r"runs on this cluster already, on port \d+, with default: .*films, names: .*names\. Change "
+            r"what it serves with `kdray serve RUN --promote`", other)
     assert fetch(f"{url}/health")[0] == 200
 
 
@@ -521,6 +552,8 @@ def test_no_request_fails_while_a_replica_is_killed_and_replaced(url):
 
 BLOCKING = """
 import socket, sys
+from kdray.serving.guard import take_keys
+keys = take_keys(None)
 from kdray.cluster import connect
 from kdray.config import ServeConfig
 from kdray.console import guarded
@@ -532,18 +565,24 @@ with socket.create_server(("127.0.0.1", 0)) as taken:
         deploy({"default": sys.argv[1]}, ServeConfig(port=taken.getsockname()[1]), [], blocking=True)
     except ClusterError as error:
         print(error, flush=True)
-sys.exit(guarded(lambda: deploy({"default": sys.argv[1]}, ServeConfig(port=0), [], blocking=True)))
+sys.exit(guarded(lambda: deploy({"default": sys.argv[1]}, ServeConfig(port=0), keys, blocking=True)))
 """
 
 
-def test_a_blocking_endpoint_refuses_a_taken_port_and_goes_down_on_sigterm_which_its_status_tells(films):
+def test_a_blocking_endpoint_refuses_a_taken_port_shows_no_key_and_its_status_tells_of_a_sigterm(films):
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    environment["KDRAY_API_KEYS"] = KEY
     process = subprocess.Popen([sys.executable, "-c", BLOCKING, str(films)], stdout=subprocess.PIPE, text=True,
                                stderr=subprocess.STDOUT, env=environment | {"RAY_AUTH_MODE": "disabled"})
     try:
         assert "cannot listen on 127.0.0.1" in line_with("`serve.port`", process)
         url = line_with("answers at", process).split()[-1]
         assert fetch(f"{url}/health") == (200, {"status": "ok"})
+        assert post(url, {"inputs": "a"})[0] == 401
+        assert post(url, {"inputs": "a"}, authorization=f"Bearer {KEY}")[0] == 200
+        started = psutil.Process(process.pid).children(recursive=True)
+        environments = [Path(f"/proc/{one.pid}/environ").read_bytes() for one in started if one.is_running()]
+        assert len(environments) > 5 and not [one for one in environments if KEY.encode() in one]
         process.send_signal(signal.SIGTERM)
         process.communicate(timeout=60)
     finally:
@@ -557,7 +596,7 @@ def line_with(text: str, process: subprocess.Popen) -> str:
     return next(line for line in process.stdout if text in line)
 
 
-def test_keys_are_replaced_while_replicas_run_and_no_process_holds_one(url, other):
+def test_keys_are_replaced_while_replicas_run(url, other):
     def status(key: str) -> int:
         return fetch(urllib.request.Request(f"{url}/v1/model", headers={"authorization": f"Bearer {key}"}))[0]
 

@@ -3,6 +3,7 @@
 import http.client
 import os
 import signal
+import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ import ray
 from ray import serve
 
 from kdray.config import ServeConfig
+from kdray.errors import ClusterError
 from kdray.serving import change
 from kdray.serving.deploy import deploy, running, take_down
 from kdray.serving.guard import digest
@@ -37,18 +39,32 @@ def port() -> int:
 
 
 @pytest.fixture(scope="module")
-def url(package: Path, port: int) -> Iterator[str]:
+def cluster() -> Iterator[None]:
     os.environ["RAY_AUTH_MODE"] = "disabled"
     ray.init("local", num_cpus=4, include_dashboard=False)
     try:
-        yield deploy({"default": str(package)}, ServeConfig(port=port, replicas=2), [], blocking=False)
-        folder = Path(running()["metrics"])
-        assert folder.exists()
-        take_down()
-        assert not folder.exists() and port not in services()
+        yield
     finally:
         serve.shutdown()
         ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def url(cluster: None, package: Path, port: int) -> Iterator[str]:
+    yield deploy({"default": str(package)}, ServeConfig(port=port, replicas=2), [], blocking=False)
+    folder = Path(running()["metrics"])
+    assert folder.exists()
+    take_down()
+    assert not folder.exists() and port not in services()
+
+
+def test_a_port_that_is_taken_where_a_replica_comes_is_named(cluster: None, package: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(ClusterError, match=rf"cannot listen on 0\.0\.0\.0:{port} of .*: address already in use\. "
+                           "Choose another `serve.port`"):
+            deploy({"default": str(package)}, ServeConfig(host="0.0.0.0", port=port, open=True), [], blocking=False)
+    assert port not in services() and not serve.status().applications
 
 
 def scaled(package: Path, port: int, count: int) -> set[int]:
