@@ -22,7 +22,7 @@ from ray.serve.exceptions import RayServeException
 from kdray.cluster import check_resources
 from kdray.config import ServeConfig, changed
 from kdray.console import sigterm_as_ctrl_c
-from kdray.errors import ClusterError, ConfigError, ModelError
+from kdray.errors import ClusterError, ConfigError, KdrayError, ModelError
 from kdray.serving.backends import resolve_backend
 from kdray.serving.build import LOGGING, NODE, Service, build
 from kdray.serving.endpoint import engine_of
@@ -140,13 +140,21 @@ def _start(service: Service, students: dict[str, Slot], keys: list[str]) -> str:
         serve.run(build(service, students, keys), name=APP, route_prefix=None)
         return _answering(service.settings)
     except BaseException as error:
+        said = _said_at_start() if isinstance(error, RuntimeError) else ""
         if not there:
             take_down()
         if isinstance(error, RuntimeError):
             names = ", ".join(slot.package for slot in students.values())
-            raise ClusterError(f"Ray Serve did not start {names}: {error} The log of the replica, logs/serve in "
-                               "Ray's session folder, says why") from error
+            raise ClusterError(f"Ray Serve did not start {names}: " + (said or f"{error} The log of the replica, "
+                               "logs/serve in Ray's session folder, says why")) from error
         raise
+
+
+def _said_at_start() -> str:
+    """Which error of kdray a replica ended with; empty where it was none."""
+    found = serve.status().applications[APP].deployments.values() if is_served() else ()
+    last = [one.message.strip().rpartition("\n")[2].partition(": ") for one in found]
+    return next((message for name, _, message in last if name.startswith(f"{KdrayError.__module__}.")), "")
 
 
 def running() -> dict[str, Any]:

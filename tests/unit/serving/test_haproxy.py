@@ -31,7 +31,7 @@ class Replica:
 
     def __init__(self, loop: asyncio.AbstractEventLoop, name: str, port: int = 0):
         self.name, self._loop = name, loop
-        self.asked, self.writers = 0, set[asyncio.StreamWriter]()
+        self.asked, self.writers, self.held = 0, set[asyncio.StreamWriter](), list[asyncio.StreamWriter]()
         self.go, self.healthy = asyncio.Event(), True
         self.go.set()
         self._server = self._do(asyncio.start_server(self._serve, "127.0.0.1", port))
@@ -64,6 +64,7 @@ class Replica:
                 status = 200 if self.healthy else 503
                 if "healthz" not in head:
                     self.asked += 1
+                    self.held.append(writer)
                     await self.go.wait()
                     status = 200
                 writer.write(f"HTTP/1.1 {status} X\r\ncontent-length: {len(self.name)}\r\n\r\n{self.name}".encode())
@@ -184,6 +185,23 @@ def test_requests_wait_for_a_lone_replica_that_comes_again(made, replica, pool):
     asked += [pool.submit(ask, one) for _ in range(3)]
     add(one, replica("later"))
     assert [future.result() for future in asked] == [(200, "later")] * (ROOM + 3)
+
+
+def test_who_hangs_up_while_its_answer_is_made_or_waits_for_room_frees_its_place(made, replica):
+    one, a = made(deadline=30.0), replica("a")
+    add(one, a)
+    a.hold()
+    asked = b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\n\r\n{}"
+    clients = [socket.create_connection(("127.0.0.1", one.rules.port)) for _ in range(ROOM + 1)]
+    for client in clients:
+        client.sendall(asked)
+    until(lambda: a.asked == ROOM and [row for row in one._rows() if row["qcur"] == "1"])
+    for client in clients:
+        client.close()
+    until(lambda: one.replicas()["a"].requests == 0 and all(one.is_closing() for one in a.held))
+    assert a.asked == ROOM
+    a.answer()
+    assert ask(one) == (200, "a")
 
 
 def test_what_waits_for_longer_than_the_deadline_is_told_so(made):
