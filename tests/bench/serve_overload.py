@@ -99,16 +99,15 @@ def service(options: argparse.Namespace) -> Iterator[tuple[str, Path]]:
             ray.shutdown()
 
 
-def replica() -> psutil.Process:
-    """The process that serves."""
-    (found,) = [one for one in psutil.Process().children(recursive=True) if one.status() != psutil.STATUS_ZOMBIE
-                and "".join(one.cmdline()[:1]).startswith("ray::ServeReplica:kdray:")]
-    return found
+def replicas() -> list[psutil.Process]:
+    """The processes that serve."""
+    return [one for one in psutil.Process().children(recursive=True) if one.status() != psutil.STATUS_ZOMBIE
+            and "".join(one.cmdline()[:1]).startswith("ray::ServeReplica:kdray:")]
 
 
 def watched(load: "Load", every: float) -> list[float]:
     """Memory of the replica in MiB, at the start of the load and then again and again until its end."""
-    process = replica()
+    (process,) = replicas()
     memory = [process.memory_info().rss / MIB]
     load.start()
     while load.wait(every) is None:
