@@ -23,6 +23,8 @@ import numpy as np
 from serve_overload import Load, arguments, service
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
+from tests.integration.asking import replicas, replicas_when, until_running
+
 BULK, SINGLES = 4096, 16
 AFTER = 2.0
 """Seconds of load before an event."""
@@ -62,27 +64,21 @@ class Bench:
             self.failed.append(name)
         return load.found
 
-    def replicas(self, true: Callable[[set[int]], bool] = bool) -> set[int]:
-        """Process ids of the replicas, when they are what they should be."""
-        from tests.integration.asking import replicas_when
-
-        return replicas_when(true, self.metrics, 120)
-
-    def scaled(self, count: int) -> set[int]:
-        """Process ids of the replicas when there are `count`."""
+    def scaled(self, count: int) -> None:
+        """Returns when there are `count` replicas."""
         from kdray.config import ServeConfig
         from kdray.serving.deploy import deploy, running
 
         settings = ServeConfig.model_validate(running()["settings"]).changed([f"replicas={count}"])
         deploy({"default": self.package}, settings, [], blocking=False)
-        return self.replicas(lambda found: len(found) == count)
+        until_running(count)
 
     def hit(self, sign: signal.Signals) -> None:
         """Sends a replica a signal, and waits for another in its place that answers."""
-        before = self.replicas()
+        before = replicas()
         os.kill(min(before), sign)
-        self.replicas(lambda found: min(before) not in found and len(found) == len(before))
-        wait_until_up(len(before), self.url)
+        replicas_when(lambda found: min(before) not in found and len(found) == len(before), self.metrics, 120)
+        until_running(len(before))
 
 
 def main() -> None:
@@ -187,19 +183,6 @@ def alone(bench: Bench) -> None:
     """The only replica is killed."""
     bench.scaled(1)
     bench.under_load("the only one killed", lambda: bench.hit(signal.SIGKILL))
-
-
-def wait_until_up(count: int, url: str) -> None:
-    """Returns when the ingress sends requests to as many replicas."""
-    from kdray.serving.haproxy import _services, _tell
-
-    port = url.rpartition(":")[2]
-    while True:
-        for folder in _services().glob(f"{port}-*"):
-            rows = _tell(folder, "show stat").splitlines()
-            if sum(row.startswith("students,") and ",UP" in row and "BACKEND" not in row for row in rows) == count:
-                return
-        time.sleep(0.05)
 
 
 def p99(load: Load) -> float:

@@ -10,6 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from ray import serve
+
 from kdray.serving.deploy import running
 
 CLIENTS = 4
@@ -63,7 +65,7 @@ class Load(threading.Thread):
 
     def lost_none(self) -> bool:
         """Whether every request was answered with a 200, and each client asked."""
-        assert self.wrong == self.broken == []
+        assert (self.wrong, self.broken) == ([], [])
         return min(self.counts) > 0
 
 
@@ -79,6 +81,14 @@ def replicas_when(true: Callable[[set[int]], bool], metrics: str, seconds: float
         assert time.monotonic() < ends, f"there are {found}"
         time.sleep(0.1)
     return found
+
+
+def until_running(count: int, seconds: float = 60) -> None:
+    """Returns when as many replicas answer, and none comes or goes."""
+    ends = time.monotonic() + seconds
+    while (found := serve.status().applications["kdray"].deployments["Endpoint"].replica_states) != {"RUNNING": count}:
+        assert time.monotonic() < ends, f"there are {found}"
+        time.sleep(0.1)
 
 
 def _processes(name: str, mine: str) -> set[int]:

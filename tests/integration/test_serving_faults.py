@@ -19,7 +19,7 @@ from kdray.serving import change
 from kdray.serving.deploy import deploy, running, take_down
 from kdray.serving.guard import digest
 from kdray.serving.haproxy import services
-from tests.integration.asking import Load, fetch, post, replicas, replicas_when
+from tests.integration.asking import Load, fetch, post, replicas, replicas_when, until_running
 from tests.integration.conftest import free_port
 from tests.packages import write_hanging_package
 
@@ -70,7 +70,8 @@ def test_a_port_that_is_taken_where_a_replica_comes_is_named(cluster: None, pack
 def scaled(package: Path, port: int, count: int) -> set[int]:
     """Process ids of the replicas when there are `count`."""
     deploy({"default": str(package)}, ServeConfig(port=port, replicas=count), [], blocking=False)
-    return replicas_when(lambda found: len(found) == count, running()["metrics"])
+    until_running(count)
+    return replicas()
 
 
 def test_no_request_is_lost_while_replicas_go_and_come(url: str, package: Path, port: int) -> None:
@@ -142,6 +143,7 @@ def answered(url: str) -> None:
 
 @pytest.mark.slow
 def test_no_request_is_lost_with_a_replica_that_is_stopped_and_it_is_replaced(url: str) -> None:
+    until_running(2)
     before, metrics = replicas(), running()["metrics"]
     with Load(url) as load:
         os.kill(min(before), signal.SIGSTOP)
@@ -151,6 +153,7 @@ def test_no_request_is_lost_with_a_replica_that_is_stopped_and_it_is_replaced(ur
 
 @pytest.mark.slow
 def test_no_request_is_lost_with_a_replica_whose_model_hangs_and_it_is_replaced(url: str) -> None:
+    until_running(2)
     before, metrics = replicas(), running()["metrics"]
     (port,) = [one.laddr.port for one in psutil.Process(min(before)).net_connections("tcp")
                if one.status == "LISTEN" and fetch_health(one.laddr.port)]
