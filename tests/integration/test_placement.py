@@ -1,5 +1,6 @@
 """Teachers on nodes with one label, students on nodes with another, what belongs to the driver beside it."""
 
+import json
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -60,15 +61,20 @@ def test_each_runs_where_its_labels_are(nodes: dict[str, str], tmp_path: Path, r
     assert found["Board"] == {nodes["driver"]}
 
 
+def rounded(numbers: dict[str, Any]) -> Any:
+    """Without the last bits of a confidence, which depend on the rows beside it in a batch."""
+    return json.loads(json.dumps(numbers), parse_float=lambda text: round(float(text), 4))
+
+
 def test_models_are_asked_in_parts_where_students_are_trained_and_say_what_they_say_here(
         nodes: dict[str, str], tmp_path: Path, rows: Path, teacher: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = pipeline(tmp_path, rows, teacher, SPOT, epochs=1, lr=3e-3, labels=STEADY)
-    here, pairs = run.evaluation, run.selection["pairs"]
+    here, chosen = run.evaluation, run.selection
     assert "Worker" not in places(), "a split of a run without a cluster is no reason to start processes"
     monkeypatch.setenv("RAY_ADDRESS", ray.get_runtime_context().gcs_address)
     monkeypatch.setattr("kdray.evaluation.answers.ROWS", 16)
-    there = evaluate(run.store, "there", run.task, run.corpus, run.teacher.place, run.cache["key"], pairs, run._where)
-    assert there["numbers"] == here["numbers"] and there["breakdown"] == here["breakdown"]
+    there = evaluate(run.store, "there", run.task, run.corpus, run.teacher.place, run.cache["key"], chosen, run._where)
+    assert there["numbers"] == here["numbers"] and rounded(there["breakdown"]) == rounded(here["breakdown"])
     assert places()["Worker"] == {nodes["steady"]}
     checks = run.package["checks"]
     assert checks["onnx"]["agreement"] == 1.0 and checks["onnx-int8"]["units"] == run.corpus["rows"]["validation"]

@@ -12,7 +12,6 @@ import pytest
 from kdray.copies import local_copy
 from kdray.kept import LIMIT, _used
 from kdray.storage import Store, file_digest, machine_folder
-from tests.unit.test_copies import wait_for
 
 SIZE = 10_000
 spawned = get_context("spawn")
@@ -98,10 +97,10 @@ def test_what_a_living_process_was_given_stays_and_does_not_count(store):
 
 
 def test_what_a_killed_process_was_given_goes(store):
-    _, theirs = spawned.Pipe()
+    ours, theirs = spawned.Pipe()
     process = spawned.Process(target=fetch, args=(store, "abcd", theirs))
     process.start()
-    wait_for(lambda: len(kept()) == 4)
+    assert ours.recv() == "fetched"
     process.kill()
     process.join(60)
     elsewhere(store, "e")
