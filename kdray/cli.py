@@ -177,8 +177,8 @@ def _add_report(verbs: Any) -> None:
 def _add_serve(verbs: Any) -> None:
     serve = verbs.add_parser(
         "serve", help="host a run's winner over HTTP, or change what a running service answers with",
-        description="Host a run's winner over HTTP until interrupted. With --promote, --canary or --back, change a "
-        "running service instead, without a lost request.")
+        description="Host a run's winner over HTTP until interrupted. With --promote, --canary, --back or --new-keys, "
+        "change a running service instead, without a lost request.")
     serve.add_argument("run", nargs="?", help="folder or URI of a run, as `kdray run` prints it")
     serve.add_argument("overrides", nargs="*", metavar="KEY=VALUE",
                        help="settings of `serve` to change, such as port=8001")
@@ -189,6 +189,8 @@ def _add_serve(verbs: Any) -> None:
                         help="let the run's winner answer this share of the requests, such as 0.1")
     change.add_argument("--back", action="store_const", dest="change", const="back",
                         help="end the canary, or return to what answered before the last --promote")
+    change.add_argument("--new-keys", metavar="FILE", nargs="?", const="",
+                        help="let those ask who have a key of FILE (one a line) or of KDRAY_API_KEYS, and nobody else")
     serve.add_argument("--name", default="default", help="which student to change (default: default)")
     serve.add_argument("--port", type=_count, help="which service of this machine to change, where there are several")
     serve.set_defaults(act=_serve)
@@ -331,15 +333,18 @@ def _report(options: argparse.Namespace) -> None:
 
 def _serve(options: argparse.Namespace) -> None:
     from kdray.errors import ConfigError
-    from kdray.stages import change_service, serve_run
+    from kdray.stages import change_keys, change_service, serve_run
 
-    change = "canary" if options.canary is not None else options.change
-    if (options.run is None) != (change == "back"):
-        raise ConfigError("give a run" if options.run is None else "--back needs no run: it knows what answered before")
+    change = "canary" if options.canary is not None else "keys" if options.new_keys is not None else options.change
+    if (options.run is None) != (change in ("back", "keys")):
+        raise ConfigError("give a run" if options.run is None else "--back and --new-keys need no run: "
+                          f"leave out {options.run}")
     if change is None:
         serve_run(options.run, options.overrides, blocking=True)
     elif options.overrides:
         raise ConfigError(f"{options.overrides[0]}: a running service keeps its settings; start it again for that")
+    elif change == "keys":
+        change_keys(options.new_keys or None, options.port)
     else:
         change_service(change, options.name, options.run, options.canary, options.port)
 

@@ -388,24 +388,29 @@ class ServeConfig(Settings):
 
     host: str = Field("127.0.0.1", description="Address to listen on")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on")
-    keys: str | None = Field(None, description="File with API keys, one a line; KDRAY_API_KEYS, with commas between, "
-                             "adds to them. Without any, everybody who reaches the port may ask")
+    keys: str | None = Field(None, description="File with API keys or their digests (sha256:HEX), one a line; "
+                             "KDRAY_API_KEYS, with commas between, adds to them. Without any, everybody who reaches "
+                             "the port may ask")
     open: bool = Field(False, description="Listen beyond this machine without API keys")
     backend: Literal["auto", "onnx-int8", "onnx", "openvino-int8", "openvino", "torch"] = Field(
         "auto", description="auto is torch on a GPU, else onnx-int8 where it is as good as the student, else onnx "
         "(kdray bench measures them)")
     replicas: int = Field(1, ge=1, description="Copies of the service; with max_replicas, the fewest")
-    max_replicas: int | None = Field(None, ge=1, description="Copies when inputs pile up; null keeps to `replicas`")
+    max_replicas: int | None = Field(None, ge=1, description="Copies at most when all are busy; null keeps to "
+                                     "`replicas`")
     num_cpus: float = Field(1, ge=0, description="CPUs a replica")
     num_gpus: float = Field(0, ge=0, description="GPUs a replica")
     batch_tokens: int = Field(1024, ge=16, description="Padded tokens a batch at most")
-    max_queue: int = Field(128, ge=1, description="Inputs that may wait or run at a replica; beyond, requests get "
-                           "a 503")
+    max_queue: int = Field(128, ge=1, description="Inputs of up to 32 tokens that may wait or run at a replica, longer "
+                           "ones counting more; beyond, requests get a 503")
     deadline: float = Field(10.0, gt=0, description="Seconds after which a request gets a 504")
     max_body: int = Field(2**20, ge=1024, description="Bytes of a request's body at most")
     max_texts: int = Field(128, ge=1, description="Inputs of a request at most")
     max_bulk: int = Field(4096, ge=1, description="Inputs of a request to /v1/predict at most")
     max_characters: int = Field(20_000, ge=1, description="Characters of an input at most")
+
+    cors: list[str] = Field([], description="Origins whose pages a browser lets ask, such as https://example.com; '*' "
+                            "is all")
 
     teacher: TeacherServing | None = Field(None, description="The teacher of the default student beside it; null "
                                            "serves without")

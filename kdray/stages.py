@@ -9,7 +9,7 @@ from pathlib import Path
 
 from kdray.config import Config, load
 from kdray.console import guarded
-from kdray.errors import ConfigError
+from kdray.errors import ClusterError, ConfigError
 from kdray.pipeline import Pipeline
 from kdray.storage import storage_errors
 
@@ -43,15 +43,17 @@ def serve_run(run: str, overrides: list[str], blocking: bool) -> str:
 
     Raises KdrayError where there is no such run or it cannot be served.
     """
-    from kdray.cluster import connect
-    from kdray.serving.deploy import deploy
+    from kdray.serving.guard import take_keys
     from kdray.serving.runs import packages, read_run
 
     config, package = read_run(run)
     settings = config.serve.changed(overrides)
-    served = packages(package, settings)
+    served, keys = packages(package, settings), take_keys(settings.keys)
+    from kdray.cluster import connect
+    from kdray.serving.deploy import deploy
+
     connect(niceness=0)
-    return deploy(served, settings, blocking)
+    return deploy(served, settings, keys, blocking)
 
 
 def draw_report(run: str, out: Path | None) -> None:
@@ -81,23 +83,56 @@ def change_service(act: str, name: str, run: str | None, share: float, port: int
 
     Raises KdrayError, and changes nothing, where there is no such run or service or the student fails its check.
     """
-    from kdray.serving import whereabouts
     from kdray.serving.runs import read_run
 
     package = read_run(run)[1] if run else ""
-    address = os.environ.get("RAY_ADDRESS")
-    if address is None:
-        cluster = whereabouts.find(port)
-        address, os.environ["RAY_AUTH_MODE"] = cluster.address, cluster.auth_mode  # Ray reads it when it is imported
-    from kdray.cluster import join
-    from kdray.serving import deploy
+    _join_service(port)
+    from kdray.serving import change
 
-    join(address)
-    acts = {"promote": lambda: deploy.promote(name, package), "back": lambda: deploy.back(name),
-            "canary": lambda: deploy.put_canary(name, package, share)}
+    acts = {"promote": lambda: change.promote(name, package), "back": lambda: change.back(name),
+            "canary": lambda: change.put_canary(name, package, share)}
     slot = acts[act]()
     print(f"{name}: {_short(slot.package)}" + (f", and {_short(slot.canary)} for {slot.share:.0%} of the requests"
                                                if slot.canary else ""))
+
+
+def change_keys(file: str | None, port: int | None) -> None:
+    """Gives a running service the API keys of `file` and KDRAY_API_KEYS in the place of those it has.
+
+    The service is found as by `change_service`. Raises KdrayError, and changes nothing, where there is none, a key is
+    unfit, or the service would be open to anybody.
+    """
+    from kdray.serving.guard import take_keys
+
+    keys = take_keys(file)
+    _join_service(port)
+    from kdray.serving.change import replace_keys
+
+    replace_keys(keys)
+    print(f"keys: {len(keys)}")
+
+
+def _join_service(port: int | None) -> None:
+    """Joins the Ray cluster of RAY_ADDRESS, else that of the service on `port` of this machine, else of its only one.
+
+    Raises ClusterError where there is none, or several to choose from.
+    """
+    from kdray.serving.haproxy import services
+
+    address = os.environ.get("RAY_ADDRESS")
+    if address is None:
+        found = {one: about for one, about in services().items() if port in (None, one)}
+        if len(found) > 1:
+            raise ClusterError(f"services run on the ports {', '.join(map(str, sorted(found)))}: say which with --port")
+        if not found:
+            where = "" if port is None else f" on port {port}"
+            raise ClusterError(f"no service{where} runs on this machine. Start one (kdray serve RUN), or name its "
+                               "cluster in RAY_ADDRESS")
+        (about,) = found.values()
+        address, os.environ["RAY_AUTH_MODE"] = about["address"], about["auth_mode"]  # Ray reads it when it is imported
+    from kdray.cluster import join
+
+    join(address)
 
 
 def bench_run(run: str, overrides: list[str], file: str | None, most: int, floor: float | None) -> None:

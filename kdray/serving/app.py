@@ -3,8 +3,10 @@
 Knows nothing about models or Ray. No text of a request is ever logged, and no answer tells of a trace or a path.
 """
 
-import time
+import asyncio
+import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,24 +14,26 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.requests import Request
 from fastapi.responses import HTMLResponse, Response, StreamingResponse
+from fastapi_offline import FastAPIOffline
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 import kdray
 from kdray.serving import metrics, openinference, protocol
-from kdray.serving.advice import Ask
 from kdray.serving.protocol import BulkRequest, InferenceRequest, Refusal, dumps
 from kdray.serving.roster import DEFAULT
-from kdray.serving.service import Service, log_bug
+from kdray.serving.service import Answers, Service, log_bug
 from kdray.tasks import TASKS
 
 _PAGE = Path(__file__).with_name("page.html")
 _PAGE_HEADERS = {"content-security-policy": "frame-ancestors 'none'", "x-content-type-options": "nosniff"}
 _NDJSON = "application/x-ndjson"
-_WINDOW = 64
-"""Inputs of a streamed bulk request that are in the queue at a time."""
+_GZIP = 31
+"""What zlib calls a gzip stream."""
+Ask = Callable[[list[Any], dict[str, Any]], Awaitable[Answers]]
 Handler = Callable[[Request], Awaitable[Response]]
+Posted = Callable[[Request, bytes], Awaitable[Response]]
 
 
 class Problem(BaseModel):
@@ -55,14 +59,15 @@ class ModelCard(BaseModel):
 
 def http_app(service: Service) -> FastAPI:
     """The routes and the refusals of a replica."""
-    api = FastAPI(title="kdray", version=kdray.__version__, description="Distilled models behind HTTP.",
-                  exception_handlers={HTTPException: _http_error})
+    api = FastAPIOffline(
+        redoc_url=None, title="kdray", version=kdray.__version__, description="Distilled models behind HTTP.",
+        exception_handlers={HTTPException: _http_error})
     routes = _Routes(service)
     asks = _asks(InferenceRequest)
-    _add(api, "POST", "/", routes.answer, asks)
-    _add(api, "POST", "/models/{name}", routes.answer, asks)
-    _add(api, "POST", "/v1/predict", routes.bulk, _asks(BulkRequest))
-    _add(api, "POST", "/v1/teacher", routes.teacher, asks)
+    _add(api, "POST", "/", routes.posted(routes.answer), asks)
+    _add(api, "POST", "/models/{name}", routes.posted(routes.answer), asks)
+    _add(api, "POST", "/v1/predict", routes.posted(routes.bulk), _asks(BulkRequest))
+    _add(api, "POST", "/v1/teacher", routes.posted(routes.teacher), asks)
     _add(api, "GET", "/v1/model", routes.card,
          {"responses": {200: {"model": ModelCard}}, "parameters": [_name("query")]})
     _add(api, "GET", "/health", routes.health)
@@ -73,9 +78,8 @@ def http_app(service: Service) -> FastAPI:
     _add(api, "GET", "/v2/health/ready", routes.health)
     _add(api, "GET", "/v2/models/{name}", routes.model)
     _add(api, "GET", "/v2/models/{name}/ready", routes.ready)
-    _add(api, "POST", "/v2/models/{name}/infer", routes.infer, _asks(openinference.InferRequest))
-    api.add_api_route("/-/healthz", lambda: Response("success"), include_in_schema=False)
-    api.add_api_route("/-/routes", lambda: {"/": "kdray"}, include_in_schema=False)
+    _add(api, "POST", "/v2/models/{name}/infer", routes.posted(routes.infer), _asks(openinference.InferRequest))
+    api.add_api_route("/-/healthz", _settled(routes.health), include_in_schema=False)
     _describe(api)
     return api
 
@@ -87,51 +91,56 @@ class _Routes:
         self.service = service
         self._page = _PAGE.read_text(encoding="utf-8")
 
-    async def answer(self, request: Request) -> Response:
+    def posted(self, handler: Posted) -> Handler:
+        """The handler of a request whose body has come; it is given up when nobody is there for the answer."""
+
+        async def handle(request: Request) -> Response:
+            return await _while_connected(request, handler(request, await self._body(request)))
+
+        handle.__doc__, handle.__name__ = handler.__doc__, handler.__name__
+        return handle
+
+    async def answer(self, request: Request, body: bytes) -> Response:
         """The answer to a text, in a list of its own for text-classification; to a list, one answer each."""
         name = request.path_params.get("name", DEFAULT)
-        return await self._inference(request, name, partial(self.service.ask, name))
+        return await self._inference(request, body, name, partial(self.service.ask, name))
 
-    async def teacher(self, request: Request) -> Response:
+    async def teacher(self, request: Request, body: bytes) -> Response:
         """The teacher's answers, as the student's would be."""
-        return await self._inference(request, DEFAULT, self.service.ask_teacher)
+        return await self._inference(request, body, DEFAULT, self.service.ask_teacher)
 
-    async def _inference(self, request: Request, name: str, ask: Ask) -> Response:
+    async def _inference(self, request: Request, body: bytes, name: str, ask: Ask) -> Response:
         inputs, parameters, many = protocol.parse_inference(
-            await self._body(request), request.headers.get("content-type", ""), self.service.limits)
-        nested = _scored(self.service.manifest(name))
-        found = protocol.answered(await ask(inputs, parameters), many)
+            body, request.headers.get("content-type", ""), self.service.limits)
+        nested = _scored(self.service.manifests(name)[0])
+        found = protocol.answered((await ask(inputs, parameters)).predictions, many)
         answers: list[Any] = [prediction.answer for prediction in found]
         return _json(answers if many or nested else answers[0])
 
-    async def bulk(self, request: Request) -> Response:
+    async def bulk(self, request: Request, body: bytes) -> Response:
         """Each input's answer or error, in order; as lines while they come, where the request accepts NDJSON."""
-        asked: BulkRequest = protocol.parse(BulkRequest, await self._body(request),
-                                            request.headers.get("content-type", ""))
+        asked: BulkRequest = protocol.parse(BulkRequest, body, request.headers.get("content-type", ""))
         protocol.check_count(len(asked.inputs), self.service.limits.bulk)
         name = asked.model or DEFAULT
-        self.service.manifest(name)
-        windows = self._windows(name, asked)
+        self.service.manifests(name)
+        parts = self.service.bulk(name, asked.inputs, asked.parameters or {})
         if _NDJSON in request.headers.get("accept", ""):
-            return StreamingResponse(_lines(windows), media_type=_NDJSON)
-        return _json({"answers": [told async for window in windows for told in window]})
-
-    async def _windows(self, name: str, asked: BulkRequest) -> AsyncIterator[list[dict[str, Any]]]:
-        for start in range(0, len(asked.inputs), _WINDOW):
-            yield await self.service.each(name, asked.inputs[start:start + _WINDOW], asked.parameters)
+            return StreamingResponse(_lines(parts), media_type=_NDJSON)
+        async with aclosing(parts):
+            return _json({"answers": [told async for part in parts for told in part]})
 
     async def card(self, request: Request) -> Response:
         """The task, the labels, the numbers it was accepted with, and the artefacts it was made from."""
         name = request.query_params.get("name") or DEFAULT
-        manifest = self.service.manifest(name)
+        manifest = self.service.manifests(name)[0]
         known: dict[str, Any] = {part: manifest.get(part) or {} for part in ("numbers", "parents", "lineage", "checks")}
         return _json({"name": name, **{part: manifest[part] for part in ("key", "task", "labels")}, **known,
                       "students": list(self.service.roster.slots),
                       "teacher": self.service.has_teacher and name == DEFAULT})
 
     async def health(self, _: Request) -> Response:
-        """Whether a student is there."""
-        return _json({"status": "ok"})
+        """Whether it answers: 503 where a model is stuck."""
+        return _problem(503, "a model is stuck") if self.service.stuck else _json({"status": "ok"})
 
     async def metrics(self, _: Request) -> Response:
         """Prometheus metrics of all replicas on this machine."""
@@ -147,81 +156,111 @@ class _Routes:
 
     async def model(self, request: Request) -> Response:
         """Open Inference Protocol: what a student takes and gives."""
-        manifest = self.service.manifest(request.path_params["name"])
-        return _json(openinference.metadata(request.path_params["name"], manifest["key"], _scored(manifest)))
+        manifests = self.service.manifests(request.path_params["name"])
+        return _json(openinference.metadata(request.path_params["name"], [one["key"] for one in manifests],
+                                            _scored(manifests[0])))
 
     async def ready(self, request: Request) -> Response:
         """Open Inference Protocol: whether a student is there."""
-        self.service.manifest(request.path_params["name"])
+        self.service.manifests(request.path_params["name"])
         return _json({"name": request.path_params["name"], "ready": True})
 
-    async def infer(self, request: Request) -> Response:
+    async def infer(self, request: Request, body: bytes) -> Response:
         """Open Inference Protocol: the answers to a tensor of texts."""
         name, limits = request.path_params["name"], self.service.limits
-        manifest = self.service.manifest(name)
-        asked = openinference.parse_infer(await self._body(request), request.headers.get(openinference.HEADER))
+        scored = _scored(self.service.manifests(name)[0])
+        asked = openinference.parse_infer(body, request.headers.get(openinference.HEADER))
         protocol.check_count(len(asked.texts), limits.bulk)
         for index, text in enumerate(asked.texts):
             if problem := protocol.complaint(text, limits):
                 raise Refusal(problem[0], f"{protocol.place(True, index)}: {problem[1]}")
-        found = protocol.answered(await self.service.ask(name, list(asked.texts), asked.parameters), many=True)
-        return _json(openinference.infer_response(asked, name, manifest["key"], [one.answer for one in found],
-                                                  _scored(manifest)))
+        answers = await self.service.ask(name, list(asked.texts), asked.parameters)
+        found = protocol.answered(answers.predictions, many=True)
+        return _json(openinference.infer_response(asked, name, answers.package, [one.answer for one in found], scored))
 
     async def _body(self, request: Request) -> bytes:
-        """The body. Raises Refusal (413) as soon as it is longer than the limit."""
+        """The body, unpacked. Raises Refusal (413) as soon as it is longer than the limit, 415, 422."""
         most = self.service.limits.body
+        encoding = request.headers.get("content-encoding", "identity").strip().lower()
+        if encoding not in ("identity", "gzip", "x-gzip"):
+            raise Refusal(415, f"content-encoding: {encoding[:20]!r} is not understood, only gzip")
+        unpack = None if encoding == "identity" else zlib.decompressobj(_GZIP)
         parts, length = [], 0
         async for part in request.stream():
+            part = _unpacked(unpack, part, most + 1 - length) if unpack else part
             length += len(part)
             if length > most:
                 raise Refusal(413, f"the body has more than {most} bytes")
             parts.append(part)
+        if unpack and not unpack.eof:
+            raise Refusal(422, "the body ends within its gzip stream")
         return b"".join(parts)
+
+
+def _unpacked(unpack: Any, part: bytes, most: int) -> bytes:
+    try:
+        return unpack.decompress(part, most)
+    except zlib.error:
+        raise Refusal(422, "the body is not gzip, which content-encoding says that it is") from None
+
+
+async def _while_connected(request: Request, work: Any) -> Response:
+    """The response that `work` makes. Cancels it, and raises ClientDisconnect, where the client goes before."""
+    task: asyncio.Task[Response] = asyncio.ensure_future(work)
+    gone = asyncio.ensure_future(request.receive())  # the body has come: all that may come is the end
+    gone.add_done_callback(lambda _: task.cancel())
+    try:
+        return await task
+    except asyncio.CancelledError:
+        if gone.done() and not gone.cancelled():
+            raise ClientDisconnect from None
+        task.cancel()
+        raise
+    finally:
+        gone.cancel()
 
 
 def _add(api: FastAPI, method: str, path: str, handler: Handler, extra: dict[str, Any] | None = None) -> None:
     problems: dict[int | str, dict[str, Any]] = {status: {"model": Problem} for status in (
-        (401, 404, 413, 422, 500, 503, 504) if method == "POST" else (401, 404))}
+        (401, 404, 413, 415, 422, 500, 503, 504) if method == "POST" else (401, 404, 503))}
     extra = dict(extra or {})
     if "{name}" in path:
         extra["parameters"] = [_name("path")]
     responses = {**problems, **extra.pop("responses", {})}
-    api.add_api_route(path, _settled(path, handler), methods=[method], responses=responses, description=handler.__doc__,
+    api.add_api_route(path, _settled(handler), methods=[method], responses=responses, description=handler.__doc__,
                       name=handler.__name__, operation_id=f"{method.lower()}_{path}", openapi_extra=extra)
+    if method == "GET":
+        api.add_api_route(path, _settled(handler), methods=["HEAD"], include_in_schema=False)
 
 
-def _settled(path: str, handler: Handler) -> Handler:
-    """The handler with its refusals and bugs as answers, and its time measured."""
+def _settled(handler: Handler) -> Handler:
+    """The handler with its refusals and bugs as answers."""
 
     async def settle(request: Request) -> Response:
-        started = time.perf_counter()
         try:
-            response = await handler(request)
+            return await handler(request)
         except Refusal as refusal:
             response = _problem(refusal.status, str(refusal))
             if refusal.retry is not None:
                 response.headers["retry-after"] = str(refusal.retry)
+            return response
         except ClientDisconnect:
-            response = Response(status_code=499)
+            return Response(status_code=499)
         except Exception as error:
             log_bug(error)
-            response = _problem(500, "internal error")
-        metrics.REQUESTS.labels(path, response.status_code).observe(time.perf_counter() - started)
-        return response
+            return _problem(500, "internal error")
 
     return settle
 
 
-async def _lines(windows: AsyncIterator[list[dict[str, Any]]]) -> AsyncIterator[bytes]:
-    """One line an input. The status is sent by then, so that what ends the stream is its last line."""
+async def _lines(parts: AsyncIterator[list[dict[str, Any]]]) -> AsyncIterator[bytes]:
+    """One line an input. The status is sent by then, so that a bug is the last line."""
     index = 0
     try:
-        async for window in windows:
-            yield b"".join(dumps({"index": index + place, **told}) + b"\n" for place, told in enumerate(window))
-            index += len(window)
-    except Refusal as refusal:
-        yield dumps({"index": index, "error": str(refusal), "status": refusal.status}) + b"\n"
+        async with aclosing(parts):  # type: ignore[type-var]  # it is a generator
+            async for part in parts:
+                yield b"".join(dumps({"index": index + place, **told}) + b"\n" for place, told in enumerate(part))
+                index += len(part)
     except Exception as error:
         log_bug(error)
         yield dumps({"index": index, "error": "internal error", "status": 500}) + b"\n"

@@ -29,7 +29,7 @@ class Tensor(BaseModel):
     shape: list[int] = Field(fail_fast=True, description="[n] or [n, 1]")
     datatype: str = Field(description="BYTES")
     data: list[Any] | None = Field(None, description="n strings; null where they follow the JSON as binary data")
-    parameters: dict[str, Any] = {}
+    parameters: dict[str, Any] | None = None
 
 
 class InferRequest(BaseModel):
@@ -39,7 +39,7 @@ class InferRequest(BaseModel):
     inputs: list[Tensor] = Field(fail_fast=True)
     outputs: list[dict[str, Any]] | None = Field(None, fail_fast=True,
                                                  description="Names of the outputs wanted; null takes all")
-    parameters: dict[str, Any] = {}
+    parameters: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def parse_infer(body: bytes, header_length: str | None) -> Asked:
         raise Refusal(422, f"inputs: there must be one tensor, named {_TEXT!r}")
     texts = _texts(asked.inputs[0], body[length:])
     names = [str(output.get("name")) for output in asked.outputs] if asked.outputs is not None else None
-    parameters = {name: value for name, value in asked.parameters.items() if name not in _NOT_OURS}
+    parameters = {name: value for name, value in (asked.parameters or {}).items() if name not in _NOT_OURS}
     return Asked(texts, asked.id, names, parameters)
 
 
@@ -86,13 +86,13 @@ def infer_response(asked: Asked, name: str, version: str, answers: list[Answer],
     return {**response, "id": asked.id} if asked.id is not None else response
 
 
-def metadata(name: str, version: str, scored: bool) -> dict[str, Any]:
-    """What a model takes and gives."""
+def metadata(name: str, versions: list[str], scored: bool) -> dict[str, Any]:
+    """What a model takes and gives; `versions` are those that answer, that which answers most first."""
     outputs = [{"name": "answer", "datatype": "BYTES", "shape": [-1]}]
     if scored:
         outputs += [{"name": "label", "datatype": "BYTES", "shape": [-1]},
                     {"name": "score", "datatype": "FP32", "shape": [-1]}]
-    return {"name": name, "versions": [version], "platform": "kdray",
+    return {"name": name, "versions": versions, "platform": "kdray",
             "inputs": [{"name": _TEXT, "datatype": "BYTES", "shape": [-1]}], "outputs": outputs}
 
 

@@ -23,7 +23,7 @@ _EXAMPLES: list[Any] = [
 FULL = "the queue is full"
 _COMPLAINTS = 8
 """Mistakes of a body that are told; a body may hold a hundred thousand."""
-_PARAMETERS: Any = Field({}, description="text-classification: top_k, function_to_apply; token-classification: "
+_PARAMETERS: Any = Field(None, description="text-classification: top_k, function_to_apply; token-classification: "
                     "aggregation_strategy, ignore_labels")
 
 
@@ -42,7 +42,9 @@ class InferenceRequest(BaseModel):
 
     inputs: Annotated[Any, WithJsonSchema({"anyOf": [*_INPUT, _LIST]})] = Field(
         description='A text, a pair of texts as {"text": ..., "text_pair": ...}, or a list of either')
-    parameters: dict[str, Any] = _PARAMETERS
+    parameters: dict[str, Any] | None = _PARAMETERS
+    options: dict[str, Any] | None = Field(None, description="use_cache, wait_for_model and the like, as clients of "
+                                           "Hugging Face's servers send them: taken, and without effect")
 
 
 class BulkRequest(BaseModel):
@@ -52,7 +54,7 @@ class BulkRequest(BaseModel):
         {"inputs": ["What a lovely film.", "I left after ten minutes."]}]})
 
     inputs: Annotated[list[Any], WithJsonSchema(_LIST)] = Field(description="Texts, or pairs of texts")
-    parameters: dict[str, Any] = _PARAMETERS
+    parameters: dict[str, Any] | None = _PARAMETERS
     model: str | None = Field(None, description="Name of the student; null takes the default one")
 
 
@@ -90,7 +92,7 @@ def parse_inference(body: bytes, content_type: str, limits: Limits) -> tuple[lis
     for index, item in enumerate(inputs):
         if problem := complaint(item, limits):
             raise Refusal(problem[0], f"{place(many, index)}: {problem[1]}")
-    return inputs, asked.parameters, many
+    return inputs, asked.parameters or {}, many
 
 
 def check_count(count: int, most: int) -> None:

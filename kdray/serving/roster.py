@@ -1,12 +1,13 @@
 """Names become students that answer: loaded beside those that serve, checked, and switched to in one step.
 
 Knows nothing about Ray or HTTP. Invariant: a name that has been served keeps a student that passed its check, whatever
-is asked for later; whoever uses a student has it until done.
+is asked for later and whatever storage does; whoever uses a student has it until done.
 """
 
 import asyncio
 import logging
 import random
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -16,8 +17,10 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from kdray.errors import KdrayError, ModelError
+from kdray.errors import KdrayError, ModelError, StorageError
+from kdray.serving import metrics
 from kdray.serving.batcher import Batcher
+from kdray.serving.pace import Pace
 from kdray.serving.parity import check_parity
 from kdray.serving.predictor import Item, Prediction, Predictor, load_predictor, read_package
 from kdray.storage import artefact
@@ -28,6 +31,8 @@ DEFAULT = "default"
 _CHARACTERS_PER_TOKEN = 4
 _BATCHES = 2
 """Batches of the model that are drawn from the queue together: sorted by length, they hold less padding."""
+_TOKENS_PER_INPUT = 32
+"""What `serve.max_queue` means by an input."""
 
 
 class Slot(BaseModel):
@@ -42,17 +47,19 @@ class Slot(BaseModel):
 
     @property
     def packages(self) -> list[str]:
-        """The packages that answer."""
-        return [uri for uri in (self.package, self.canary) if uri]
+        """The packages that answer, that which answers most first."""
+        answering = [(1 - self.share, self.package), *([(self.share, self.canary)] if self.canary else [])]
+        return [uri for share, uri in sorted(answering, key=lambda one: -one[0]) if share > 0]
 
 
-@dataclass
+@dataclass(eq=False)
 class Student:
     """A package that is loaded."""
 
     uri: str
     manifest: dict[str, Any]
     batcher: Batcher[Item, Prediction]
+    pace: Pace
     users: int = 0
 
 
@@ -66,20 +73,48 @@ class Engine:
     batch_tokens: int
     max_queue: int
 
+    @property
+    def batch(self) -> int:
+        """Tokens that are drawn from the queue together."""
+        return _BATCHES * self.batch_tokens
+
+    @property
+    def room(self) -> int:
+        """Tokens of the small calls that may wait or run."""
+        return _TOKENS_PER_INPUT * self.max_queue
+
 
 class Roster:
     """Students by name. Belongs to one event loop."""
 
-    def __init__(self, engine: Engine, saw: Callable[[int], None] = lambda size: None):
-        """`saw` is told the size of each batch."""
-        self._engine, self._saw = engine, saw
+    def __init__(self, engine: Engine):
+        self._engine = engine
         self._loaded: dict[str, Student] = {}
         self.slots: dict[str, Slot] = {}
         self.refused: dict[str, str] = {}
         """Names whose wanted package did not pass, and why."""
         self._lock = asyncio.Lock()
         self._loader = ThreadPoolExecutor(1, thread_name_prefix="loader")
-        self._retiring: set[asyncio.Task[None]] = set()
+        self._retiring: dict[Student, asyncio.Task[None]] = {}
+        """Students that nobody is to ask any more, until those who do have their answers."""
+        self._asked = time.monotonic()
+
+    async def prepare(self, name: str, uri: str) -> None:
+        """Loads what `name` may be asked to serve, until `release` or what `apply` wants without it.
+
+        Raises KdrayError where it cannot be loaded, fails its check or does not fit what `name` serves.
+        """
+        async with self._lock:
+            try:
+                await self._load(uri, name)
+            except KdrayError:
+                self._retire_others()
+                raise
+
+    async def release(self) -> None:
+        """Lets go what was prepared and is not served."""
+        async with self._lock:
+            self._retire_others()
 
     async def apply(self, wanted: dict[str, Slot]) -> None:
         """Serves what is wanted. A name whose package cannot be loaded, or fails its check, stays as it is.
@@ -91,7 +126,7 @@ class Roster:
             for name, slot in wanted.items():
                 try:
                     for uri in slot.packages:
-                        await self._load(uri)
+                        await self._load(uri, name)
                     slots[name] = slot
                 except KdrayError as error:
                     if name not in self.slots:
@@ -99,7 +134,7 @@ class Roster:
                     logger.error("%s stays as it is: %s", name, error)
                     slots[name], refused[name] = self.slots[name], str(error)
             self.slots, self.refused = slots, refused
-            self._retire({uri for slot in slots.values() for uri in slot.packages})
+            self._retire_others()
 
     @contextmanager
     def using(self, name: str) -> Iterator[Student]:
@@ -113,9 +148,9 @@ class Roster:
         finally:
             student.users -= 1
 
-    def manifest(self, name: str) -> dict[str, Any]:
-        """Manifest of the package that `name`, one of `slots`, serves."""
-        return self._loaded[self.slots[name].package].manifest
+    def manifests(self, name: str) -> list[dict[str, Any]]:
+        """Manifests of the packages that `name`, one of `slots`, serves, that which answers most first."""
+        return [self._loaded[uri].manifest for uri in self.slots[name].packages]
 
     @property
     def waiting(self) -> int:
@@ -123,46 +158,85 @@ class Roster:
         return sum(student.batcher.waiting for student in self._loaded.values())
 
     @property
-    def full(self) -> bool:
-        """Whether no student has room for another input."""
-        return all(student.batcher.full for student in self._loaded.values())
+    def running_for(self) -> float:
+        """Seconds for which the oldest batch runs."""
+        return max((one.batcher.running_for for one in (*self._loaded.values(), *self._retiring)), default=0.0)
+
+    def load(self) -> float:
+        """Share of what this replica can do that it has done since the last call; 1 at least where a batch waits."""
+        now = time.monotonic()
+        seconds, self._asked = now - self._asked, now
+        done = sum(student.pace.done() for student in self._loaded.values())
+        late = any(student.batcher.backlog >= self._engine.batch for student in self._loaded.values())
+        return max(done / seconds if seconds else 0.0, float(late))
 
     async def close(self) -> None:
         """Answers what waits, and ends."""
         for student in self._loaded.values():
             await student.batcher.close()
-        await asyncio.gather(*self._retiring)
+        await asyncio.gather(*self._retiring.values())
         self._loader.shutdown()
 
-    async def _load(self, uri: str) -> None:
-        if uri in self._loaded:
-            return
-        loop = asyncio.get_running_loop()
-        manifest, predictor = await loop.run_in_executor(self._loader, load_checked, uri, self._engine)
-        self._loaded[uri] = Student(uri, manifest, Batcher(
-            predictor.predict, tokens_of(manifest["max_length"]), _BATCHES * self._engine.batch_tokens,
-            self._engine.max_queue, self._saw))
+    async def _load(self, uri: str, name: str) -> None:
+        if uri not in self._loaded:
+            loop = asyncio.get_running_loop()
+            manifest, predictor = await loop.run_in_executor(self._loader, load_checked, uri, self._engine)
+            pace = Pace(self._engine.batch)
 
-    def _retire(self, kept: set[str]) -> None:
+            def saw(size: int, cost: int, seconds: float) -> None:
+                metrics.BATCHES.observe(size)
+                pace.add(cost, seconds)
+
+            self._loaded[uri] = Student(uri, manifest, Batcher(
+                predictor.predict, tokens_of(manifest["max_length"]), self._engine.batch, self._engine.room, saw), pace)
+        if name in self.slots:
+            check_fit(uri, self._loaded[uri].manifest, name, self.manifests(name)[0])
+
+    def _retire_others(self) -> None:
+        """Lets go what no name serves, each when nobody uses it any more."""
+        kept = {uri for slot in self.slots.values() for uri in slot.packages}
         for uri in [uri for uri in self._loaded if uri not in kept]:
-            task = asyncio.create_task(_leave(self._loaded.pop(uri)))
-            self._retiring.add(task)
-            task.add_done_callback(self._retiring.discard)
+            student = self._loaded.pop(uri)
+            self._retiring[student] = asyncio.create_task(self._retire(student))
+
+    async def _retire(self, student: Student) -> None:
+        while student.users:
+            await asyncio.sleep(0.05)
+        await student.batcher.close()
+        del self._retiring[student]
+
+
+def check_fit(uri: str, manifest: dict[str, Any], name: str, served: dict[str, Any]) -> None:
+    """Raises ModelError where a package is not of the task and the labels of what `name` serves."""
+    for what, new, old in (("task", manifest["task"], served["task"]),
+                           ("labels", sorted(manifest["labels"]), sorted(served["labels"]))):
+        if new != old:
+            raise ModelError(f"{uri} has the {what} {_brief(new)}, and {name} answers with {_brief(old)}: who asks it "
+                             "would not know what it gets. Serve it under a name of its own (serve.students), or start "
+                             "the service again with it")
 
 
 def load_checked(uri: str, engine: Engine) -> tuple[dict[str, Any], Predictor]:
-    """Manifest and predictor of the package at `uri`, warm. Raises KdrayError where it fails its own parity sample."""
-    folder = fetch_package(uri)
+    """Manifest and predictor of the package at `uri`, warm.
+
+    Raises KdrayError where it cannot be fetched or run, or fails its own parity sample.
+    """
     try:
-        predictor = load_predictor(folder, engine.backend, engine.num_gpus, engine.threads, engine.batch_tokens)
-        check_parity(folder, predictor)
+        folder = fetch_package(uri)
     except KdrayError:
         raise
     except Exception as error:
-        said = str(error).strip().partition("\n")[0]
-        raise ModelError(f"{uri} cannot be run with backend {engine.backend}: {said}. Export it again, or choose "
-                         "another `serve.backend`") from error
-    return read_package(folder), predictor
+        raise StorageError(f"{uri} cannot be fetched: {_said(error)}. Check the storage, and whether the package is "
+                           "there") from error
+    try:
+        predictor = load_predictor(folder, engine.backend, engine.num_gpus, engine.threads, engine.batch_tokens)
+        check_parity(folder, predictor)
+        return read_package(folder), predictor
+    except KdrayError:
+        raise
+    except Exception as error:
+        raise ModelError(f"{uri} cannot be run with backend {engine.backend}: {_said(error)}. Export it again, or "
+                         "choose another `serve.backend`") from error
 
 
 def fetch_package(uri: str) -> Path:
@@ -172,7 +246,7 @@ def fetch_package(uri: str) -> Path:
 
 
 def tokens_of(max_length: int) -> Callable[[Item], int]:
-    """Tokens of an item, roughly: a batch is drawn before anything is tokenised."""
+    """Tokens of an item, roughly: what it costs is known before anything is tokenised."""
 
     def cost(item: Item) -> int:
         texts = item[0].values() if isinstance(item[0], dict) else [item[0]]
@@ -181,7 +255,9 @@ def tokens_of(max_length: int) -> Callable[[Item], int]:
     return cost
 
 
-async def _leave(student: Student) -> None:
-    while student.users:
-        await asyncio.sleep(0.05)
-    await student.batcher.close()
+def _said(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0] or type(error).__name__
+
+
+def _brief(value: Any) -> str:
+    return value if isinstance(value, str) else ", ".join(value[:8]) + (", ..." if len(value) > 8 else "")

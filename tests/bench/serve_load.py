@@ -1,9 +1,10 @@
-"""The served student under load: kdray's service against one uvicorn process with FastAPI, same ONNX file, same run.
+"""The served student under load: kdray's service against others, same ONNX file, same run.
 
     python tests/bench/serve_load.py [--data ../shared/data/sst2/test.csv] [--teacher ../shared/models/sst2-teacher]
                                      [--seconds 10] [--rounds 3]
 
     FastAPI  one uvicorn process: a request model, a `def` route, a tokenizer and an ONNX session
+    Serve    kdray's application as a deployment behind Ray Serve's own HAProxy (RAY_SERVE_ENABLE_HA_PROXY)
     kdray    the service on Ray Serve with one replica on all processors
 
 The student is three layers of the teacher, not trained: that changes no time. The load is wrk's, the texts those of
@@ -12,13 +13,17 @@ of each contender, and the ratios.
 """
 
 import argparse
+import asyncio
+import contextlib
 import csv
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.request
 from collections.abc import Callable
@@ -26,6 +31,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from kdray.console import sigterm_as_ctrl_c
 
 CLIENTS = (1, 32, 128)
 BULK = 64
@@ -51,10 +58,11 @@ def main() -> None:
     parser.add_argument("--teacher", default="../shared/models/sst2-teacher")
     parser.add_argument("--seconds", type=int, default=10)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--fastapi", nargs=2, metavar=("PACKAGE", "PORT"), help=argparse.SUPPRESS)
+    parser.add_argument("--server", nargs=3, metavar=("NAME", "PACKAGE", "PORT"), help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.fastapi:
-        fastapi_server(Path(options.fastapi[0]), int(options.fastapi[1]))
+    if options.server:
+        name, package, port = options.server
+        {"FastAPI": fastapi_server, "Serve": serve_server}[name](Path(package), int(port))
         return
     with open(options.data, newline="") as file:
         texts = [row["sentence"] for row in csv.DictReader(file)]
@@ -62,21 +70,27 @@ def main() -> None:
         package = make_package(Path(options.teacher), Path(scratch), texts)
         single, bulk = scripts(texts, Path(scratch))
         bare = bare_rate(package, texts)
-        plain = start_fastapi(package)
+        figures = {}
+        for name in ("FastAPI", "Serve"):
+            process, url = start_server(name, package)
+            try:
+                figures[name] = measure(f"{url}/", single, options)
+            finally:
+                process.terminate()
+                process.wait()
         url, end = start_kdray(package)
         try:
-            figures = {name: measure(f"{at}/", single, options) for name, at in (("FastAPI", plain[1]), ("kdray", url))}
+            figures["kdray"] = measure(f"{url}/", single, options)
             bulked = max(wrk(f"{url}/v1/predict", 1, options.seconds, bulk)["requests"] for _ in range(options.rounds))
         finally:
-            plain[0].terminate()
-            plain[0].wait()
             end()
     tell(figures, bulked * BULK, bare)
 
 
 def make_package(teacher: Path, scratch: Path, texts: list[str]) -> Path:
     """A package with three layers of the teacher."""
-    from kdray.export.onnx import export_onnx, quantise
+    from kdray.export.onnx import export_onnx
+    from kdray.export.quantise import WAYS, quantise
     from kdray.models.folder import label_order
     from kdray.models.load import Origin, build, save_model
     from kdray.tasks import TASKS
@@ -86,7 +100,7 @@ def make_package(teacher: Path, scratch: Path, texts: list[str]) -> Path:
     folder = scratch / "package"
     save_model(task, model, teacher, folder)
     export_onnx(model, ["input_ids", "attention_mask", "token_type_ids"], folder)
-    quantise(folder)
+    quantise(folder, next(iter(WAYS)))
     labels = [model.config.id2label[index] for index in range(model.config.num_labels)]
     (folder / "manifest.json").write_text(json.dumps({
         "version": 2, "kind": "packages", "key": "bench", "task": "sequence-classification", "labels": labels,
@@ -148,16 +162,57 @@ def fastapi_server(package: Path, port: int) -> None:
     uvicorn.run(api, port=port, log_level="warning", access_log=False)
 
 
-def start_fastapi(package: Path) -> tuple[subprocess.Popen, str]:
-    """The process and its URL, once it answers."""
-    from kdray.serving.deploy import _free_port
+def serve_server(package: Path, port: int) -> None:
+    """The same application as kdray's, behind Ray Serve's HAProxy."""
+    import ray
+    from ray import serve
 
-    port = _free_port("127.0.0.1", 0)
-    process = subprocess.Popen([sys.executable, __file__, "--fastapi", str(package), str(port)])
+    ray.init("local", num_cpus=THREADS, include_dashboard=False, log_to_driver=False)
+    serve.start(http_options={"host": "127.0.0.1", "port": port}, logging_config={"enable_access_log": False})
+    deployment = serve.deployment(max_ongoing_requests=256, ray_actor_options={"num_cpus": THREADS})(
+        serve.ingress(Application(str(package)))(type("Ours", (), {})))
+    serve.run(deployment.bind())
+    with sigterm_as_ctrl_c(), contextlib.suppress(KeyboardInterrupt):
+        threading.Event().wait()
+    serve.shutdown()
+    ray.shutdown()
+
+
+class Application:
+    """kdray's ASGI application of a package, made where it is asked first."""
+
+    def __init__(self, package: str):
+        self.package, self.app, self.made = package, None, None
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Passes a request on."""
+        if self.app is None:
+            self.made = self.made or asyncio.ensure_future(self._make())
+            await self.made
+        await self.app(scope, receive, send)
+
+    async def _make(self) -> None:
+        from kdray.config import ServeConfig
+        from kdray.serving.app import http_app
+        from kdray.serving.endpoint import _service, engine_of
+        from kdray.serving.roster import Roster, Slot
+
+        settings = ServeConfig(num_cpus=THREADS)
+        roster = Roster(engine_of(settings))
+        await roster.apply({"default": Slot(package=self.package)})
+        self.app = http_app(_service(roster, settings, None))
+
+
+def start_server(name: str, package: Path) -> tuple[subprocess.Popen, str]:
+    """The process of a contender and its URL, once it answers."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    process = subprocess.Popen([sys.executable, __file__, "--server", name, str(package), str(port)],
+                               env={**os.environ, "RAY_SERVE_ENABLE_HA_PROXY": "1"})
     url = f"http://127.0.0.1:{port}"
     for _ in range(600):
         try:
-            urllib.request.urlopen(f"{url}/docs", timeout=1).read()
+            urllib.request.urlopen(f"{url}/docs", timeout=10).read()
             break
         except OSError:
             time.sleep(0.1)
@@ -173,7 +228,7 @@ def start_kdray(package: Path) -> tuple[str, Callable[[], None]]:
     from kdray.serving.deploy import deploy, take_down
 
     connect(niceness=0)
-    url = deploy({"default": str(package)}, ServeConfig(port=0, num_cpus=THREADS), blocking=False)
+    url = deploy({"default": str(package)}, ServeConfig(port=0, num_cpus=THREADS), [], blocking=False)
 
     def end() -> None:
         take_down()
@@ -217,11 +272,11 @@ def tell(figures: dict[str, dict[int, Figures]], bulk: float, bare: float) -> No
     """The table."""
     print(f"\n{THREADS} processors, best of each round")
     for clients in CLIENTS:
-        plain, ours = figures["FastAPI"][clients], figures["kdray"][clients]
-        print(f"{clients:4} clients: FastAPI {plain['requests']:5.0f}/s p50 {plain['p50']:6.1f} p99 {plain['p99']:6.1f}"
-              f"   kdray {ours['requests']:5.0f}/s p50 {ours['p50']:6.1f} p99 {ours['p99']:6.1f} ms"
-              f"   requests/s {ours['requests'] / plain['requests']:.2f}x, p50 {ours['p50'] / plain['p50']:.2f}x, "
-              f"p99 {ours['p99'] / plain['p99']:.2f}x")
+        plain = figures["FastAPI"][clients]
+        for name, found in figures.items():
+            rate, p50, p99 = (found[clients][part] for part in ("requests", "p50", "p99"))
+            print(f"{clients:4} clients: {name:8} {rate:5.0f}/s p50 {p50:6.1f} p99 {p99:6.1f} ms   requests/s "
+                  f"{rate / plain['requests']:.2f}x, p50 {p50 / plain['p50']:.2f}x, p99 {p99 / plain['p99']:.2f}x")
     print(f"bulk of {BULK}: {bulk:.0f} texts/s, bare loop {bare:.0f} texts/s, share {bulk / bare:.2f}")
 
 

@@ -37,7 +37,7 @@ LAST = 15.0
 
 def main() -> None:
     """Capacity, then the overload."""
-    options = arguments(__doc__, "seconds", seconds=60.0)
+    options = arguments(__doc__, seconds=60.0)
     with service(options) as (url, bodies):
         ready = Load(url, bodies, clients=CLIENTS, seconds=options.warm).run()
         at_capacity = ready.told("capacity, 128 clients")
@@ -53,8 +53,8 @@ def main() -> None:
         raise SystemExit("there were answers that are neither 200 nor 503")
 
 
-def arguments(doc: str | None, length: str, **defaults: float) -> argparse.Namespace:
-    """The options that the benches of load share; `length` names the one that says how long."""
+def arguments(doc: str | None, **defaults: Any) -> argparse.Namespace:
+    """The options that the benches of load share, with defaults of their own, and others."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default="../shared/data/sst2/test.csv")
     parser.add_argument("--teacher", default="../shared/models/sst2-teacher")
@@ -63,7 +63,8 @@ def arguments(doc: str | None, length: str, **defaults: float) -> argparse.Names
     parser.add_argument("--connections", type=int, default=512, help="connections of the generator")
     parser.add_argument("--set", action="append", default=[], help="a setting of serve, such as max_queue=64")
     parser.add_argument("--generate", help=argparse.SUPPRESS)
-    parser.add_argument(f"--{length}", type=float)
+    for name in defaults.keys() - {"times", "connections"}:
+        parser.add_argument(f"--{name}", type=type(defaults[name]))
     parser.set_defaults(**defaults)
     options = parser.parse_args()
     if options.generate:
@@ -90,7 +91,7 @@ def service(options: argparse.Namespace) -> Iterator[tuple[str, Path]]:
         connect(niceness=0)
         settings = ServeConfig(port=0, num_cpus=THREADS).changed(options.set)
         try:
-            url = deploy({"default": str(package)}, settings, blocking=False)
+            url = deploy({"default": str(package)}, settings, [], blocking=False)
             Load(url, bodies, clients=CLIENTS, seconds=4).run()
             yield url, bodies
         finally:
@@ -98,16 +99,15 @@ def service(options: argparse.Namespace) -> Iterator[tuple[str, Path]]:
             ray.shutdown()
 
 
-def replica() -> psutil.Process:
-    """The process that serves."""
-    (found,) = [one for one in psutil.Process().children(recursive=True) if one.status() != psutil.STATUS_ZOMBIE
-                and "".join(one.cmdline()[:1]).startswith("ray::ServeReplica:kdray:")]
-    return found
+def replicas() -> list[psutil.Process]:
+    """The processes that serve."""
+    return [one for one in psutil.Process().children(recursive=True) if one.status() != psutil.STATUS_ZOMBIE
+            and "".join(one.cmdline()[:1]).startswith("ray::ServeReplica:kdray:")]
 
 
 def watched(load: "Load", every: float) -> list[float]:
     """Memory of the replica in MiB, at the start of the load and then again and again until its end."""
-    process = replica()
+    (process,) = replicas()
     memory = [process.memory_info().rss / MIB]
     load.start()
     while load.wait(every) is None:
@@ -118,8 +118,9 @@ def watched(load: "Load", every: float) -> list[float]:
 class Load:
     """Requests from a process of its own: of `clients` that wait for their answers, or `rate` a second."""
 
-    def __init__(self, url: str, bodies: Path, **plan: float):
-        self.plan = {"url": url, "bodies": str(bodies), "found": str(bodies.with_name("found.npy")), **plan}
+    def __init__(self, url: str, bodies: Path, **plan: float | str):
+        self.plan: dict[str, Any] = {
+            "url": url, "bodies": str(bodies), "found": str(bodies.with_name("found.npy")), **plan}
         self.found = np.empty((0, 4))
         """Of each request: its status, 0 where none came; when it was due, sent and answered, in seconds."""
 
@@ -170,7 +171,8 @@ class Load:
 async def generate(plan: dict[str, Any]) -> None:
     """Sends what is planned, and writes what came back."""
     host, _, port = plan["url"].removeprefix("http://").rpartition(":")
-    requests = [f"POST / HTTP/1.1\r\nhost: {host}\r\ncontent-type: application/json\r\n"
+    key = f"authorization: Bearer {plan['key']}\r\n" if plan.get("key") else ""
+    requests = [f"POST / HTTP/1.1\r\nhost: {host}\r\ncontent-type: application/json\r\n{key}"
                 f"content-length: {len(body)}\r\n\r\n{body}".encode()
                 for body in Path(plan["bodies"]).read_text().splitlines()]
     generator = Generator(requests)

@@ -25,7 +25,7 @@ def url(tmp_path: Path) -> Iterator[str]:
                             ["bad", "good"])
     ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False)
     try:
-        yield deploy({"default": str(package)}, ServeConfig(port=0, max_replicas=2, max_queue=4096, max_texts=512),
+        yield deploy({"default": str(package)}, ServeConfig(port=0, max_replicas=2, max_queue=4096, max_texts=512), [],
                      blocking=False)
     finally:
         take_down()

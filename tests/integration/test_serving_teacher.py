@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -109,7 +110,8 @@ def test_the_shadow_counts_and_keeps_what_they_differ_on_as_rows(url: str, kept:
     assert sum(line["label"] == labels[line["text"]] for line in mine) >= 0.9 * len(mine)
 
 
-def test_another_process_changes_what_is_served(url: str, run: str, home: dict[str, str]) -> None:
+def test_another_process_changes_what_is_served_and_who_may_ask(url: str, run: str, home: dict[str, str],
+                                                                tmp_path: Path) -> None:
     def serve(*arguments: str) -> subprocess.CompletedProcess:
         return subprocess.run(command("serve", *arguments), capture_output=True, text=True, timeout=300, env=home,
                               cwd=ROOT)
@@ -125,8 +127,18 @@ def test_another_process_changes_what_is_served(url: str, run: str, home: dict[s
     again = serve(run, "replicas=2", "--promote")
     assert again.returncode == 1 and "a running service keeps its settings" in again.stderr
     assert ask(url, {"inputs": "the film was good"})
+    keys = tmp_path / "keys"
+    keys.write_text("a key of sixteen or more\n")
+    assert serve("--new-keys", str(keys), *port).stdout == "keys: 1\n"
+    with pytest.raises(urllib.error.HTTPError, match="401"):
+        ask(url, {"inputs": "the film was good"})
+    gone = serve("--new-keys", str(tmp_path / "gone"), *port)
+    assert gone.returncode == 1 and "serve.keys: cannot read" in gone.stderr
+    keys.write_text("")
+    assert serve("--new-keys", str(keys), *port).stdout == "keys: 0\n"
+    assert ask(url, {"inputs": "the film was good"})
 
 
 def test_without_a_service_there_is_nothing_to_promote(run: str, kdray: Command) -> None:
     done = kdray("serve", run, "--promote", "--port", str(free_port()))
-    assert done.returncode == 1 and "was started by `kdray serve` on this machine" in done.stderr
+    assert done.returncode == 1 and "runs on this machine. Start one" in done.stderr

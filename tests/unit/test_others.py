@@ -2,7 +2,6 @@
 
 import json
 import os
-import socket
 import stat
 import subprocess
 import sys
@@ -11,11 +10,10 @@ from pathlib import Path
 import pytest
 
 from kdray.copies import local_copy
-from kdray.errors import ClusterError, StorageError
-from kdray.serving import whereabouts
-from kdray.serving.whereabouts import Cluster
+from kdray.errors import StorageError
+from kdray.serving.haproxy import services
 from kdray.storage import Store, machine_folder, machine_lock, own_folder
-from tests.others import NOBODY, another_user, does, everybodys, needs_root
+from tests.others import NOBODY, does, everybodys, needs_root
 
 __all__ = ["everybodys"]
 PLANTED = rf"kdray-{os.getuid()} belongs to nobody \(uid {NOBODY}\), and not to .*: what is in it may be planted\. " \
@@ -58,10 +56,10 @@ def test_a_lock_empties_no_file(tmp_path):
 @needs_root
 def test_a_folder_that_another_user_made_is_refused_with_its_path_its_owner_and_what_to_do(everybodys):
     planted = everybodys / f"kdray-{os.getuid()}"
-    does(lambda: (planted / "services").mkdir(parents=True))
-    does(lambda: (planted / "services" / "8000").write_text(json.dumps(
-        {"address": "127.0.0.1:1", "auth_mode": "token", "host": "127.0.0.1"})))
-    for act in (machine_folder, lambda: whereabouts.find(None), lambda: whereabouts.note(8000, Cluster("", "", ""))):
+    does(lambda: (planted / "services" / "8000-a").mkdir(parents=True))
+    does(lambda: (planted / "services" / "8000-a" / "about.json").write_text(json.dumps(
+        {"address": "127.0.0.1:1", "auth_mode": "token"})))
+    for act in (machine_folder, services):
         with pytest.raises(StorageError, match=PLANTED):
             act()
 
@@ -85,16 +83,3 @@ def test_metrics_are_not_written_into_another_user_s_folder(everybodys):
     done = subprocess.run([sys.executable, "-c", "import kdray.serving.metrics"], capture_output=True, text=True,
                           env={**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(planted)})
     assert done.returncode == 1 and f"{planted} belongs to nobody" in done.stderr
-
-
-@needs_root
-def test_a_ray_of_another_user_at_the_port_of_one_that_is_gone_is_not_joined(everybodys):
-    listener = socket.create_server(("127.0.0.1", 0))
-    port = listener.getsockname()[1]
-    whereabouts.note(8000, Cluster(f"127.0.0.1:{port}", "token", "127.0.0.1"))
-    assert whereabouts.find(None).address == f"127.0.0.1:{port}"
-    listener.close()
-    with another_user(lambda: socket.create_server(("127.0.0.1", port))):
-        socket.create_connection(("127.0.0.1", port)).close()
-        with pytest.raises(ClusterError, match="no service was started"):
-            whereabouts.find(None)

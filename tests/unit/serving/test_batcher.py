@@ -163,8 +163,16 @@ def test_a_submitter_cancelled_while_its_batch_runs_does_not_hurt_the_others():
     run(scenario)
 
 
+class Panic(BaseException):
+    """As Rust's panics come to Python: no Exception."""
+
+
+def panic(items: list[int]) -> list[int]:
+    raise Panic("index out of bounds")
+
+
 @pytest.mark.parametrize("broken, error", [(lambda items: 1 / 0, ZeroDivisionError),
-                                           (lambda items: [], RuntimeError)])
+                                           (lambda items: [], RuntimeError), (panic, RuntimeError)])
 def test_of_a_batch_that_fails_only_the_item_to_blame_fails_and_the_next_one_runs(broken, error):
     async def scenario() -> None:
         batcher = batcher_of(lambda items: broken(items) if 1 in items else items, 2)
@@ -204,25 +212,113 @@ def test_a_call_gets_its_answers_in_order_though_they_come_in_several_batches():
     run(scenario)
 
 
-def test_a_full_queue_refuses_a_call_whole_and_at_once_and_an_empty_one_takes_any():
+def test_a_full_queue_refuses_a_call_at_once_and_takes_one_again_when_a_place_is_free():
     async def scenario() -> None:
         gate = Gate()
-        batcher = batcher_of(gate, 1, max_queue=3)
+        batcher = batcher_of(gate, 4, max_queue=3)
         tasks = await submitted(batcher, 1)
         await gate.wait_for_batch()
-        tasks += await submitted(batcher, 2)
-        assert batcher.waiting == 1 and not batcher.full
+        tasks += await submitted(batcher, 2, 3)
+        assert (batcher.waiting, batcher.backlog) == (2, 2)
         with pytest.raises(FullError):
-            await batcher.submit([3, 4])
-        tasks += await submitted(batcher, 5)
-        with pytest.raises(FullError):
-            await batcher.submit([6])
-        assert batcher.full
-        gate.let_through(3)
-        assert await asyncio.gather(*tasks) == [2, 4, 10]
-        large = asyncio.create_task(batcher.submit([7, 8, 9]))
-        gate.let_through(3)
-        assert await large == [14, 16, 18]
+            await batcher.submit([4])
+        gate.let_through(2)
+        assert await asyncio.gather(*tasks) == [2, 4, 6]
+        gate.let_through()
+        assert await one(batcher, 5) == 10
+        await batcher.close()
+
+    run(scenario)
+
+
+def test_whoever_hangs_up_frees_its_place_whether_it_waits_or_runs():
+    async def scenario() -> None:
+        gate = Gate()
+        batcher = batcher_of(gate, 4, max_queue=3)
+        gone = await submitted(batcher, 1)
+        await gate.wait_for_batch()
+        gone += await submitted(batcher, 2, 3)
+        for task in gone:
+            task.cancel()
+        await asyncio.wait(gone)
+        assert (batcher.waiting, batcher.backlog) == (0, 0)
+        stay = await submitted(batcher, 4, 5, 6)
+        gate.let_through(2)
+        assert await asyncio.gather(*stay) == [8, 10, 12]
+        assert gate.batches == [[1], [4, 5, 6]]
+        await batcher.close()
+
+    run(scenario)
+
+
+def test_a_stream_tells_answers_in_order_as_they_come():
+    async def scenario() -> None:
+        gate = Gate()
+        batcher = batcher_of(gate, 2)
+        stream = batcher.stream([1, 2, -3, 4, 5])
+        gate.let_through()
+        assert await anext(stream) == [2, 4]
+        gate.let_through()
+        (error, eight) = await anext(stream)
+        assert isinstance(error, ValueError) and eight == 8
+        gate.let_through()
+        assert [part async for part in stream] == [[10]]
+        assert [part async for part in batcher.stream([])] == []
+        await batcher.close()
+
+    run(scenario)
+
+
+def test_a_stream_that_is_read_slowly_loses_nothing():
+    async def scenario() -> None:
+        batcher = batcher_of(lambda items: items, 2)
+        found: list[int] = []
+        async for part in batcher.stream(list(range(20))):
+            found += part
+            await asyncio.sleep(0.001)
+        assert found == list(range(20))
+        await batcher.close()
+
+    run(scenario)
+
+
+def test_what_a_closed_stream_waits_for_is_dropped():
+    async def scenario() -> None:
+        gate = Gate()
+        batcher = batcher_of(gate, 2)
+        stream = batcher.stream([1, 2, 3, 4])
+        gate.let_through(2)
+        assert await anext(stream) == [2, 4]
+        await gate.wait_for_batch()
+        await stream.aclose()
+        assert batcher.waiting == 0
+        await batcher.close()
+        assert 3 not in gate.batches[0]
+
+    run(scenario)
+
+
+def test_a_model_that_is_at_work_says_since_when():
+    async def scenario() -> None:
+        gate = Gate()
+        batcher = batcher_of(gate, 2)
+        assert batcher.running_for == 0
+        (task,) = await submitted(batcher, 1)
+        await gate.wait_for_batch()
+        assert batcher.running_for > 0
+        gate.let_through()
+        assert await task == 2 and batcher.running_for == 0
+        await batcher.close()
+
+    run(scenario)
+
+
+def test_sizes_costs_and_times_of_batches_are_told():
+    async def scenario() -> None:
+        told: list[tuple[int, int, float]] = []
+        batcher = Batcher(lambda items: items, lambda item: item, 10, 100, lambda *facts: told.append(facts))
+        await batcher.submit([3, 4, 5])
+        assert [facts[:2] for facts in told] == [(2, 7), (1, 5)] and all(seconds > 0 for _, _, seconds in told)
         await batcher.close()
 
     run(scenario)

@@ -2,6 +2,7 @@
 
 import asyncio
 import hmac
+import os
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 
 from kdray.errors import ConfigError
 from kdray.serving import guard
-from kdray.serving.guard import VARIABLE, Guard, digest, read_keys
+from kdray.serving.guard import VARIABLE, Guard, digest, read_keys, take_keys
 
 OLD, NEW = "the-key-of-last-month", "the-key-of-this-month"
 
@@ -44,6 +45,28 @@ def test_keys_of_the_file_and_of_the_environment_add_up(tmp_path, monkeypatch):
     (tmp_path / "keys").write_text(f"\n  {OLD}  \n\n")
     monkeypatch.setenv(VARIABLE, f"{NEW}, ,the-key-of-somebody")
     assert set(read_keys(str(tmp_path / "keys"))) == {digest(OLD), digest(NEW), digest("the-key-of-somebody")}
+
+
+def test_a_digest_stands_for_its_key(tmp_path, monkeypatch):
+    (tmp_path / "keys").write_text(f"sha256:{digest(OLD).upper()}")
+    monkeypatch.setenv(VARIABLE, f"sha256:{digest(NEW)}")
+    assert set(read_keys(str(tmp_path / "keys"))) == {digest(OLD), digest(NEW)}
+
+
+@pytest.mark.parametrize("given", ["sha256:0123456789abcdef", "sha256:" + "g" * 64, "sha256:" + "0" * 65])
+def test_what_is_no_digest_is_refused(monkeypatch, given):
+    monkeypatch.setenv(VARIABLE, given)
+    with pytest.raises(ConfigError, match=r"64 hexadecimal digits after it: printf %s KEY | sha256sum"):
+        read_keys(None)
+
+
+def test_whoever_takes_the_keys_leaves_none_to_the_processes_that_it_starts(monkeypatch):
+    monkeypatch.setenv(VARIABLE, NEW)
+    assert take_keys(None) == [digest(NEW)] and VARIABLE not in os.environ
+    monkeypatch.setenv(VARIABLE, "short")
+    with pytest.raises(ConfigError):
+        take_keys(None)
+    assert VARIABLE not in os.environ
 
 
 def test_no_file_and_no_variable_are_no_keys():
@@ -118,7 +141,8 @@ def test_every_key_is_compared_in_constant_time_whatever_is_given(monkeypatch, h
 @pytest.mark.parametrize("method, path, expected", [
     ("GET", "/", 200), ("GET", "/health", 200), ("GET", "/docs", 200), ("GET", "/v2/health/ready", 200),
     ("POST", "/", 401), ("GET", "/metrics", 401), ("GET", "/v1/model", 401), ("POST", "/health", 401),
-    ("GET", "//health", 401), ("GET", "/health/", 401), ("HEAD", "/", 401), ("POST", "/v2/models/default/infer", 401)])
+    ("GET", "//health", 401), ("GET", "/health/", 401), ("HEAD", "/", 200),
+    ("GET", "/-/healthz", 200), ("HEAD", "/v1/model", 401), ("POST", "/v2/models/default/infer", 401)])
 def test_only_what_holds_no_data_is_open(method, path, expected):
     assert status(guarded(NEW), method, path) == expected
 

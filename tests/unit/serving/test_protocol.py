@@ -42,9 +42,12 @@ def test_an_input_and_a_list_of_inputs_are_told_apart_and_left_to_the_task(input
     assert parse_inference(encode(inputs=inputs), JSON, LIMITS) == (found, {}, many)
 
 
-def test_parameters_come_along():
+def test_parameters_come_along_and_may_be_null():
     _, parameters, _ = parse_inference(encode(inputs="a", parameters={"top_k": 1}), JSON, LIMITS)
     assert parameters == {"top_k": 1}
+    for body in (encode(inputs="a", parameters=None), encode(inputs="a", options={"wait_for_model": True}),
+                 encode(inputs="a", options=None)):
+        assert parse_inference(body, JSON, LIMITS) == (["a"], {}, False)
 
 
 @pytest.mark.parametrize("content_type", [JSON, "Application/JSON; charset=utf-8", " application/json "])
@@ -62,7 +65,6 @@ def test_another_content_type_is_refused(content_type):
     (b"", "the body is not JSON"), (b'{"inputs": "a"', "the body is not JSON"), (b"\xff", "the body is not JSON"),
     (b'"fine"', "the body must be a JSON object"), (b"null", "the body must be a JSON object"),
     (b"{}", "inputs is required"), (encode(inputs="a", parameters=[]), "parameters: "),
-    (encode(inputs="a", parameters=None), "parameters: "),
     (encode(inputs="a", option=1), "unknown key 'option'; known are inputs, parameters"),
     (encode(inputs=""), "inputs: the text is empty"), (encode(inputs=["a", " \n"]), "inputs[1]: the text is empty"),
     (encode(inputs={"text": "a", "text_pair": ""}), "inputs: the text is empty"),
@@ -98,7 +100,7 @@ def test_odd_json_is_refused_or_taken_and_breaks_nothing(body):
 
 def test_a_bulk_request_is_a_list_and_may_name_a_student():
     asked = parse(BulkRequest, encode(inputs=["a", 7], model="films"), JSON)
-    assert (asked.inputs, asked.model, asked.parameters) == (["a", 7], "films", {})
+    assert (asked.inputs, asked.model, asked.parameters) == (["a", 7], "films", None)
     assert parse(BulkRequest, encode(inputs=[]), JSON).model is None
     with pytest.raises(Refusal, match="inputs: "):
         parse(BulkRequest, encode(inputs="a"), JSON)
