@@ -21,9 +21,9 @@ from kdray.tasks import Task
 ROWS = 512
 TURNS = 5
 _BATCH = 32
-_TOGETHER = 0.8
+_TOGETHER = 0.4
 """Seconds that the slowest model's turn with many texts may take; with fewer than two batches it says nothing."""
-_ALONE, _SECONDS = 200, 10.0
+_ALONE, _SECONDS = 200, 5.0
 """Texts that each model answers alone over all turns, and what the slowest may take for them."""
 Model = Callable[[list[Any]], Any]
 
