@@ -14,6 +14,7 @@ from kdray.kubernetes.check import check, refuse
 from kdray.kubernetes.problem import Manifest
 from kdray.kubernetes.render import render
 from kdray.serving import metrics
+from kdray.serving.ingress import ANSWERS, HAND, UP
 from tests.kuberay_fields import VERSION, table
 from tests.unit.kubernetes.conftest import (
     GATES,
@@ -314,8 +315,9 @@ def test_the_dashboard_shows_all_metrics_of_cache_training_and_sweep_by_run() ->
     dashboard = json.loads(of_kind(rendered("monitoring"), "ConfigMap")["data"]["kdray.json"])
     queries = [target["expr"] for panel in dashboard["panels"] for target in panel.get("targets", ())]
     shown = {name for query in queries for name in re.findall(r"ray_kdray_\w+", query)}
-    assert shown == {metric.exported for metric in run_metrics.ALL}
-    assert all("by (run" in query for query in queries if "ray_kdray_" in query)
+    of_service = {metric.exported for metric in (ANSWERS, UP, HAND)}
+    assert shown == {metric.exported for metric in run_metrics.ALL} | of_service
+    assert all("by (run" in query for query in queries if "ray_kdray_" in query and "_ingress_" not in query)
 
 
 @pytest.mark.parametrize(("overlay", "gpus"), [("cpu", 0), ("gpu", 1)])
