@@ -69,4 +69,6 @@ def test_modules_beside_a_config_are_those_that_go_with_it(here: Path, monkeypat
         (here / name).parent.mkdir(exist_ok=True)
         (here / name).write_text("")
     monkeypatch.setattr(sys, "path", [*sys.path, str(here)])
+    for name in ("made_rows", "made_set", "made_set.inner"):
+        monkeypatch.delitem(sys.modules, name, raising=False)  # another test's
     assert [path.name for path in modules_beside(make(data={"source": source}), here)] == names
