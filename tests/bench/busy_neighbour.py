@@ -2,7 +2,7 @@
 
     python tests/bench/busy_neighbour.py [--spins 300000 1000 passive] [--niceness 0 15] [--rounds 10] [--seconds 3]
 
-Trains the quickstart's teacher (MiniLM, rows of 96 tokens, bfloat16 where the processor has it) in a process of its own
+Trains the quickstart's teacher (MiniLM, rows of 48 tokens, bfloat16 where the processor has it) in a process of its own
 for each pair of spin count (GOMP_SPINCOUNT; 300000 is what GNU OpenMP does unless told, `passive` OMP_WAIT_POLICY) and
 niceness. All are warmed up, and stopped; then each in turn goes on for some seconds, alone and with a busy process of
 niceness 0 that counts, round after round: what else runs on the machine troubles all alike. Prints rows/s, the best and
@@ -119,6 +119,7 @@ def teacher_job(storage: str) -> Any:
     from dataclasses import replace
 
     from kdray.config import TrainingConfig, load
+    from kdray.models.load import Origin
     from kdray.pipeline import Pipeline
 
     logging.disable(logging.INFO)
@@ -126,7 +127,8 @@ def teacher_job(storage: str) -> Any:
     tuning = pipeline.config.teacher.finetune
     assert tuning is not None
     settings = TrainingConfig(**{**tuning.model_dump(), "alpha": 1.0, "batch_size": 32, "epochs": 10**6})
-    job = pipeline._job("teachers", settings, pipeline._model(pipeline.base), {}, pipeline.corpus, None)
+    base = pipeline._model(pipeline.base)
+    job = pipeline._job("teachers", settings, base, Origin(base.place), pipeline.corpus, None)
     return replace(job, threads=THREADS)
 
 
