@@ -193,10 +193,15 @@ def test_who_hangs_up_while_its_answer_is_made_or_waits_for_room_frees_its_place
     a.hold()
     asked = b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\n\r\n{}"
     clients = [socket.create_connection(("127.0.0.1", one.rules.port)) for _ in range(ROOM + 1)]
-    for client in clients:
+    waiting = lambda: sum(int(row["qcur"] or 0) for row in one._rows() if row["svname"] == "BACKEND")  # noqa: E731
+    for client in clients[:ROOM]:
         client.sendall(asked)
-    until(lambda: a.asked == ROOM and [row for row in one._rows() if row["qcur"] == "1"])
-    for client in clients:
+    until(lambda: a.asked == ROOM)
+    clients[-1].sendall(asked)
+    until(lambda: waiting() == 1)
+    clients[-1].close()
+    until(lambda: waiting() == 0)
+    for client in clients[:ROOM]:
         client.close()
     until(lambda: one.replicas()["a"].requests == 0 and all(one.is_closing() for one in a.held))
     assert a.asked == ROOM
