@@ -56,6 +56,9 @@ class Replica:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.writers.add(writer)
+        if not self._server.is_serving():  # it died when this had just come
+            writer.transport.abort()
+            return
         try:
             while True:
                 head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
