@@ -35,7 +35,8 @@ def refuse(documents: list[dict[str, Any]], on: Collection[str] = ()) -> None:
 def _rules(manifest: Manifest, on: Collection[str]) -> list[Any]:
     if not isinstance(manifest, RayManifest):
         return [schema.fields, *policy.RULES]
-    return [schema.fields, *operator.RULES, partial(gates, on=on), *policy.RULES, *policy.RAY_RULES, serve_config]
+    return [schema.fields, *operator.rules_of(manifest), partial(gates, on=on), *policy.RULES, *policy.RAY_RULES,
+            *(policy.JOB_RULES if manifest.job else ()), *([serve_config] if manifest.kind == "RayService" else ())]
 
 
 def _tried(rule: Any, on: Any, name: str) -> Iterator[Problem]:

@@ -9,8 +9,6 @@ from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from typing import Any
 
-import yaml
-
 from kdray.kubernetes.problem import Manifest, Problem, RayManifest
 from kdray.kubernetes.render import RANDOM, RUN
 
@@ -100,8 +98,6 @@ def groups(manifest: RayManifest) -> Iterator[Problem]:
 
 def entrypoint(manifest: RayManifest) -> Iterator[Problem]:
     """A job's driver has a node to run on, and knows its run."""
-    if manifest.job is None:
-        return
     if RUN in manifest.at(f"{manifest.job}.entrypoint", "").split():
         yield manifest.problem(f"{manifest.job}.entrypoint", "RUN stands for a run's folder or URI: put it there "
                                "(kdray k8s render --run)")
@@ -120,8 +116,6 @@ def entrypoint(manifest: RayManifest) -> Iterator[Problem]:
 
 def shell(manifest: RayManifest) -> Iterator[Problem]:
     """The operator pastes the entrypoint into a shell line of its own, in the pod that submits."""
-    if manifest.job is None:
-        return
     path = f"{manifest.job}.entrypoint"
     try:
         words = list(shlex.shlex(manifest.at(path, ""), posix=True, punctuation_chars=True))
@@ -134,15 +128,10 @@ def shell(manifest: RayManifest) -> Iterator[Problem]:
 
 def runtime_keys(manifest: RayManifest) -> Iterator[Problem]:
     """Ray warns of unknown fields in a runtime environment, and goes on without them."""
-    if manifest.job is None:
-        return
-    path = f"{manifest.job}.runtimeEnvYAML"
-    try:
-        fields = yaml.safe_load(manifest.at(path, ""))
-    except yaml.YAMLError:
-        return
+    fields = manifest.runtime_environment
     for name in (set(fields) if isinstance(fields, dict) else set()) - _RUNTIME:
-        yield manifest.problem(path, f"Ray ignores {name!r}; known are {', '.join(sorted(_RUNTIME))}")
+        yield manifest.problem(f"{manifest.job}.runtimeEnvYAML", f"Ray ignores {name!r}; known are "
+                               f"{', '.join(sorted(_RUNTIME))}")
 
 
 def disruption(manifest: Manifest) -> Iterator[Problem]:
@@ -179,5 +168,5 @@ def _containers(manifest: Manifest) -> Iterator[tuple[str, dict[str, Any]]]:
 
 RULES: tuple[Callable[[Manifest], Iterator[Problem]], ...] = (images, limits, confinement, mounts, disruption,
                                                                secret_values)
-RAY_RULES: tuple[Callable[[RayManifest], Iterator[Problem]], ...] = (authentication, ray_version, probes, groups,
-                                                                     entrypoint, shell, runtime_keys)
+RAY_RULES: tuple[Callable[[RayManifest], Iterator[Problem]], ...] = (authentication, ray_version, probes, groups)
+JOB_RULES: tuple[Callable[[RayManifest], Iterator[Problem]], ...] = (entrypoint, shell, runtime_keys)

@@ -7,6 +7,8 @@ import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+import yaml
+
 
 class Problem(NamedTuple):
     """One thing that a cluster would refuse, ignore or trip over."""
@@ -78,6 +80,14 @@ class RayManifest(Manifest):
     def job(self) -> str | None:
         """Path of the specification of its job; None where it has none."""
         return self._JOBS.get(self.kind)
+
+    @property
+    def runtime_environment(self) -> Any:
+        """What is in the YAML of its job's runtime environment, if anything; empty text where that is no YAML."""
+        try:
+            return yaml.safe_load(self.at(f"{self.job}.runtimeEnvYAML", ""))
+        except yaml.YAMLError:
+            return ""
 
     @property
     def autoscales(self) -> bool:

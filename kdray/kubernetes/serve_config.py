@@ -24,8 +24,6 @@ _FIELD = "spec.serveConfigV2"
 
 def serve_config(manifest: RayManifest) -> Iterator[Problem]:
     """What is wrong with the Serve config of a RayService."""
-    if manifest.kind != "RayService":
-        return
     try:
         config = yaml.safe_load(manifest.at(_FIELD, ""))
     except yaml.YAMLError as error:

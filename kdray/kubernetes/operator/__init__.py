@@ -9,5 +9,12 @@ from collections.abc import Callable, Iterator
 from kdray.kubernetes.operator import cluster, deletion, head, job, schedule, service
 from kdray.kubernetes.problem import Problem, RayManifest
 
-RULES: tuple[Callable[[RayManifest], Iterator[Problem]], ...] = (
-    *cluster.RULES, *head.RULES, *job.RULES, *deletion.RULES, *schedule.RULES, *service.RULES)
+_Rules = tuple[Callable[[RayManifest], Iterator[Problem]], ...]
+_JOB: _Rules = (*job.RULES, *deletion.RULES)
+ALL: _Rules = (*cluster.RULES, *head.RULES)
+OF_KIND: dict[str, _Rules] = {"RayJob": _JOB, "RayCronJob": (*_JOB, *schedule.RULES), "RayService": service.RULES}
+
+
+def rules_of(manifest: RayManifest) -> _Rules:
+    """Those that are about a document of its kind."""
+    return *ALL, *OF_KIND.get(manifest.kind, ())

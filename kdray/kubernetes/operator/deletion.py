@@ -12,8 +12,6 @@ _ORDER = ("DeleteWorkers", "DeleteCluster", "DeleteSelf")
 def ending(manifest: RayManifest) -> Iterator[Problem]:
     """What becomes of a job's cluster is said once."""
     job = manifest.job
-    if job is None:
-        return
     ttl = manifest.at(f"{job}.ttlSecondsAfterFinished", 0)
     if ttl < 0:
         yield manifest.problem(f"{job}.ttlSecondsAfterFinished", "must be 0 or more")
@@ -27,7 +25,7 @@ def ending(manifest: RayManifest) -> Iterator[Problem]:
 def strategy(manifest: RayManifest) -> Iterator[Problem]:
     """A deletion strategy is one of two kinds, and fits the job."""
     path = f"{manifest.job}.deletionStrategy"
-    found = manifest.at(path) if manifest.job else None
+    found = manifest.at(path)
     if found is None:
         return
     rules = found.get("deletionRules") or []
@@ -57,7 +55,7 @@ def rules(manifest: RayManifest) -> Iterator[Problem]:
     """Deletion rules have one condition each, are each said once, and delete the smaller thing first."""
     path = f"{manifest.job}.deletionStrategy.deletionRules"
     found: dict[tuple[str, str], dict[str, tuple[str, int]]] = {}
-    for place, rule in enumerate(manifest.at(path, []) if manifest.job else []):
+    for place, rule in enumerate(manifest.at(path, [])):
         here, condition, policy = f"{path}.{place}.condition", rule.get("condition", {}), str(rule.get("policy"))
         said = [(name, str(condition[name])) for name in ("jobStatus", "jobDeploymentStatus") if name in condition]
         if len(said) != 1:

@@ -1,11 +1,9 @@
-"""How a job is submitted, where it runs, and when it is given up.
+"""How a job is submitted, where it runs, and when it is given up: rules about documents with a job.
 
 Knows nothing about what becomes of its cluster: see `deletion`.
 """
 
 from collections.abc import Callable, Iterator
-
-import yaml
 
 from kdray.kubernetes.problem import Problem, RayManifest
 
@@ -13,8 +11,6 @@ from kdray.kubernetes.problem import Problem, RayManifest
 def trying(manifest: RayManifest) -> Iterator[Problem]:
     """How often a job is tried, and for how long."""
     job = manifest.job
-    if job is None:
-        return
     tries = manifest.at(f"{job}.backoffLimit", 0)
     if tries < 0:
         yield manifest.problem(f"{job}.backoffLimit", "must be 0 or more")
@@ -29,8 +25,6 @@ def trying(manifest: RayManifest) -> Iterator[Problem]:
 def place(manifest: RayManifest) -> Iterator[Problem]:
     """A job has a cluster of its own, or names one."""
     job = manifest.job
-    if job is None:
-        return
     if not manifest.selects and not manifest.at(f"{job}.rayClusterSpec"):
         yield manifest.problem(f"{job}.rayClusterSpec", "a job needs a cluster: give rayClusterSpec or clusterSelector")
     if not manifest.selects:
@@ -48,8 +42,6 @@ def place(manifest: RayManifest) -> Iterator[Problem]:
 def submitter(manifest: RayManifest) -> Iterator[Problem]:
     """What submits: a pod that ends, or a sidecar of a head that ends."""
     job = manifest.job
-    if job is None:
-        return
     if manifest.at(f"{job}.submissionMode") == "SidecarMode":
         for field in ("submitterPodTemplate", "submitterConfig"):
             if manifest.at(f"{job}.{field}"):
@@ -65,21 +57,13 @@ def submitter(manifest: RayManifest) -> Iterator[Problem]:
 
 def runtime_environment(manifest: RayManifest) -> Iterator[Problem]:
     """A job's runtime environment is a mapping in YAML, if there is one."""
-    if manifest.job is None:
-        return
-    path = f"{manifest.job}.runtimeEnvYAML"
-    try:
-        found = yaml.safe_load(manifest.at(path, ""))
-    except yaml.YAMLError:
-        found = ""
-    if found is not None and not isinstance(found, dict):
-        yield manifest.problem(path, "not a mapping in YAML: write fields of a runtime environment, such as env_vars")
+    if not isinstance(manifest.runtime_environment, dict | None):
+        yield manifest.problem(f"{manifest.job}.runtimeEnvYAML", "not a mapping in YAML: write fields of a runtime "
+                               "environment, such as env_vars")
 
 
 def expansion(manifest: RayManifest) -> Iterator[Problem]:
     """What goes into the submitting pod's shell, in double quotes or none, is expanded there (common/job.go)."""
-    if manifest.job is None:
-        return
     texts = {field: manifest.at(f"{manifest.job}.{field}", "")
              for field in ("entrypoint", "runtimeEnvYAML", "entrypointResources", "metadata")}
     for field, text in texts.items():

@@ -18,8 +18,6 @@ _READ = ("ray.io/", "kueue.x-k8s.io/")
 
 def schedule(manifest: RayManifest) -> Iterator[Problem]:
     """When a RayCronJob runs."""
-    if manifest.kind != "RayCronJob":
-        return
     if not _is_schedule(str(manifest.at("spec.schedule", ""))):
         yield manifest.problem("spec.schedule", "not a cron schedule: write minute, hour, day, month and weekday, such "
                                "as '0 2 * * *', with the zone in timeZone")
@@ -53,8 +51,6 @@ def _is_range(part: str, low: int, high: int, names: tuple[str, ...]) -> bool:
 
 def metadata(manifest: RayManifest) -> Iterator[Problem]:
     """Jobs of a RayCronJob have its specification, and nothing of its metadata (raycronjob_controller.go)."""
-    if manifest.kind != "RayCronJob":
-        return
     for field in ("labels", "annotations"):
         for key, value in manifest.at(f"metadata.{field}", {}).items():
             if str(key).startswith(_READ):

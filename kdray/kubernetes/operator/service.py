@@ -22,8 +22,6 @@ def seconds(text: str) -> float | None:
 
 def upgrade(manifest: RayManifest) -> Iterator[Problem]:
     """How a RayService changes clusters."""
-    if manifest.kind != "RayService":
-        return
     if manifest.at("spec.upgradeStrategy.type", "NewCluster") not in _UPGRADES:
         yield manifest.problem("spec.upgradeStrategy.type", f"no such upgrade: write {', '.join(_UPGRADES)}")
     if manifest.incremental:
@@ -47,8 +45,6 @@ def _incremental(manifest: RayManifest, path: str) -> Iterator[Problem]:
 
 def service(manifest: RayManifest) -> Iterator[Problem]:
     """What else a RayService may not say."""
-    if manifest.kind != "RayService":
-        return
     path = "spec.rayClusterConfig.headGroupSpec.headService.metadata.name"
     if manifest.at(path):
         yield manifest.problem(path, "a RayService names the services of its heads itself: leave it out")
@@ -59,7 +55,7 @@ def service(manifest: RayManifest) -> Iterator[Problem]:
 def initializing(manifest: RayManifest) -> Iterator[Problem]:
     """How long a RayService may take to be up, if that is said."""
     text = str(manifest.annotations.get("ray.io/initializing-timeout", ""))
-    if manifest.kind != "RayService" or not text:
+    if not text:
         return
     given = float(text) if re.fullmatch(r"[+-]?\d+", text) else seconds(text)
     if given is None or given <= 0:

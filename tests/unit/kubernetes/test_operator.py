@@ -242,10 +242,12 @@ def test_a_planted_mistake_is_caught(overlay: str, kind: str, changes: dict[str,
 
 
 def test_every_rule_of_the_operator_has_a_planted_mistake() -> None:
-    rules = {rule.__name__: rule for rule in (*operator.RULES, no_gates)}
-    found = {name for _, overlay, kind, changes, _, _ in OPERATOR for body in planted(overlay, kind, changes)
-             if RayManifest.is_one(body) for name, rule in rules.items() if finds(rule, RayManifest(body))}
-    assert found == rules.keys()
+    rules = {rule for of_kind in (operator.ALL, *operator.OF_KIND.values(), (no_gates,)) for rule in of_kind}
+    manifests = [RayManifest(body) for _, overlay, kind, changes, _, _ in OPERATOR
+                 for body in planted(overlay, kind, changes) if RayManifest.is_one(body)]
+    found = {rule for manifest in manifests for rule in (*operator.rules_of(manifest), no_gates)
+             if finds(rule, manifest)}
+    assert found == rules
 
 
 def no_gates(manifest: RayManifest) -> Iterator[Problem]:
