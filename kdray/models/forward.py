@@ -6,6 +6,7 @@ Knows nothing about whose logits they are.
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -59,9 +60,14 @@ def collate(rows: Rows, indices: np.ndarray, pad_token_id: int) -> Inputs:
 def taken(model: Any, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Those of the inputs that a model takes: tokenizers may give types of tokens to one that knows none."""
     inner = getattr(model, "module", model)
-    if isinstance(inner, nn.Module) and "token_type_ids" not in inspect.signature(inner.forward).parameters:
+    if isinstance(inner, nn.Module) and not _knows_types(type(inner).forward):
         return {name: tensor for name, tensor in inputs.items() if name != "token_type_ids"}
     return inputs
+
+
+@cache
+def _knows_types(forward: Callable[..., Any]) -> bool:
+    return "token_type_ids" in inspect.signature(forward).parameters
 
 
 @torch.no_grad()
