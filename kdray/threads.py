@@ -6,10 +6,12 @@ last of them has had its turn there, and what they burn is taken from it. Knows 
 """
 
 import contextlib
+import logging
 import os
 import time
 from pathlib import Path
 
+logger = logging.getLogger("kdray")
 _SPIN, _POLICY = "GOMP_SPINCOUNT", "OMP_WAIT_POLICY"
 _TURNS = "1000"
 """Some 20 microseconds: on a machine without other work about as fast as the default."""
@@ -47,6 +49,19 @@ class Waits:
             self._share = waited / (ran + waited) if ran + waited >= _ENOUGH else 0.0
             self._looked = time.monotonic()
         return self._share
+
+
+class Starvation:
+    """Tells a person once that `who`, whose processors `setting` says, is starved."""
+
+    def __init__(self, who: str, setting: str):
+        self._who, self._setting, self._said = who, setting, False
+
+    def see(self, share: float) -> None:
+        """The share of its time for which it waits."""
+        if share > STARVED and not self._said:
+            self._said = True
+            logger.warning(starved(share, self._who, self._setting))
 
 
 def starved(share: float, who: str, setting: str) -> str:

@@ -21,7 +21,7 @@ from kdray.progress import duration
 from kdray.search.describe import NAME, NUMBER, ROLE, TOTAL_EPOCHS, describe, point_of
 from kdray.search.records import Record
 from kdray.search.standings import ENDED, STATES, Row, State, Trials, chosen, rank
-from kdray.threads import WAITED, starved
+from kdray.threads import WAITED, Starvation
 from kdray.training.health import warning_of
 
 logger = logging.getLogger("kdray")
@@ -138,7 +138,7 @@ class SweepProgress(tune.Callback):
         self._names, self._trials = names, Trials(total)
         self._screen: Screen | None = None
         self._stopped: set[str] = set()
-        self._starved = False
+        self._starvation = Starvation("sweep: a trial", "training.num_cpus")
 
     def __reduce__(self) -> tuple[type["SweepProgress"], tuple[int, list[str]]]:
         return SweepProgress, (self._trials.total, self._names)
@@ -194,9 +194,7 @@ class SweepProgress(tune.Callback):
                       result["best"])
             if warning := warning_of(result):
                 logger.warning("sweep: %s: %s", self._describe(trial), warning)
-            if WAITED in result and not self._starved:
-                self._starved = True
-                logger.warning("sweep: %s", starved(result[WAITED], "a trial", "training.num_cpus"))
+            self._starvation.see(result.get(WAITED, 0.0))
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial finished, was stopped, or reported a fault as its last."""

@@ -22,7 +22,7 @@ from kdray.teacher.actor import start_actor
 from kdray.teacher.labelmap import check_label_map
 from kdray.teacher.pool import Pool
 from kdray.teacher.runner import Done, TeacherJob
-from kdray.threads import STARVED, starved
+from kdray.threads import Starvation
 
 logger = logging.getLogger("kdray")
 
@@ -109,13 +109,13 @@ def _compute(missing: list[Slot], store: Store, wanted: TeacherConfig, plan: Pla
         threads=max(1, int(cpus)), storage=store.uri, corpus=corpus["key"], pad_token_id=corpus["pad_token_id"],
         compile=wanted.compile)
     labels = _Labels(plan.schema.labels) if wanted.finetune is None else None
-
-    told, waits = Fill(sum(plan.rows.values()), sum(slot.rows for slot in missing), len(missing)), _Waits()
+    told = Fill(sum(plan.rows.values()), sum(slot.rows for slot in missing), len(missing))
+    starvation = Starvation("a teacher actor", "teacher.num_cpus")
 
     def record(done: Done) -> None:
         journal.add(done.receipt, done.seconds)
         told.computed(done.receipt.rows, done.seconds)
-        waits.see(done)
+        starvation.see(done.waited)
         if labels:
             labels.see(done)
 
@@ -124,18 +124,6 @@ def _compute(missing: list[Slot], store: Store, wanted: TeacherConfig, plan: Pla
              wanted.max_attempts, record).run()
     finally:
         journal.flush()
-
-
-class _Waits:
-    """Says once where an actor is starved."""
-
-    def __init__(self) -> None:
-        self._said = False
-
-    def see(self, done: Done) -> None:
-        if done.waited > STARVED and not self._said:
-            self._said = True
-            logger.warning(starved(done.waited, "a teacher actor", "teacher.num_cpus"))
 
 
 class _Labels:

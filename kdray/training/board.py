@@ -17,7 +17,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from kdray.metrics import TRAINED_ROWS
 from kdray.progress import Progress, progress
-from kdray.threads import WAITED, starved
+from kdray.threads import WAITED, Starvation
 
 logger = logging.getLogger("kdray")
 T = TypeVar("T")
@@ -124,7 +124,7 @@ class Shown:
     """The board's counts, as this process shows them; says once where their process is starved."""
 
     def __init__(self, prefix: str):
-        self._prefix, self._starved = prefix, False
+        self._prefix, self._starvation = prefix, Starvation(f"the training of the {prefix}", "num_cpus")
         self._shown: list[Progress | None] = []
         self._seen: list[int] = []
 
@@ -138,9 +138,7 @@ class Shown:
             shown = self._shown[place]
             if shown is None:
                 continue
-            if WAITED in count.facts and not self._starved:
-                self._starved = True
-                logger.warning(starved(count.facts[WAITED], f"the training of the {self._prefix}", "num_cpus"))
+            self._starvation.see(count.facts.get(WAITED, 0.0))
             shown.advance(count.done - self._seen[place], **count.facts)
             TRAINED_ROWS.add(count.done - self._seen[place])
             self._seen[place] = count.done
