@@ -41,3 +41,8 @@ class TrainingError(KdrayError):
 
 class ExportError(KdrayError):
     """An exported model does not do what the student does, so it is not accepted."""
+
+
+def first_line(error: BaseException) -> str:
+    """What a library's error says at first, for a message of one line."""
+    return str(error).strip().partition("\n")[0]

@@ -8,7 +8,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from kdray.errors import ModelError
+from kdray.errors import ModelError, first_line
 from kdray.storage import content_key, folder_at
 from kdray.tasks import Task
 from kdray.tasks.base import Cut, Units
@@ -73,7 +73,7 @@ def _from_files(folder: Path) -> Any:
         tokenizer = AutoTokenizer.from_pretrained(str(folder), use_fast=True, trust_remote_code=False)
     except Exception as error:
         raise ModelError(f"{folder}: transformers cannot read its tokenizer: {type(error).__name__}: "
-                         f"{_first_line(error)}. Save it again where it was made, with "
+                         f"{first_line(error)}. Save it again where it was made, with "
                          "save_pretrained") from error
     if not tokenizer.is_fast:
         raise ModelError(f"{folder} has only a slow tokenizer; kdray needs tokenizer.json")
@@ -106,11 +106,7 @@ def model_config(folder: Path) -> Any:
     try:
         return AutoConfig.from_pretrained(str(folder), trust_remote_code=False)
     except (ValueError, TypeError, StrictDataclassError) as error:
-        raise ModelError(f"{folder}/config.json: {_first_line(error)}") from error
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0]
+        raise ModelError(f"{folder}/config.json: {first_line(error)}") from error
 
 
 @lru_cache(maxsize=1)
@@ -118,7 +114,7 @@ def whole_words(place: str) -> tuple[str, ...]:
     """Words of three letters or more that the tokenizer at `place` has whole, in the order of their ids."""
     words = [text for text in _tokens(place) if len(text) > 2 and text.isalpha() and not _UNSPACED.search(text)]
     cut = _from_files(folder_at(place))([f" {word}" for word in words], add_special_tokens=False,
-                                           return_attention_mask=False)["input_ids"]
+                                        return_attention_mask=False)["input_ids"]
     return tuple(word for word, ids in zip(words, cut, strict=True) if len(ids) == 1)
 
 

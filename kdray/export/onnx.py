@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from kdray.errors import ExportError
+from kdray.errors import ExportError, first_line
 
 FLOAT32 = "onnx/model.onnx"
 _FILE_LIMIT = 2 * 10**9
@@ -59,7 +59,7 @@ class _Logits(nn.Module):
 
 def _reason(error: BaseException) -> str:
     cause: Any = error.__cause__ or error
-    return str(cause).strip().partition("\n")[0] or type(cause).__name__
+    return first_line(cause) or type(cause).__name__
 
 
 @contextlib.contextmanager

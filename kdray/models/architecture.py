@@ -16,7 +16,7 @@ from huggingface_hub.errors import StrictDataclassError
 from torch import nn
 
 from kdray.corpus.tokenizer import load_tokenizer, model_config
-from kdray.errors import ModelError
+from kdray.errors import ModelError, first_line
 from kdray.models.precision import attention
 from kdray.tasks import Task
 
@@ -58,7 +58,7 @@ def new_model(task: Task, config: Any, num_gpus: float = 0) -> Any:
             raise ModelError(f"transformers has no {task.auto_class.removeprefix('Auto')} for {config.model_type}: "
                              "choose a model of another family") from error
         raise ModelError(f"no {config.model_type} can be built from its config: {type(error).__name__}: "
-                         f"{_first_line(error)}. {TOGETHER}") from error
+                         f"{first_line(error)}. {TOGETHER}") from error
 
 
 def outline(task: Task, config: Any) -> Any:
@@ -176,10 +176,6 @@ def _validate(config: Any, origin: str) -> None:
         config.validate()
     except (ValueError, TypeError, StrictDataclassError) as error:
         raise ModelError(f"{origin}: {_last_line(error)}") from error
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0]
 
 
 def _last_line(error: Exception) -> str:

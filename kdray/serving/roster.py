@@ -17,7 +17,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from kdray.errors import KdrayError, ModelError, StorageError
+from kdray.errors import KdrayError, ModelError, StorageError, first_line
 from kdray.serving import metrics
 from kdray.serving.batcher import Batcher
 from kdray.serving.pace import Pace
@@ -256,7 +256,7 @@ def tokens_of(max_length: int) -> Callable[[Item], int]:
 
 
 def _said(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0] or type(error).__name__
+    return first_line(error) or type(error).__name__
 
 
 def _brief(value: Any) -> str:
