@@ -5,6 +5,7 @@ lies beside it.
 """
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -58,10 +59,7 @@ def shard_table(store: Store, manifest: dict[str, Any]) -> np.ndarray:
 
     Those of an ensemble are its members', one after another.
     """
-    if "members" in manifest:
-        members = [store.manifest(KIND, key) for key in manifest["members"]]
-        return np.concatenate([shard_table(store, member) for member in members if member])
-    return decode_table((store.fetch(KIND, manifest["key"]) / manifest.get("table", _TABLE)).read_bytes())
+    return _tables(store, manifest, _kept)
 
 
 def stored_table(store: Store, manifest: dict[str, Any]) -> np.ndarray:
@@ -69,9 +67,23 @@ def stored_table(store: Store, manifest: dict[str, Any]) -> np.ndarray:
 
     Raises CacheError where it is missing or corrupt.
     """
-    if "members" in manifest:
-        members = [store.manifest(KIND, key) for key in manifest["members"]]
-        return np.concatenate([stored_table(store, member) for member in members if member])
+    return _tables(store, manifest, _stored)
+
+
+def _tables(store: Store, manifest: dict[str, Any],
+            read: Callable[[Store, dict[str, Any]], np.ndarray]) -> np.ndarray:
+    """The cache's table, or those of an ensemble's members, one after another."""
+    if "members" not in manifest:
+        return read(store, manifest)
+    members = [store.manifest(KIND, key) for key in manifest["members"]]
+    return np.concatenate([_tables(store, member, read) for member in members if member])
+
+
+def _kept(store: Store, manifest: dict[str, Any]) -> np.ndarray:
+    return decode_table((store.fetch(KIND, manifest["key"]) / manifest.get("table", _TABLE)).read_bytes())
+
+
+def _stored(store: Store, manifest: dict[str, Any]) -> np.ndarray:
     parts = KIND, manifest["key"], manifest.get("table", _TABLE)
     try:
         check_file(store, parts, manifest["table_sha256"])
