@@ -88,7 +88,7 @@ def ask(groups: Sequence[tuple[Asked, ...]], rows: int, where: Where = HERE) -> 
         parts = where.each(answer, [(group, *span) for group in groups for span in spans], "rows")
         return [[_joined(own) for own in zip(*(next(parts) for _ in spans), strict=True)] for _ in groups]
     finally:
-        _model.cache_clear()
+        _opened.cache_clear()
 
 
 def answer(group: tuple[Asked, ...], start: int, stop: int) -> list[Answers]:
@@ -96,8 +96,9 @@ def answer(group: tuple[Asked, ...], start: int, stop: int) -> list[Answers]:
     found: list[Answers] = []
     first: _Placed | None = None
     for asked in group:
-        rows, indices = _rows(asked, start, stop)
-        targets, logits, parameters = _logits(asked, rows, indices, start)
+        corpus = Store(asked.storage).manifest("corpus", asked.corpus) or {}
+        rows, indices = _rows(asked, corpus, start, stop)
+        targets, logits, parameters = _logits(asked, corpus, rows, indices, start)
         counts = rows.labels.lengths[indices]
         placed = _placed(counts, targets, logits, len(asked.labels))
         ids = _decided(asked, counts, targets, logits)
@@ -122,31 +123,28 @@ class _Placed:
             return log_softmax(self.logits.astype(np.float64), -1).astype(np.float32)
 
 
-def _rows(asked: Asked, start: int, stop: int) -> tuple[Rows, np.ndarray]:
+def _rows(asked: Asked, corpus: dict[str, Any], start: int, stop: int) -> tuple[Rows, np.ndarray]:
     """Rows that those from `start` to `stop` are among, and which of them they are."""
-    store = Store(asked.storage)
-    corpus = store.manifest("corpus", asked.corpus) or {}
     parts, first = parts_among(corpus["parts"][asked.split], start, stop)
-    return Rows.of_parts(store, asked.corpus, parts), np.arange(start, stop) - first
+    return Rows.of_parts(Store(asked.storage), asked.corpus, parts), np.arange(start, stop) - first
 
 
-def _logits(asked: Asked, rows: Rows, indices: np.ndarray,
+def _logits(asked: Asked, corpus: dict[str, Any], rows: Rows, indices: np.ndarray,
             start: int) -> tuple[list[np.ndarray], list[np.ndarray], int]:
     """Units (targets,) and logits (targets, labels) of each row's targets, and the model's parameters."""
-    store = Store(asked.storage)
+    model, parameters = _opened(asked)
     if asked.cache:
-        soft = open_cache(store, asked.cache, asked.split)
-        found = [soft[start + place] for place in range(len(indices))]
-        return [targets for targets, _ in found], [logits for _, logits in found], 0
-    model, parameters = _model(asked)
-    pad = (store.manifest("corpus", asked.corpus) or {})["pad_token_id"]
-    logits = predict(model, TASKS[asked.task], rows, indices, pad, asked.batch_tokens)
+        found = [model[start + place] for place in range(len(indices))]
+        return [targets for targets, _ in found], [logits for _, logits in found], parameters
+    logits = predict(model, TASKS[asked.task], rows, indices, corpus["pad_token_id"], asked.batch_tokens)
     return [rows.targets[row] for row in indices], logits, parameters
 
 
 @lru_cache(maxsize=4)
-def _model(asked: Asked) -> tuple[Any, int]:
-    """The model, which stays for the next part, and its parameters."""
+def _opened(asked: Asked) -> tuple[Any, int]:
+    """The model or the cache's soft targets, which stay for the next part, and the model's parameters."""
+    if asked.cache:
+        return open_cache(Store(asked.storage), asked.cache, asked.split), 0
     folder = at(asked.place)
     if asked.file:
         from kdray.models.onnx_file import OnnxModel
