@@ -4,7 +4,6 @@ What is to be served is loaded and checked by every replica before it is wanted,
 refuses. What is wanted is Ray Serve's to keep, so it survives whoever asked for it. Knows nothing about models.
 """
 
-import logging
 import time
 from collections.abc import Callable
 from typing import Any
@@ -15,8 +14,8 @@ from ray.serve.exceptions import DeploymentUnavailableError
 
 from kdray.config import ServeConfig
 from kdray.errors import ClusterError, ConfigError, ModelError
-from kdray.serving.build import Service, build
-from kdray.serving.deploy import check, check_open, running
+from kdray.serving.build import Service
+from kdray.serving.deploy import check, check_open, running, want
 from kdray.serving.ingress import APP
 from kdray.serving.roster import Slot
 from kdray.serving.turn import turn
@@ -66,7 +65,7 @@ def replace_keys(keys: list[str]) -> None:
         state = running()
         service, students = _read(state)
         check_open(service.settings, keys)
-        _want(service, students, keys)
+        want(service, students, keys)
 
 
 def _change(name: str, change: Callable[[Slot | None], Slot]) -> Slot:
@@ -77,9 +76,9 @@ def _change(name: str, change: Callable[[Slot | None], Slot]) -> Slot:
         for uri in slot.packages:
             if old is None or uri not in old.packages:
                 _prepare(name, uri, service.settings)
-        _want(service, {**before, name: slot}, state["keys"])
+        want(service, {**before, name: slot}, state["keys"])
         if reasons := [one["refused"][name] for one in _all("state") if name in one["refused"]]:
-            _want(service, before, state["keys"])
+            want(service, before, state["keys"])
             raise ModelError(f"{reasons[0]} ({name} serves what it served)")
         return slot
 
@@ -95,11 +94,6 @@ def _prepare(name: str, uri: str, settings: ServeConfig) -> None:
     if refusals := [said for said in _all("prepare", name, uri, seconds=_LOAD_SECONDS) if said]:
         _all("release")
         raise ModelError(refusals[0])
-
-
-def _want(service: Service, students: dict[str, Slot], keys: list[str]) -> None:
-    logging.getLogger("ray.serve").setLevel(logging.WARNING)
-    serve.run(build(service, students, keys), name=APP, route_prefix=None)
 
 
 def _all(method: str, *arguments: Any, seconds: float = _ANSWER_SECONDS) -> list[Any]:

@@ -93,6 +93,12 @@ def deploy(served: dict[str, str], settings: ServeConfig, keys: list[str], block
     return url
 
 
+def want(service: Service, students: dict[str, Slot], keys: list[str]) -> None:
+    """Has Ray Serve run, from now on, the service of these students and digests of keys; returns when it does."""
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
+    serve.run(build(service, students, keys), name=APP, route_prefix=None)
+
+
 def take_down() -> None:
     """Stops the service, and Serve with it where nothing else runs on it; no request that is in hand is lost."""
     with suppress(ray.exceptions.RayError):
@@ -132,12 +138,11 @@ def _serve_until_interrupted(url: str, served: dict[str, str]) -> None:
 
 
 def _start(service: Service, students: dict[str, Slot], keys: list[str]) -> str:
-    logging.getLogger("ray.serve").setLevel(logging.WARNING)
     there = is_served()
     service = _as_running(service, students) if there else _at_free_port(service)
     try:
         serve.start(proxy_location="Disabled", logging_config=LOGGING)
-        serve.run(build(service, students, keys), name=APP, route_prefix=None)
+        want(service, students, keys)
         return _answering(service.settings)
     except BaseException as error:
         said = _said_at_start() if isinstance(error, RuntimeError) else ""
