@@ -1,5 +1,6 @@
 """A Ray cluster on this machine, a small trained teacher, and the command line as a user calls it."""
 
+import json
 import os
 import socket
 import subprocess
@@ -136,3 +137,10 @@ def write_config(path: Path, config: dict[str, Any]) -> Path:
     """Writes a config as YAML."""
     path.write_text(yaml.safe_dump(config))
     return path
+
+
+def numbers(storage: Path) -> tuple[Any, list[Any]]:
+    """What the run in a storage found: of its evaluation, and of each epoch of its students."""
+    (evaluation,) = storage.glob("evaluations/[!.]*/manifest.json")
+    students = [json.loads(path.read_text()) for path in sorted(storage.glob("students/[!.]*/manifest.json"))]
+    return json.loads(evaluation.read_text())["numbers"]["test"], [student["history"] for student in students]

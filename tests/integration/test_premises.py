@@ -17,7 +17,16 @@ import pytest
 import yaml
 
 from tests.hosts import Host, RefusedError
-from tests.integration.conftest import ROOT, Command, command, free_port, small_config, wait_until_up, write_config
+from tests.integration.conftest import (
+    ROOT,
+    Command,
+    command,
+    free_port,
+    numbers,
+    small_config,
+    wait_until_up,
+    write_config,
+)
 from tests.premises import missing, premises
 from tests.small import make_model, sentences, write_jsonl
 
@@ -85,13 +94,6 @@ def made(folder: Path, count: int, hidden: tuple[str, ...] = ()) -> Iterator[Sit
             yield Site(folder, shared, machines)
     except RefusedError as error:
         pytest.skip(f"no such hosts here: {error}")
-
-
-def numbers(storage: Path) -> tuple[Any, list[Any]]:
-    """What the run in a storage found: of its evaluation, and of each epoch of its students."""
-    (evaluation,) = storage.glob("evaluations/[!.]*/manifest.json")
-    students = [json.loads(path.read_text()) for path in sorted(storage.glob("students/[!.]*/manifest.json"))]
-    return json.loads(evaluation.read_text())["numbers"]["test"], [student["history"] for student in students]
 
 
 def test_ray_up_a_job_and_ray_down(tmp_path: Path, kdray: Command) -> None:

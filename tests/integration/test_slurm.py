@@ -3,7 +3,6 @@
 Hosts are network namespaces; what they share is the checkout and the storage, as a site's file system.
 """
 
-import json
 import os
 import secrets
 import subprocess
@@ -11,12 +10,11 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.hosts import Host, RefusedError, hosts
-from tests.integration.conftest import Command, small_config, write_config
+from tests.integration.conftest import Command, numbers, small_config, write_config
 from tests.small import make_model, sentences, write_jsonl
 
 SBIN = Path("/usr/sbin")
@@ -104,13 +102,6 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
             yield site
     except RefusedError as error:
         pytest.skip(f"no network namespaces here: {error}")
-
-
-def numbers(storage: Path) -> tuple[Any, list[Any]]:
-    """What the run in a storage found: of its evaluation, and of each epoch of its students."""
-    (evaluation,) = storage.glob("evaluations/[!.]*/manifest.json")
-    students = [json.loads(path.read_text()) for path in sorted(storage.glob("students/[!.]*/manifest.json"))]
-    return json.loads(evaluation.read_text())["numbers"]["test"], [student["history"] for student in students]
 
 
 def test_a_run_on_two_nodes_ends_with_the_numbers_of_one_alone(site: Site, tmp_path: Path, kdray: Command) -> None:
