@@ -1,6 +1,5 @@
 """A Ray cluster to work on: joined where there is one, started on this machine where there is none."""
 
-import contextlib
 import logging
 import os
 import signal
@@ -123,7 +122,7 @@ def ask(function: Callable[[], T], labels: dict[str, str]) -> list[T]:
     ready, _ = ray.wait(asked, num_returns=len(asked), timeout=_SILENCE) if asked else ([], [])
     found = []
     for reference in ready:
-        with contextlib.suppress(ray.exceptions.RayError):
+        with suppress(ray.exceptions.RayError):
             found.append(ray.get(reference))
     return found
 

@@ -19,7 +19,7 @@ from kdray.serving.texts import spread
 from kdray.storage import Store, content_key
 from kdray.tasks import TASKS, Task
 
-KIND, _LENT = "packages", "lent"
+KIND = "packages"
 _BATCH_TOKENS = 4096
 _LAYOUT = 3
 
