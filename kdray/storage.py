@@ -38,6 +38,8 @@ _S3_CONNECT, _S3_SILENCE = 10.0, 30.0
 """Seconds without a connection, or a byte of an answer, after which a request is sent again."""
 _COPIES = 8
 """Files of a folder that are downloaded side by side."""
+_REFUSALS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP)
+"""Of a place where no folder can be, or none of this user's."""
 _TRIES = 100
 """At a folder that another process removes again and again."""
 _SECRET = re.compile("key|secret|token|password|signature", re.IGNORECASE)
@@ -89,7 +91,7 @@ def storage_errors(uri: str, setting: str = "`storage`") -> Iterator[None]:
         if error.errno == errno.ENOSPC:
             raise StorageError(f"no space left on the device that holds {uri}. Free some, then run again: "
                                "finished artefacts and shards are kept, nothing half-written stays.") from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        if error.errno in _REFUSALS:
             raise StorageError(f"cannot write to {uri}: {error.strerror}. Choose another {setting}.") from error
         raise
 
@@ -449,11 +451,18 @@ def _make_folder(folder: Path) -> None:
 
 
 def _while_folders_go(act: Callable[[], T]) -> T:
-    """What `act` returns; tries again where another process has removed a folder under its hands."""
+    """What `act` returns; tries again where another process has removed a folder under its hands.
+
+    Raises StorageError where that does not end, as where the system makes no folders.
+    """
     for _ in range(_TRIES - 1):
         with contextlib.suppress(FileNotFoundError):
             return act()
-    return act()
+    try:
+        return act()
+    except FileNotFoundError as error:
+        raise StorageError(f"no folder can be made, or stays, where it should: {error}. Choose another `storage`."
+                           ) from error
 
 
 def _remove_local(folder: Path) -> None:

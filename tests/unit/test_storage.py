@@ -115,6 +115,16 @@ def test_a_folder_that_may_not_be_written_is_named(store, monkeypatch, number):
     assert everything(store) == ["a"]
 
 
+def test_a_storage_where_no_folder_can_be_is_named_before_anything_is_written(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    for place, words in ((tmp_path / "file", "Not a directory"), (Path("/proc/x"), "no folder can be made")):
+        store = Store(str(place))
+        for act in (lambda store=store: store.write(b"new", "a", "file"), lambda store=store: publish(store, "k", "x")):
+            with pytest.raises(StorageError, match=f"{words}.*Choose another `storage`"):
+                act()
+    assert (tmp_path / "file").read_text() == "mine"
+
+
 def test_content_keys_are_stable_and_tell_inputs_apart():
     assert content_key({"b": [1, "é"], "a": None}) == "f8f17faab95c024891d173fa43442b0e"
     assert content_key({"a": 1, "b": 2}) == content_key({"b": 2, "a": 1})
