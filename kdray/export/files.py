@@ -71,6 +71,7 @@ def student_files(store: Store, student: dict[str, Any], max_drop: float, where:
     made = store.manifest(KIND, key)
     if made is not None:
         return made
+    logger.info("export: making %s", key[:12])
     with store.staging(KIND) as folder:
         found = Export(store, student, folder, where).files(max_drop)
         return store.publish(KIND, key, folder, {"parents": {"student": student["key"]}, **found})
