@@ -49,6 +49,8 @@ OF_DISTILLATION = ("loss", "temperature", "huber_delta", "alpha_schedule", "alph
 _OF_LOSS = {**dict.fromkeys(("temperature", "temperature_end", "temperature_schedule"), ("kl", "annealing")),
             "huber_delta": ("huber",)}
 """Fields of TrainingConfig that a student feels with some losses alone."""
+_OF_TEMPERATURE = ("temperature", "temperature_schedule", "temperature_end", "confidence")
+"""Fields of TrainingConfig that act where the output has a temperature."""
 _NOT_SEARCHED = {
     **dict.fromkeys(("accumulation", "workers", "num_cpus", "num_gpus", "labels", "checkpoint_steps", "max_failures",
                      "deepspeed.zero_optimization"),
@@ -80,6 +82,8 @@ class DataConfig(Settings):
     path: str | None = Field(None, description="Where a JSON document has its rows: keys with dots between")
     columns: dict[str, Annotated[str, Field(coerce_numbers_to_str=True)]] = Field(
         {}, description="Task column: name of that column in the data; its number, from 0, where there are no names")
+    separator: str | None = Field(None, min_length=1, description="What stands between the labels of a row, where a "
+                                  "text holds several; null where they are lists")
     validation_share: float = Field(0.1, gt=0, lt=1, description="Share of rows cut off for validation")
     test_share: float = Field(0.1, gt=0, lt=1, description="Share of rows cut off for test")
     seed: int = Field(0, description="Seed of the stratified cut")
@@ -340,12 +344,14 @@ class SearchConfig(Settings):
             raise ValueError(f"space.{open_ended[0]} is an interval: algorithm grid needs `values`")
         return self
 
-    def searched(self, training: TrainingConfig) -> dict[str, Domain]:
-        """What of the space a student with such a `training` feels."""
-        return {name: domain for name, domain in self._whole.items() if not self.idle(name, training)}
+    def searched(self, training: TrainingConfig, tempered: bool = True) -> dict[str, Domain]:
+        """What of the space a student with such a `training` feels; `tempered`: whether a temperature acts."""
+        return {name: domain for name, domain in self._whole.items() if not self.idle(name, training, tempered)}
 
-    def idle(self, name: str, training: TrainingConfig) -> str:
+    def idle(self, name: str, training: TrainingConfig, tempered: bool = True) -> str:
         """Why the field `name` changes nothing beside the rest of the space and of `training`; empty where it does."""
+        if not tempered and name in _OF_TEMPERATURE:
+            return "numbers have no temperature, and nothing of their teacher's confidence is known"
         fixed = {field: value for field, value in training.model_dump().items() if field not in self._whole}
         if name in OF_DISTILLATION and fixed.get("alpha") == 1:
             return "training.alpha is 1, so nothing is distilled"
@@ -496,6 +502,7 @@ class Config(Settings):
         if self.search.metric not in (None, *task.metrics):
             raise ValueError(f"search.metric: {self.task} has no metric {self.search.metric!r}, "
                              f"only {', '.join(task.metrics)}")
+        self._check_tempered()
         self._check_soft_targets("training", self.training)
         for name, domain in (self.search.space or {}).items():
             self._check_searched(name, domain)
@@ -509,14 +516,35 @@ class Config(Settings):
             except ConfigError as error:
                 raise ValueError(f"{at}.training.{error}") from error
 
+    def _check_tempered(self) -> None:
+        """Refuses what needs a temperature, or a confidence, where the task's output has none."""
+        if TASKS[self.task].output.tempered:
+            return
+        for student in self.family.values():
+            training = changed(self.training, student.training)
+            asked = {field: value for field in (*_OF_TEMPERATURE[1:], "loss") if (value := getattr(training, field))
+                     and (field != "loss" or value == "annealing")}
+            if asked:
+                field, value = next(iter(asked.items()))
+                raise ValueError(f"training.{field} = {value}: {self.task} has no temperature. Leave it out, or take "
+                                 "loss kl (half a squared distance here), mse or huber")
+        losses = (self.search.space or {}).get("loss", Domain(values=["kl"])).values or []
+        if "annealing" in losses:
+            raise ValueError(f"search.space.loss: annealing needs a temperature, and {self.task} has none")
+        if self.cache.mean == "probabilities" and self.cache.ensemble:
+            raise ValueError(f"cache.mean probabilities: {self.task} has none. Take logits")
+        if self.serve.teacher and self.serve.teacher.cascade is not None:
+            raise ValueError(f"serve.teacher.cascade: {self.task} does not say how sure it is")
+
     def _check_searched(self, name: str, domain: Domain) -> None:
         for field, reason in _NOT_SEARCHED.items():
             if f"{name}.".startswith(f"{field}."):
                 raise ValueError(f"search.space.{name}: {reason.format(name=field)}")
         trainings = [changed(self.training, student.training) for student in self.family.values()]
-        feeling = [training for training in trainings if not self.search.idle(name, training)]
+        tempered = TASKS[self.task].output.tempered
+        feeling = [training for training in trainings if not self.search.idle(name, training, tempered)]
         if not feeling:
-            raise ValueError(f"search.space.{name}: {self.search.idle(name, trainings[0])}. Leave it out")
+            raise ValueError(f"search.space.{name}: {self.search.idle(name, trainings[0], tempered)}. Leave it out")
         for training, value in itertools.product(feeling, domain.values or [domain.min, domain.max]):
             try:
                 self._check_soft_targets(f"search.space.{name}", changed(training, {name: value}))

@@ -9,7 +9,7 @@ from typing import Any
 from kdray.cache.difference import fields_apart, logits_apart, shards_shared
 from kdray.cache.garbage import garbage, remove
 from kdray.cache.manifest import KIND, find_cache, missing_shards
-from kdray.cache.summary import BINS, Summary, summarise
+from kdray.cache.summary import Seen, summarise
 from kdray.errors import CacheError
 from kdray.storage import MANIFEST, Store
 
@@ -47,9 +47,9 @@ def show_cache(uri: str, start: str) -> None:
         raise CacheError(f"{len(missing)} of its shards are gone or torn, first {missing[0]}: run `kdray cache fill` "
                          "again")
     for split in cache["rows"]:
-        summary = summarise(store, cache, split)
-        if summary is not None:
-            _print_summary(split, summary, cache)
+        seen = summarise(store, cache, split)
+        if seen is not None:
+            _print_summary(split, seen)
 
 
 def verify_cache(uri: str, start: str, rows: int, seed: int, teacher: str | None) -> None:
@@ -137,18 +137,18 @@ def _facts(cache: dict[str, Any]) -> list[tuple[str, str]]:
                       f"{error['largest_logit']:.2g}; KL {kl}")]
 
 
-def _print_summary(split: str, summary: Summary, cache: dict[str, Any]) -> None:
-    agreed = "No labels" if summary.agreement is None else f"Agreement with the labels {summary.agreement:.4f}"
-    print(f"\n{split}: {summary.rows:,} rows, {summary.targets:,} targets. {agreed}, "
-          f"mean entropy {summary.entropy:.3f} nats, mean confidence {summary.confidence:.3f}")
-    print("  confidence")
-    for place, count in enumerate(summary.histogram):
+def _print_summary(split: str, seen: Seen) -> None:
+    found = seen.summary
+    facts = ", ".join(f"{name} {value:.4f}" for name, value in found.facts.items())
+    print(f"\n{split}: {seen.rows:,} rows, {seen.targets:,} targets. {facts[:1].upper()}{facts[1:]}")
+    print(f"  {found.axis}")
+    for low, high, count in zip(found.edges, found.edges[1:], found.counts, strict=False):
         if count:
-            bar = "#" * max(1, round(_BAR * count / max(summary.histogram)))
-            print(f"  {place / BINS:.1f} to {(place + 1) / BINS:.1f} {count:>11,}  {bar}")
-    if summary.agreement is None:
+            bar = "#" * max(1, round(_BAR * count / max(found.counts)))
+            print(f"  {low:.1f} to {high:.1f} {count:>11,}  {bar}")
+    if not found.lines:
         return
-    width = max(map(len, [*cache["schema"]["labels"], "label"]))
-    print(f"  {'label':{width}}{'targets':>12}{'agreement':>12}{'confidence':>12}")
-    for label, (count, agreement, confidence) in zip(cache["schema"]["labels"], summary.classes, strict=True):
-        print(f"  {label:{width}}{count:>12,}{agreement:>12.4f}{confidence:>12.3f}")
+    width = max(map(len, [*(name for name, _, _ in found.lines), "label"]))
+    print(f"  {'label':{width}}{'targets':>12}" + "".join(f"{name:>12}" for name in found.columns))
+    for label, count, numbers in found.lines:
+        print(f"  {label:{width}}{count:>12,}" + "".join(f"{number:>12.4f}" for number in numbers))

@@ -92,7 +92,7 @@ class Pipeline:
 
     def _corpus(self, folder: Path) -> dict[str, Any]:
         order = None if self.config.teacher.finetune else label_order(self.base)
-        if self.config.teacher.finetune is None and order is None:
+        if self.config.teacher.finetune is None and order is None and not self.task.names:
             raise ModelError(f"{self.base}/config.json has no id2label. Name the labels there, or fine-tune the "
                              "teacher (teacher.finetune)")
         key = corpus_key(self.seen, self.task, self.config.data, self._tokenisation(folder), order,
@@ -240,14 +240,13 @@ class Pipeline:
 
     def _check_targets(self, job: Any) -> None:
         """Warns of soft targets that teach nothing, before students are paid for."""
-        from kdray.teacher.labelmap import check_label_map
         from kdray.training.health import check_targets
         from kdray.training.targets import sample_targets
 
         teacher, gold = sample_targets(job)
         if self.config.teacher.live and self.config.teacher.finetune is None:
-            check_label_map(gold.tolist(), teacher.argmax(-1).tolist(), job.labels)
-        warning = check_targets(teacher, gold)
+            self.task.output.check_teacher(gold, self.task.output.decide(teacher), job.labels)
+        warning = check_targets(self.task.output, teacher, gold)
         if warning:
             logger.warning(warning)
 

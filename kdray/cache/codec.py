@@ -7,9 +7,9 @@ target's logits and scale their spread / 254, so that no logit moves by more tha
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import log_softmax
 
 from kdray.errors import CacheError
+from kdray.outputs import Output
 
 CODECS = ("float32", "float16", "int8")
 TEMPERATURES = (1, 2, 4, 8)
@@ -24,7 +24,7 @@ class Loss:
     largest: float
     """Largest difference of a logit."""
     kl: tuple[float, ...]
-    """KL(softmax(z / T) || softmax(decoded / T)) summed over the targets, at each T of TEMPERATURES."""
+    """KL(logits || decoded) summed over the targets, at each T of TEMPERATURES."""
 
 
 def encode(logits: np.ndarray, codec: str) -> dict[str, np.ndarray]:
@@ -52,15 +52,9 @@ def decode(logits: np.ndarray, scale: np.ndarray | None, offset: np.ndarray | No
     return logits * scale[:, None] + offset[:, None]
 
 
-def loss(logits: np.ndarray, decoded: np.ndarray) -> Loss:
-    """What became of `logits` (targets, labels) in `decoded`."""
+def loss(output: Output, logits: np.ndarray, decoded: np.ndarray) -> Loss:
+    """What became of `logits` (targets, labels) of an output in `decoded`."""
     if decoded is logits:
         return Loss(len(logits), 0.0, (0.0,) * len(TEMPERATURES))
     return Loss(len(logits), float(np.abs(logits - decoded).max(initial=0)),
-                tuple(divergence(logits, decoded, temperature) for temperature in TEMPERATURES))
-
-
-def divergence(logits: np.ndarray, others: np.ndarray, temperature: float) -> float:
-    """KL(softmax(z / T) || softmax(z' / T)) in nats, summed over targets; both are (targets, labels)."""
-    before, after = (log_softmax(z.astype(np.float64) / temperature, -1) for z in (logits, others))
-    return float((np.exp(before) * (before - after)).sum())
+                tuple(float(output.divergence(logits, decoded, temperature).sum()) for temperature in TEMPERATURES))

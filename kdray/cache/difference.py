@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from kdray.cache.codec import divergence
 from kdray.cache.ensemble import open_cache
 from kdray.cache.manifest import shard_table
 from kdray.storage import Store
+from kdray.tasks import TASKS
 
 _BLOCK = 4096
 """Rows that are compared at once: what is read of them keeps their shards mapped."""
@@ -25,9 +25,9 @@ class Apart:
     largest: float
     """Largest difference of a logit."""
     agreement: float
-    """Share of targets with the same largest logit."""
+    """Share of targets with the same decision."""
     kl: float
-    """Mean KL(softmax(first) || softmax(second)) of a target, in nats."""
+    """Mean KL(first || second) of a target, in nats."""
 
 
 def fields_apart(first: dict[str, Any], second: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
@@ -52,14 +52,16 @@ def logits_apart(store: Store, first: dict[str, Any], second: dict[str, Any], sp
     """
     if first["schema"]["labels"] != second["schema"]["labels"]:
         return None
+    output = TASKS[first["schema"]["task"]].output
     softs = [open_cache(store, made["key"], split) for made in (first, second)]
     rows, sums, largest = min(map(len, softs)), np.zeros(3), 0.0
     for start in range(0, rows, _BLOCK):
         block = [[soft[row] for row in range(start, min(start + _BLOCK, rows))] for soft in softs]
         if not all(np.array_equal(one, two) for (one, _), (two, _) in zip(*block, strict=True)):
             return None
-        one, two = (np.concatenate([logits for _, logits in part]).astype(np.float64) for part in block)
+        one, two = (np.concatenate([logits for _, logits in part]) for part in block)
         largest = max(largest, float(np.abs(one - two).max(initial=0)))
-        sums += len(one), (one.argmax(-1) == two.argmax(-1)).sum(), divergence(one, two, 1)
+        alike = output.alike(output.decide(one), output.decide(two))
+        sums += len(one), alike.sum(), output.divergence(one, two).sum()
     targets, same, kl = sums.tolist()
     return Apart(rows, largest, same / targets, kl / targets) if targets else None

@@ -6,7 +6,6 @@ An ensemble is an artefact like any cache, a manifest that names its members. Kn
 from typing import Any
 
 import numpy as np
-from scipy.special import log_softmax, logsumexp
 
 from kdray.cache.manifest import KIND, find_cache
 from kdray.cache.reader import MAPPED, SoftTargets
@@ -30,6 +29,7 @@ class Ensemble:
         self._columns = [np.array(columns) for columns in manifest["columns"]]
         self._weights = np.array(manifest["weights"], np.float32)
         self._mean, self._temperature = manifest["mean"], temperature
+        self._output = TASKS[manifest["schema"]["task"]].output
 
     def __len__(self) -> int:
         return len(self._members[0])
@@ -45,11 +45,9 @@ class Ensemble:
         return units, self._averaged(stack).astype(np.float32)
 
     def _averaged(self, stack: np.ndarray) -> np.ndarray:
-        weights = self._weights[:, None, None]
         if self._mean == "logits":
-            return (weights * stack).sum(0)
-        likely = log_softmax(stack / self._temperature, -1)
-        return self._temperature * logsumexp(likely, 0, b=np.broadcast_to(weights, likely.shape))
+            return (self._weights[:, None, None] * stack).sum(0)
+        return self._output.mean(stack, self._weights, self._temperature)
 
 
 def open_cache(store: Store, key: str, split: str, temperature: float = 1.0) -> SoftTargets | Ensemble:

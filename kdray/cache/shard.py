@@ -19,6 +19,7 @@ from kdray.copies import SpoiltError, check_file, file_bytes
 from kdray.corpus.rows import Ragged
 from kdray.errors import CacheError
 from kdray.storage import Store, content_key
+from kdray.tasks import TASKS
 
 KIND = "shards"
 SUFFIX = ".arrow"
@@ -77,7 +78,8 @@ def encode_shard(logits: list[np.ndarray], targets: list[np.ndarray], schema: Sc
         raise CacheError(f"row {row} of the shard has teacher logits that are not finite "
                          f"({odd[~np.isfinite(odd)][0]}). Check the teacher, or set teacher.precision: float32")
     columns = encode(values, schema.codec)
-    changed = loss(values, decode(columns["logits"], columns.get("scale"), columns.get("offset")))
+    decoded = decode(columns["logits"], columns.get("scale"), columns.get("offset"))
+    changed = loss(TASKS[schema.task].output, values, decoded)
     table = pa.table({
         "targets": _lists(np.concatenate(targets).astype(np.int32), counts),
         **{name: _lists(column.ravel(), counts * (column.size // max(1, len(column))))

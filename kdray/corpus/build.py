@@ -6,6 +6,7 @@ another, or side by side on a Ray cluster; a process holds one of them, unless s
 
 import hashlib
 import logging
+import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,17 +18,17 @@ from typing import Any
 import pyarrow as pa
 
 from kdray.config import PLACES, DataConfig
-from kdray.corpus.labels import label_ids
+from kdray.corpus.labels import fixed, label_ids
 from kdray.corpus.oddities import tell
 from kdray.corpus.pieces import Each, Known, Phrases, Piece, Seen, by, cut_up, one_by_one, see, starts, whole
-from kdray.corpus.rows import KIND, UNLABELLED
+from kdray.corpus.rows import KIND
 from kdray.corpus.splits import cut
 from kdray.corpus.survey import check, rows_of, survey_all
 from kdray.corpus.tokenizer import load_tokenizer, tokenisation
 from kdray.errors import DataError
 from kdray.progress import progress
 from kdray.storage import Store, content_key, folder_at
-from kdray.tasks import TASKS, Task
+from kdray.tasks import TASKS, Encoded, Row, Task
 
 logger = logging.getLogger("kdray")
 SPLITS = ("train", "validation", "test", "transfer")
@@ -47,6 +48,7 @@ class Recipe:
     task: str
     ids: dict[str, int]
     """Of each label, as it is written."""
+    labels: int
     max_length: int
     tokenizer: str
     """Where every machine finds the tokenizer's files."""
@@ -94,11 +96,11 @@ def build_corpus(store: Store, key: str, seen: dict[str, list[Seen]], task: Task
     _check_transfer(seen, task)
     pieces = _cut_missing(dict(seen), task, data)
     found, traits = survey_all(pieces, task, each)
-    labels = label_ids(found, label_order)
+    labels = fixed(task.names, label_order) if task.names else label_ids(found, label_order, task.output.fewest)
     for level, text in task.remarks(labels.names, traits):
         logger.log(level, text)
     pieces = _with_phrases(pieces, task, data, vocabulary or tokenizer)
-    recipe = Recipe(store.uri, key, task.name, labels.ids, data.max_length, tokenizer)
+    recipe = Recipe(store.uri, key, task.name, labels.ids, len(labels.names), data.max_length, tokenizer)
     parts = {split: _write(recipe, split, pieces[split], each) for split in pieces}
     return store.seal(KIND, key, {
         **known, "parents": {}, "task": task.name, "labels": labels.names, "max_length": data.max_length,
@@ -117,7 +119,8 @@ def _cut_missing(pieces: Splits, task: Task, data: DataConfig) -> Splits:
     check(train, "train", 0, task)
     count, off = train.num_rows, dict[str, Sequence[Known]]()
     for split, share in missing:
-        known = [(task.stratum(row), task.labels(row), str(task.item(row))) for row in rows_of(train)]
+        known = [(task.stratum(row), () if task.names else task.labels(row), str(task.item(row)))
+                 for row in rows_of(train)]
         strata, labels, texts = zip(*known, strict=True)
         kept, taken = cut(strata, labels, texts, min(0.5, share * count / train.num_rows), data.seed)
         off[split], train = cut_up(train.take(taken)), train.take(kept)
@@ -190,6 +193,16 @@ def _encoded(recipe: Recipe, split: str, table: pa.Table, told: Callable[[int], 
     return sink.getvalue()
 
 
+def _gold(recipe: Recipe, split: str, task: Task, part: list[Row], encoded: Encoded) -> pa.Array:
+    """The gold of each row's units, flat; in rows without labels that of the units there are targets of is unknown."""
+    output, width = task.output, math.prod(task.output.shape(recipe.labels))
+    if split == "transfer":
+        found = [[output.unknown] * (width * (max(units, default=-1) + 1)) for units in encoded.targets]
+    else:
+        found = [output.gold(task.labels(row), recipe.ids, recipe.labels) for row in part]
+    return pa.array(found, pa.list_(pa.int32() if output.whole else pa.float32()))
+
+
 @lru_cache(maxsize=1)
 def _tokenizer(place: str) -> Any:
     return load_tokenizer(folder_at(place))
@@ -221,8 +234,6 @@ def _batches(recipe: Recipe, split: str, table: pa.Table) -> Iterator[pa.RecordB
         columns |= {
             "targets": pa.array(encoded.targets, pa.list_(pa.int32())),
             "positions": pa.array(encoded.positions, pa.list_(pa.int32())),
-            "labels": pa.array([[UNLABELLED] * (max(units, default=-1) + 1) for units in encoded.targets]
-                               if split == "transfer" else
-                               [[recipe.ids[name] for name in task.labels(row)] for row in part], pa.list_(pa.int32())),
+            "labels": _gold(recipe, split, task, part, encoded),
         }
         yield pa.record_batch(columns)

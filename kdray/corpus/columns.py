@@ -14,7 +14,7 @@ import pyarrow as pa
 from kdray.config import DataConfig
 from kdray.corpus.oddities import Oddity, Told, unheard
 from kdray.corpus.spans import SPANS, TEXT, are_spans, unwrapped, words_and_tags
-from kdray.corpus.values import as_text, texts_of
+from kdray.corpus.values import as_text, separated, texts_of
 from kdray.errors import DataError
 from kdray.tasks import Task
 
@@ -115,6 +115,8 @@ def task_columns(raw: Raw, split: str, data: DataConfig, task: Task, where: str,
     if _are_texts(columns, split):
         columns |= words_and_tags(columns["tokens"].to_pylist(),
                                   columns["tags"].to_pylist() if "tags" in columns else None, where, told)
+    if data.separator is not None and task.label_column in columns:
+        columns[task.label_column] = separated(columns[task.label_column], data.separator)
     return pa.table({name: as_text(column, f"{name} of the {split} split") for name, column in columns.items()})
 
 

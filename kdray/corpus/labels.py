@@ -5,7 +5,7 @@ Knows nothing about files or tokens.
 
 import logging
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from kdray.errors import DataError
@@ -43,15 +43,27 @@ def merge(one: Seen, other: Seen) -> Seen:
     return {**other, **one, **both}
 
 
-def label_ids(seen: Mapping[str, Seen], order: list[str] | None) -> Labels:
+def fixed(names: Sequence[str], order: list[str] | None) -> Labels:
+    """The labels of a task that has its own `names`, by the ids of the teacher's `order`.
+
+    Raises DataError where the teacher has more or fewer.
+    """
+    if order is not None and len(order) != len(names):
+        raise DataError(f"the teacher says {len(order)} things of a row ({_some(order)}), this task {len(names)} "
+                        f"({', '.join(names)}). Take a teacher of this task, or fine-tune it (teacher.finetune)")
+    return Labels(list(names), {name: index for index, name in enumerate(names)})
+
+
+def label_ids(seen: Mapping[str, Seen], order: list[str] | None, fewest: int = 2) -> Labels:
     """The labels of the splits, by the ids of the teacher's `order`, else sorted by name.
 
-    Raises DataError where train has one class only, another split has a label that train lacks, or the labels are not
-    those of `order`.
+    Raises DataError where train has fewer than `fewest`, another split has a label that train lacks, or the labels are
+    not those of `order`.
     """
     train = seen["train"]
-    if len(train) < 2:
-        raise DataError(f"the train split has one class only ({', '.join(train)}): nothing to learn")
+    if len(train) < fewest:
+        raise DataError(f"the train split has one class only ({', '.join(train)}): nothing to learn" if train else
+                        "no row of the train split has a label: nothing to learn")
     if order is not None:
         return Labels(order, _ids_in(order, set().union(*seen.values())))
     for split, found in seen.items():

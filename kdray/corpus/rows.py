@@ -4,6 +4,7 @@ Knows nothing about where rows came from, nor about teachers.
 """
 
 import hashlib
+import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from functools import cached_property
@@ -20,9 +21,6 @@ from kdray.storage import Store
 from kdray.tasks import Task
 
 KIND = "corpus"
-UNLABELLED = -100
-"""Id of a label that is not known, which torch's cross-entropy takes to weigh nothing."""
-
 
 Part = dict[str, Any]
 """What a manifest says of a file of a split: `file`, `rows`, `bytes`, `sha256`."""
@@ -150,9 +148,17 @@ class Rows:
         """Every row as an input of the inference protocol."""
         return [task.item(row) for row in self.raw(task).to_pylist()]
 
-    def gold(self) -> list[np.ndarray]:
-        """Label ids of each row's units."""
-        return [self.labels[row] for row in range(len(self))]
+    def gold(self, shape: tuple[int, ...] = ()) -> list[np.ndarray]:
+        """Gold of each row's units, (units, *shape)."""
+        return [self.gold_of(row, shape) for row in range(len(self))]
+
+    def gold_of(self, row: int | np.integer, shape: tuple[int, ...] = ()) -> np.ndarray:
+        """Gold of a row's units, (units, *shape)."""
+        return self.labels[row].reshape(-1, *shape)
+
+    def units(self, shape: tuple[int, ...]) -> np.ndarray:
+        """Units of each row, whose gold has that shape."""
+        return self.labels.lengths // math.prod(shape)
 
 
 def parts_among(parts: Sequence[Part], start: int, stop: int) -> tuple[list[Part], int]:

@@ -50,3 +50,12 @@ def as_text(column: Any, what: str) -> Any:
         return pc.cast(column, pa.list_(pa.string()) if many else pa.string())
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         raise DataError(f"{what} is neither text nor a list of texts: {error}") from error
+
+
+def separated(column: Any, between: str) -> Any:
+    """An Arrow column of texts, or of numbers, as lists: of what stands between `between`; of nothing, an empty one."""
+    if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
+        return column
+    texts = pc.cast(column, pa.string()).to_pylist()
+    return pa.array([[part.strip() for part in text.split(between)] if text and text.strip() else []
+                     for text in texts], pa.list_(pa.string()))

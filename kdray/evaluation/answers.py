@@ -1,17 +1,16 @@
 """Models and a split become what each says of every unit, part by part, wherever they are asked.
 
-Of a part comes back only what is counted: label ids, confidences, how far two models are apart. Logits stay where they
+Of a part comes back only what is counted: decisions, confidences, how far two models are apart. Logits stay where they
 were computed, so that a million rows fit. Knows nothing about Ray: who works on the parts is handed in.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import torch
-from scipy.special import log_softmax
 
 from kdray.cache.ensemble import open_cache
 from kdray.corpus.pieces import Each, one_by_one
@@ -20,6 +19,7 @@ from kdray.models.folder import at
 from kdray.models.forward import predict
 from kdray.models.load import count_parameters, load_model
 from kdray.models.precision import device
+from kdray.outputs import Output
 from kdray.storage import Store
 from kdray.tasks import TASKS
 
@@ -65,10 +65,10 @@ class Answers:
 
     counts: np.ndarray
     """(rows,): units of each row."""
-    ids: np.ndarray
-    """(units,): the label decided for."""
+    decided: np.ndarray
+    """(units, ...): the output's decisions."""
     confidence: np.ndarray
-    """(units,): probability of the likeliest label, NaN for a unit that the model does not see."""
+    """(units,): how sure the model is, NaN for a unit that it does not see, or where it cannot say."""
     divergence: np.ndarray
     """(units,): KL(another model || this one) in nats, NaN where either does not see the unit; empty without one."""
     largest: float
@@ -77,8 +77,8 @@ class Answers:
     """0 of a cache and of an ONNX file."""
 
     def by_row(self) -> list[np.ndarray]:
-        """Label ids of each row's units."""
-        return np.split(self.ids, np.cumsum(self.counts)[:-1]) if len(self.counts) else []
+        """Decisions of each row's units."""
+        return np.split(self.decided, np.cumsum(self.counts)[:-1]) if len(self.counts) else []
 
 
 def ask(groups: Sequence[tuple[Asked, ...]], rows: int, where: Where = HERE) -> list[list[Answers]]:
@@ -99,10 +99,11 @@ def answer(group: tuple[Asked, ...], start: int, stop: int) -> list[Answers]:
         corpus = Store(asked.storage).manifest("corpus", asked.corpus) or {}
         rows, indices = _rows(asked, corpus, start, stop)
         targets, logits, parameters = _logits(asked, corpus, rows, indices, start)
-        counts = rows.labels.lengths[indices]
+        output = TASKS[asked.task].output
+        counts = rows.units(output.shape(len(asked.labels)))[indices]
         placed = _placed(counts, targets, logits, len(asked.labels))
-        ids = _decided(asked, counts, targets, logits)
-        found.append(_answers(counts, ids, placed, first, parameters))
+        decided = _decided(asked, counts, targets, logits)
+        found.append(_answers(output, counts, decided, placed, first, parameters))
         first = first or placed
     return found
 
@@ -115,12 +116,6 @@ class _Placed:
     """(units, labels): NaN for a unit that the model does not see."""
     seen: np.ndarray
     """(units,): whether it sees it."""
-
-    @cached_property
-    def likely(self) -> np.ndarray:
-        """(units, labels): log-probabilities."""
-        with np.errstate(invalid="ignore"):
-            return log_softmax(self.logits.astype(np.float64), -1).astype(np.float32)
 
 
 def _rows(asked: Asked, corpus: dict[str, Any], start: int, stop: int) -> tuple[Rows, np.ndarray]:
@@ -165,18 +160,21 @@ def _placed(counts: np.ndarray, targets: list[np.ndarray], logits: list[np.ndarr
 def _decided(asked: Asked, counts: np.ndarray, targets: list[np.ndarray], logits: list[np.ndarray]) -> np.ndarray:
     task, labels = TASKS[asked.task], list(asked.labels)
     rows = zip(logits, targets, counts.tolist(), strict=True)
-    return np.concatenate([task.decide(*row, labels) for row in rows]).astype(np.int32)
+    decided = np.concatenate([task.decide(*row, labels) for row in rows])
+    return decided.astype(np.int32 if task.output.whole else np.float32)
 
 
-def _answers(counts: np.ndarray, ids: np.ndarray, placed: _Placed, first: _Placed | None, parameters: int) -> Answers:
+def _answers(output: Output, counts: np.ndarray, decided: np.ndarray, placed: _Placed, first: _Placed | None,
+             parameters: int) -> Answers:
     divergence, largest = np.empty(0, np.float32), 0.0
     if first is not None:
-        divergence = (np.exp(first.likely) * (first.likely - placed.likely)).sum(-1)
+        divergence = output.divergence(first.logits, placed.logits).astype(np.float32)
         largest = float(np.abs(placed.logits - first.logits)[placed.seen & first.seen].max(initial=0.0))
-    return Answers(counts, ids, np.exp(placed.likely.max(-1)), divergence, largest, parameters)
+    confidence = output.confidence(placed.logits).astype(np.float32)
+    return Answers(counts, decided, confidence, divergence, largest, parameters)
 
 
 def _joined(parts: Sequence[Answers]) -> Answers:
     whole = {name: np.concatenate([getattr(part, name) for part in parts])
-             for name in ("counts", "ids", "confidence", "divergence")}
+             for name in ("counts", "decided", "confidence", "divergence")}
     return Answers(**whole, largest=float(np.max([part.largest for part in parts])), parameters=parts[0].parameters)

@@ -1,6 +1,6 @@
 """Predictions of winners and baselines become what tells a difference from chance.
 
-Knows nothing about models: label ids of each row's units are enough.
+Knows nothing about models: decisions for each row's units are enough.
 """
 
 from typing import Any
@@ -12,6 +12,7 @@ from kdray.evaluation.quality import resampled
 from kdray.tasks import Task
 
 Ids = list[np.ndarray]
+"""Decisions (units, ...) of each row."""
 _SWAPS = 2000
 _ROUNDING = 1e-12
 """Differences of a metric that are one and the same."""
@@ -37,16 +38,19 @@ def lost_by_chance(task: Task, metric: str, gold: Ids, one: Ids, other: Ids, lab
     times, each of those rows is given to either at random. Noreen 1989, Computer-intensive methods for testing
     hypotheses; for F1, Yeh 2000, COLING. Of accuracy it is McNemar's exact test.
     """
-    differ = np.array([not np.array_equal(a, b) for a, b in zip(one, other, strict=True)])
-    ours, theirs = task.tally(gold, one, labels), task.tally(gold, other, labels)
-    same, change = ours[~differ].sum(0), ours[differ].sum(0) + theirs[differ].sum(0)
+    differ = np.flatnonzero([not np.array_equal(a, b) for a, b in zip(one, other, strict=True)])
+    both = task.tally([*gold, *(gold[row] for row in differ)], [*one, *(other[row] for row in differ)], labels)
+
+    def rate(kept: np.ndarray) -> float:
+        weights = np.ones(len(gold) + len(differ))
+        weights[differ], weights[len(gold):] = kept, 1 - kept
+        return both.rates(weights)[metric]
 
     def lead(kept: np.ndarray) -> float:
-        counts = kept @ ours[differ] + (1 - kept) @ theirs[differ]
-        return task.rates(same + counts, labels)[metric] - task.rates(same + change - counts, labels)[metric]
+        return rate(kept) - rate(1 - kept)
 
-    seen, random = lead(np.ones(differ.sum())), np.random.default_rng(0)
-    found = sum(lead(random.integers(0, 2, differ.sum())) >= seen - _ROUNDING for _ in range(_SWAPS))
+    seen, random = lead(np.ones(len(differ))), np.random.default_rng(0)
+    found = sum(lead(random.integers(0, 2, len(differ))) >= seen - _ROUNDING for _ in range(_SWAPS))
     return (1 + found) / (1 + _SWAPS)
 
 

@@ -4,6 +4,7 @@ Knows nothing about Ray: where models are asked is handed in; the teacher's answ
 one.
 """
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,6 @@ import pyarrow as pa
 
 from kdray.corpus.rows import Rows
 from kdray.evaluation.answers import HERE, Answers, Asked, Where, ask
-from kdray.evaluation.breakdown import breakdown
 from kdray.evaluation.comparison import Ids, mcnemar, paired
 from kdray.evaluation.quality import interval_scores
 from kdray.models.folder import at
@@ -40,7 +40,8 @@ def evaluate(store: Store, key: str, task: Task, corpus: dict[str, Any], teacher
     of `cache`; it is asked where that is None. `chosen` has the keys of `winner` and `baseline`, the `pairs` {seed,
     winner, baseline} that they are of, and on how many `seeds` pairs were to be trained.
     """
-    labels, gold = list(corpus["labels"]), Rows.of_split(store, corpus, "test").gold()
+    labels = list(corpus["labels"])
+    gold = Rows.of_split(store, corpus, "test").gold(task.output.shape(len(labels)))
     pairs = chosen["pairs"]
     students = [pair[name] for pair in pairs for name in _PAIR]
     manifests = {student: store.manifest("students", student) or {} for student in students}
@@ -58,13 +59,14 @@ def evaluate(store: Store, key: str, task: Task, corpus: dict[str, Any], teacher
         "parameters": {name: found.parameters or _parameters(task, teacher, labels) for name, found in models.items()},
         "settings": {name: won["settings"][name] for name in ("loss", "temperature", "alpha", "lr", "epochs")},
         "seeds": {"asked": chosen["seeds"], **paired(task, won["metric"], gold, sides, labels)},
-        "mcnemar": mcnemar(gold, named["winner"], named["baseline"]),
+        **({"mcnemar": mcnemar(gold, named["winner"], named["baseline"])} if task.output.whole else {}),
     }
     with store.staging(KIND) as folder:
         _write_predictions(folder / PREDICTIONS, gold, models, sides if len(sides) > 1 else [])
         return store.publish(KIND, key, folder, {
             "parents": {"corpus": corpus["key"], "cache": cache, "students": students}, "numbers": numbers,
-            "breakdown": {name: breakdown(gold, found, labels) for name, found in models.items()}})
+            "breakdown": {name: task.output.breakdown(np.concatenate(gold), found.decided, found.confidence, labels)
+                          for name, found in models.items()}})
 
 
 def _said(store: Store, task: Task, corpus: dict[str, Any], teacher: str, cache: str | None,
@@ -85,18 +87,24 @@ def _parameters(task: Task, teacher: str, labels: list[str]) -> int:
 
 
 def _write_predictions(path: Path, gold: Ids, models: dict[str, Answers], pairs: list[tuple[int, Ids, Ids]]) -> None:
-    """One row a test row, a list over its units in each column.
+    """One row a test row, a list over its units in each column; of decisions of several numbers, one after another.
 
-    Label ids of the truth, of each model and of every seed's students; confidence of each model; and `divergence`,
+    The truth, decisions of each model and of every seed's students; confidence of each model; and `divergence`,
     KL(teacher || winner) in nats.
     """
-    ends = np.cumsum([0, *map(len, gold)], dtype=np.int32)
-    ids = {"gold": np.concatenate(gold), **{name: found.ids for name, found in models.items()}}
+    said = {"gold": np.concatenate(gold), **{name: found.decided for name, found in models.items()}}
     for seed, winner, baseline in pairs:
-        ids |= {f"winner_{seed}": np.concatenate(winner), f"baseline_{seed}": np.concatenate(baseline)}
+        said |= {f"winner_{seed}": np.concatenate(winner), f"baseline_{seed}": np.concatenate(baseline)}
     reals = {f"{name}_confidence": found.confidence for name, found in models.items()}
     reals["divergence"] = models["winner"].divergence
-    table = pa.table({name: pa.ListArray.from_arrays(ends, pa.array(column, kind)) for kind, columns in
-                      ((pa.int32(), ids), (pa.float32(), reals)) for name, column in columns.items()})
+    ends = np.cumsum([0, *map(len, gold)], dtype=np.int32)
+    table = pa.table({name: _lists(column, ends) for name, column in {**said, **reals}.items()})
     with pa.ipc.new_file(path, table.schema) as writer:
         writer.write_table(table)
+
+
+def _lists(column: np.ndarray, ends: np.ndarray) -> pa.ListArray:
+    """A column (units, ...) as lists of the rows, whose units end where `ends` says."""
+    width = math.prod(column.shape[1:])
+    kind = pa.int32() if column.dtype.kind == "i" else pa.float32()
+    return pa.ListArray.from_arrays(pa.array(ends * width, pa.int32()), pa.array(column.ravel(), kind))

@@ -1,12 +1,11 @@
 """Predictions become metrics with bootstrap intervals.
 
-Knows nothing about models: label ids of each row's units are enough.
+Knows nothing about models: decisions for each row's units are enough.
 """
 
 from typing import Any
 
 import numpy as np
-from scipy.sparse import hstack
 
 from kdray.tasks import Task
 
@@ -27,11 +26,11 @@ def interval_scores(task: Task, gold: list[np.ndarray], predicted: list[np.ndarr
 def resampled(task: Task, gold: list[np.ndarray], models: list[list[np.ndarray]], labels: list[str],
               seed: int = 0) -> tuple[list[Scores], list[list[Scores]]]:
     """Metrics of each of `models` on all rows, and on each of 1,000 resamples of rows, the same for all models."""
-    tallies = hstack([task.tally(gold, predicted, labels) for predicted in models], format="csr")
+    tallies = [task.tally(gold, predicted, labels) for predicted in models]
     random, rows = np.random.default_rng(seed), len(gold)
 
     def rated(weight: np.ndarray) -> list[Scores]:
-        return [task.rates(counts, labels) for counts in np.split(weight @ tallies, len(models))]
+        return [tally.rates(weight) for tally in tallies]
 
     samples = [rated(np.bincount(random.integers(0, rows, rows), minlength=rows)) for _ in range(_RESAMPLES)]
     return rated(np.ones(rows)), samples

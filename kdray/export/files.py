@@ -26,6 +26,7 @@ from kdray.models.load import load_model
 from kdray.models.onnx_file import OnnxModel
 from kdray.storage import Store, content_key
 from kdray.tasks import TASKS, Task
+from kdray.tasks.base import scores_of
 
 KIND, _LENT = "exports", "lent"
 FAMILIES = frozenset({"albert", "bert", "deberta-v2", "distilbert", "electra", "gpt2", "llama", "mobilebert",
@@ -134,7 +135,8 @@ class Export:
         with lent(self.store, self.folder, self.where) as place:
             found = [replace(self.asked, place=place, file=file) for file in files]
             ((expected, *answers),) = ask([(self.asked, *found)], len(self.rows), self.where)
-        return [compare(self.task, self.rows.gold(), self.labels, expected, one) for one in answers]
+        gold = self.rows.gold(self.task.output.shape(len(self.labels)))
+        return [compare(self.task, gold, self.labels, expected, one) for one in answers]
 
     def _refuse(self, what: str, file: str, why: str) -> None:
         (self.folder / file).unlink(missing_ok=True)
@@ -164,9 +166,10 @@ def compare(task: Task, gold: list[np.ndarray], labels: list[str], expected: Ans
     """
     metric, (ours, theirs) = task.metrics[0], (answers.by_row() for answers in (expected, found))
     return {
-        "metric": metric, "value": task.scores(gold, theirs, labels)[metric],
-        "torch": task.scores(gold, ours, labels)[metric], "units": len(found.ids),
-        "agreement": float((found.ids == expected.ids).mean()), "largest_difference": found.largest,
+        "metric": metric, "value": scores_of(task, gold, theirs, labels)[metric],
+        "torch": scores_of(task, gold, ours, labels)[metric], "units": len(found.decided),
+        "agreement": float(task.output.alike(expected.decided, found.decided).mean()),
+        "largest_difference": found.largest,
         "p": lost_by_chance(task, metric, gold, ours, theirs, labels),
     }
 

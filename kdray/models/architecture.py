@@ -40,8 +40,10 @@ def read(folder: str | Path) -> Any:
     return config
 
 
-def name_labels(config: Any, labels: Sequence[str]) -> None:
-    """Sets the labels of the head."""
+def name_labels(config: Any, labels: Sequence[str], task: Task) -> None:
+    """Sets the labels of the task's head."""
+    if task.problem is not None:
+        config.problem_type = task.problem
     config.id2label = dict(enumerate(labels))
     config.label2id = {name: index for index, name in enumerate(labels)}
 

@@ -101,6 +101,7 @@ def predict(model: Any, task: Task, rows: Rows, indices: np.ndarray, pad_token_i
 
 def decisions(task: Task, rows: Rows, indices: np.ndarray, logits: list[np.ndarray],
               labels: list[str]) -> list[np.ndarray]:
-    """Label ids of every unit of the rows `indices`, from their targets' logits."""
-    return [task.decide(part, rows.targets[row], len(rows.labels[row]), labels)
-            for row, part in zip(indices, logits, strict=True)]
+    """Decisions for every unit of the rows `indices`, from their targets' logits."""
+    units = rows.units(task.output.shape(len(labels)))[indices]
+    return [task.decide(part, rows.targets[row], count, labels)
+            for row, part, count in zip(indices, logits, units.tolist(), strict=True)]

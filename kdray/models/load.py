@@ -65,7 +65,7 @@ def load_model(task: Task, folder: str | Path, labels: list[str], num_gpus: floa
     Raises ModelError where the folder lacks a part of it, or has one of another size.
     """
     config = read(folder)
-    name_labels(config, labels)
+    name_labels(config, labels, task)
     return _load(task, folder, config, num_gpus, dtype, False)
 
 
@@ -80,9 +80,9 @@ def build(task: Task, origin: Origin, labels: list[str], seed: int, num_gpus: fl
     if origin.layers is not None:
         model = _cut(task, origin, labels, dropout, num_gpus)
     elif origin.fresh is not None:
-        model = new_model(task, origin_config(origin, labels, dropout), num_gpus)
+        model = new_model(task, origin_config(task, origin, labels, dropout), num_gpus)
     else:
-        model = _load(task, origin.folder, origin_config(origin, labels, dropout), num_gpus, torch.float32, True)
+        model = _load(task, origin.folder, origin_config(task, origin, labels, dropout), num_gpus, torch.float32, True)
     if dropout is not None:
         for module in model.modules():
             if isinstance(module, nn.Dropout):
@@ -90,10 +90,10 @@ def build(task: Task, origin: Origin, labels: list[str], seed: int, num_gpus: fl
     return model
 
 
-def origin_config(origin: Origin, labels: list[str], dropout: float | None = None) -> Any:
+def origin_config(task: Task, origin: Origin, labels: list[str], dropout: float | None = None) -> Any:
     """The config of the model that `build` makes. Raises ModelError as `build` does."""
     config = read(origin.folder)
-    name_labels(config, labels)
+    name_labels(config, labels, task)
     if origin.fresh is not None:
         change(config, origin.fresh)
     if dropout is not None:
@@ -104,12 +104,12 @@ def origin_config(origin: Origin, labels: list[str], dropout: float | None = Non
 def _cut(task: Task, origin: Origin, labels: list[str], dropout: float | None, num_gpus: float) -> Any:
     """Built as it will be when it is loaded again, with the weights of the layers kept."""
     names = weights_kept(task, origin, labels)
-    whole_config = origin_config(replace(origin, layers=None), labels)
+    whole_config = origin_config(task, replace(origin, layers=None), labels)
     whole = _load(task, origin.folder, whole_config, num_gpus, torch.float32, True)
     weights = whole.state_dict()
     with _quiet():
         return type(whole).from_pretrained(
-            None, config=origin_config(origin, labels, dropout), attn_implementation=attention(num_gpus),
+            None, config=origin_config(task, origin, labels, dropout), attn_implementation=attention(num_gpus),
             state_dict={name: weights[source] for name, source in names.items()}, dtype=torch.float32)
 
 
@@ -118,8 +118,8 @@ def weights_kept(task: Task, origin: Origin, labels: list[str]) -> dict[str, str
 
     Raises ModelError where those layers do not exist, or cannot be together.
     """
-    whole = outline(task, origin_config(replace(origin, layers=None), labels))
-    return kept_names(whole, outline(task, origin_config(origin, labels)), origin.layers or ())
+    whole = outline(task, origin_config(task, replace(origin, layers=None), labels))
+    return kept_names(whole, outline(task, origin_config(task, origin, labels)), origin.layers or ())
 
 
 def check_weights(task: Task, folder: Path, labels: list[str], new_head: bool) -> None:
@@ -128,7 +128,7 @@ def check_weights(task: Task, folder: Path, labels: list[str], new_head: bool) -
     Reads the names and shapes of its weights alone, so that a model of any size is checked in a moment.
     """
     config = read(folder)
-    name_labels(config, labels)
+    name_labels(config, labels, task)
     with _quiet():
         model, found = type(outline(task, config)).from_pretrained(
             None, config=config, state_dict=_weightless(folder), ignore_mismatched_sizes=True,

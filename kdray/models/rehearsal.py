@@ -66,7 +66,7 @@ def rehearse(task: Task, subject: Subject, max_length: int) -> Rehearsed:
     Raises ConfigError where it has fewer positions, ModelError where its folder lacks weights, its tokenizer has tokens
     that it lacks, or it cannot be built, answer, learn, or be saved and loaded.
     """
-    folder, config = Path(subject.origin.folder), origin_config(subject.origin, subject.labels)
+    folder, config = Path(subject.origin.folder), origin_config(task, subject.origin, subject.labels)
     whole, tokenizer = outline(task, config), load_tokenizer(folder)
     if subject.origin.fresh is None:
         check_weights(task, folder, subject.labels, subject.trained is not None)

@@ -10,6 +10,7 @@ from kdray.config import Config, changed
 from kdray.models.folder import label_order
 from kdray.models.load import Origin, student_origin
 from kdray.models.precision import resolve_precision
+from kdray.tasks import TASKS
 
 TEACHER = "teacher.model"
 _LABELS = ["one", "two"]
@@ -40,8 +41,8 @@ def teacher_subject(config: Config, folder: Path) -> Subject:
     teacher, tuning = config.teacher, config.teacher.finetune
     answers = resolve_precision(teacher.precision, config.training.num_gpus if teacher.live else teacher.num_gpus)
     trained = None if tuning is None else resolve_precision(tuning.precision, tuning.num_gpus)
-    labels = (label_order(folder) if tuning is None else None) or _LABELS
-    return Subject(TEACHER, Origin(str(folder)), trained, labels, answers)
+    known = list(TASKS[config.task].names) or (label_order(folder) if tuning is None else None)
+    return Subject(TEACHER, Origin(str(folder)), trained, known or _LABELS, answers)
 
 
 def student_subject(config: Config, name: str, folder: Path) -> Subject:
@@ -49,4 +50,4 @@ def student_subject(config: Config, name: str, folder: Path) -> Subject:
     student = config.family[name]
     settings = changed(config.training, student.training)
     return Subject(f"students.{name}" if config.students else "student", student_origin(student, folder),
-                   resolve_precision(settings.precision, settings.num_gpus), _LABELS)
+                   resolve_precision(settings.precision, settings.num_gpus), list(TASKS[config.task].names) or _LABELS)

@@ -19,17 +19,31 @@ def most_different(predictions: Path, rows: Rows, task: Task, labels: list[str])
     """The 20 rows with the largest KL(teacher || winner) at any unit, largest first; rows are those of the split.
 
     An example has `row`, its text in `parts`, the index of the part that is meant in `mark` (None: all), `divergence`
-    in nats, the label `truth`, and {label, confidence} of `teacher` and `winner` there.
+    in nats, the label `truth`, and {label, right, confidence} of `teacher` and `winner` there.
     """
     table = pa.ipc.open_file(str(predictions)).read_all()
     largest = _largest(table.column("divergence").combine_chunks())
     order = np.argsort(-largest, kind="stable")[:_MOST]
     said, raw = table.take(order).to_pylist(), rows.raw(task).take(order).to_pylist()
     return [{"row": int(row), **_text(source, unit := int(np.nanargmax(found["divergence"]))),
-             "divergence": float(largest[row]), "truth": labels[found["gold"][unit]],
-             **{name: {"label": labels[found[name][unit]], "confidence": found[f"{name}_confidence"][unit]}
-                for name in ("teacher", "winner")}}
+             "divergence": float(largest[row]), "truth": _told(task, found["gold"], unit, labels),
+             **{name: _said(task, found, name, unit, labels) for name in ("teacher", "winner")}}
             for row, found, source in zip(order, said, raw, strict=True) if np.isfinite(largest[row])]
+
+
+def _said(task: Task, found: dict[str, Any], name: str, unit: int, labels: list[str]) -> dict[str, Any]:
+    """What a model says of a unit: its label; whether it is right and how sure it is, where that can be known."""
+    label, sure = _told(task, found[name], unit, labels), found[f"{name}_confidence"][unit]
+    right = {"right": label == _told(task, found["gold"], unit, labels)} if task.output.whole else {}
+    return {"label": label, **right, **({"confidence": sure} if sure == sure else {})}
+
+
+def _told(task: Task, decided: list[float], unit: int, labels: list[str]) -> str:
+    """What was decided of a unit, as text."""
+    (found,) = task.output.told(np.array(decided).reshape(-1, *task.output.shape(len(labels)))[unit:unit + 1], labels)
+    if isinstance(found, float):
+        return f"{found:.3f}"
+    return ", ".join(found) or "none" if isinstance(found, list) else str(found)
 
 
 def _largest(lists: pa.ListArray) -> np.ndarray:

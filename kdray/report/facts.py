@@ -7,7 +7,7 @@ from kdray.errors import StorageError
 from kdray.storage import Store
 
 KIND = "reports"
-VERSION = 2
+VERSION = 3
 FACTS = "report.json"
 
 

@@ -74,5 +74,17 @@ def confusion(name: str, labels: list[str], matrix: list[list[int]]) -> str:
         return svg(figure, f"Confusion of the {name}")
 
 
+def scatter(name: str, points: dict[str, list[float]]) -> str:
+    """The number that the model `name` says by the true one."""
+    truth, said = np.array(points["truth"]), np.array(points["said"])
+    ends = [min(truth.min(), said.min()), max(truth.max(), said.max())]
+    with canvas(3.8, 3.8) as figure:
+        area = figure.subplots()
+        area.plot(ends, ends, color=SOFT, linestyle="--", linewidth=1, zorder=3)
+        area.scatter(truth, said, 9, color=to_rgba(COLOURS[name], 0.4), linewidths=0, gid=DATA)
+        area.set(xlabel="truth", ylabel=f"{name} says")
+        return svg(figure, f"Numbers of the {name}")
+
+
 def _short(label: str) -> str:
     return label if len(label) <= 16 else f"{label[:15]}…"

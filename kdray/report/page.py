@@ -10,12 +10,13 @@ import jinja2
 import yaml
 
 from kdray.evaluation.comparison import told
-from kdray.report.model_plots import confusion, intervals, reliability
+from kdray.report.model_plots import confusion, intervals, reliability, scatter
 from kdray.report.sweep_plots import learning_curves, parallel, pareto, trial_map
 from kdray.report.table import NAMES, title
 from kdray.report.trials import Trial, names, role
 from kdray.search.describe import describe
 from kdray.search.selection import mark
+from kdray.tasks import TASKS
 
 Facts = dict[str, Any]
 _MODELS = ("teacher", "baseline", "winner")
@@ -38,14 +39,21 @@ def draw(facts: Facts) -> str:
         limits=_limits(facts["constraint"]), sides=_sides(numbers, breakdown), few=_FEW, shown=_SHOWN,
         classes=_classes(breakdown), chosen=chosen,
         interval_plot=intervals(numbers["test"], titles, metric),
-        confusions=[confusion(name, facts["labels"], breakdown[name]["confusion"]) for name in _MODELS],
-        reliabilities=[reliability(name, breakdown[name]["calibration"]) for name in _MODELS],
+        confusions=[confusion(name, facts["labels"], part) for name, part in _parts(breakdown, "confusion")],
+        reliabilities=[(name, reliability(name, part), part["ece"]) for name, part in _parts(breakdown, "calibration")],
+        scatters=[scatter(name, part) for name, part in _parts(breakdown, "scatter")],
+        unit=TASKS[facts["task"]].unit,
         sweep_plots=_sweep_plots(facts, chosen), named=len(names(facts["trials"])) > 1, trials=_trials(facts),
         gain=told(numbers["seeds"], metric), baselines=sum(row["baseline"] and row.get("name") == chosen
                                                            for row in facts["trials"] if not _again(row)),
         again=sum(map(_again, facts["trials"])),
         errors=any(row["error"] for row in facts["trials"]),
         cost=_cost(facts), settings=yaml.safe_dump(facts["config"], sort_keys=False, allow_unicode=True))
+
+
+def _parts(breakdown: Facts, part: str) -> list[tuple[str, Any]]:
+    """That part of what is known of each model; none where the task has no such part."""
+    return [(name, breakdown[name][part]) for name in _MODELS if part in breakdown[name]]
 
 
 def _chosen(facts: Facts) -> str | None:
@@ -77,11 +85,11 @@ def _sides(numbers: Facts, breakdown: Facts) -> list[tuple[str, list[tuple[str, 
     test, speed = numbers["test"], numbers["speed"]
     rate = speed["teacher"]["examples_per_second"]
     lines = [(f"test {name}", [_score(test[model][name]) for model in NAMES]) for name in test["winner"]]
-    error = {name: f"{part['calibration']['ece']:.4f}" for name, part in breakdown.items()}
+    error = {name: f"{part['ece']:.4f}" for name, part in _parts(breakdown, "calibration")}
     chosen = {name: f"{scores[numbers['metric']]:.4f}" for name, scores in numbers["validation"].items()}
     return [
         *lines,
-        ("calibration error (ECE)", [(error.get(name, ""), "") for name in NAMES]),
+        *([("calibration error (ECE)", [(error.get(name, ""), "") for name in NAMES])] if error else []),
         (f"validation {numbers['metric']}", [(chosen.get(name, ""), "") for name in NAMES]),
         ("parameters", [(f"{numbers['parameters'][name] / 1e6:.1f} M", "") for name in NAMES]),
         ("file", [(f"{numbers['bytes'][name] / 1e6:.1f} MB", "") for name in NAMES]),
@@ -99,7 +107,7 @@ def _score(score: Facts) -> tuple[str, str]:
 def _classes(breakdown: Facts) -> list[dict[str, Any]]:
     """A line a label: its support, and precision, recall and F1 of each model."""
     return [{"label": parts[0]["label"], "support": parts[0]["support"], "models": parts}
-            for parts in zip(*(breakdown[name]["classes"] for name in _MODELS), strict=True)]
+            for parts in zip(*(found for _, found in _parts(breakdown, "classes")), strict=True)]
 
 
 def _sweep_plots(facts: Facts, chosen: str | None) -> list[tuple[str, str]]:

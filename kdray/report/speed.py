@@ -78,10 +78,9 @@ def _pipeline(task: Task, folder: Path, max_length: int) -> Model:
 
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    cut: dict[str, Any] = {"truncation": True, "max_length": max_length}
-    options = cut if task.pipeline_tag == "text-classification" else {}
     found = head_class(task).from_pretrained(str(folder), config=read(folder))
     model: Any = transformers.pipeline(  # type: ignore[call-overload]
-        task.pipeline_tag, model=found, tokenizer=load_tokenizer(folder), device="cpu", **options)
+        task.pipeline_tag, model=found, tokenizer=load_tokenizer(folder), device="cpu",
+        **task.cut_by_pipeline(max_length))
     model.tokenizer.model_max_length = max_length  # at which the pipelines that take no such option cut
     return lambda part: model(part, batch_size=_BATCH)

@@ -70,13 +70,14 @@ class Sampled:
         self._study.tell(trial, last, state)
 
 
-def make_plans(search: SearchConfig, training: TrainingConfig) -> dict[str, Plan]:
+def make_plans(search: SearchConfig, training: TrainingConfig, tempered: bool = True) -> dict[str, Plan]:
     """The plans of a search by role: the student's distilled trials and, where there is something to search, baselines.
 
     That is what the space has of settings that a student feels without a teacher, such as lr: it is searched in the
-    same way, else a winner would be compared with a baseline that nobody has tuned.
+    same way, else a winner would be compared with a baseline that nobody has tuned. `tempered`: whether a temperature
+    acts on the output.
     """
-    space = search.searched(training)
+    space = search.searched(training, tempered)
     felt = {name: domain for name, domain in space.items() if name not in ("alpha", *OF_DISTILLATION)}
     plain = {"baseline": Plan(_points(search, felt, training), training, search.grace, BASELINE)} if felt else {}
     return {**plain, "distilled": Plan(_points(search, space, training), training, search.grace)}

@@ -28,6 +28,7 @@ from kdray.search.proposals import METRIC, Halving, Proposals, Whose
 from kdray.search.records import Record, Records
 from kdray.search.trial import point_job, run_trial
 from kdray.storage import Store, content_key
+from kdray.tasks import TASKS
 from kdray.training.job import TrainingJob
 
 logger = logging.getLogger("kdray")
@@ -72,7 +73,7 @@ class Sweep:
 
     def _plans(self, name: str, training: TrainingConfig) -> dict[str, Plan]:
         if self.points is None:
-            return make_plans(self.search, training)
+            return make_plans(self.search, training, TASKS[self.jobs[name].task].output.tempered)
         return {role: Plan(Listed(points), training) for role, points in self.points[name].items()}
 
     @property

@@ -19,8 +19,8 @@ logger = logging.getLogger("kdray")
 
 Ask = Callable[[list[Any], dict[str, Any]], Awaitable[list[Prediction | Exception]]]
 """Inputs and parameters to the teacher's predictions."""
-Compare = Callable[[list[Any], list[list[str]]], Awaitable[list[bool]]]
-"""Inputs and the student's labels to whether the teacher gives the same."""
+Compare = Callable[[list[Any], list[list[Any]]], Awaitable[list[bool]]]
+"""Inputs and what the student said of each to whether the teacher says the same."""
 _FLYING = 8
 """Requests that may be in the teacher's shadow queue; the others are not looked at."""
 
@@ -61,7 +61,7 @@ class Advice:
         """Lets the teacher see a share of the requests, later."""
         if random.random() >= self._shadow:
             return
-        pairs = [(item, one.labels) for item, one in zip(inputs, predictions, strict=True)
+        pairs = [(item, one.said) for item, one in zip(inputs, predictions, strict=True)
                  if isinstance(one, Prediction)]
         if len(self._flying) >= _FLYING:
             _count("shadow", "skipped", len(pairs))
@@ -70,9 +70,9 @@ class Advice:
         self._flying.add(task)
         task.add_done_callback(self._flying.discard)
 
-    async def _look(self, pairs: list[tuple[Any, list[str]]]) -> None:
+    async def _look(self, pairs: list[tuple[Any, list[Any]]]) -> None:
         try:
-            agrees = await self._compare([item for item, _ in pairs], [labels for _, labels in pairs])
+            agrees = await self._compare([item for item, _ in pairs], [said for _, said in pairs])
         except Exception as error:
             _count("shadow", "failed", len(pairs))
             logger.warning("the teacher does not answer (%s)", type(error).__name__)

@@ -281,7 +281,7 @@ def _json(value: Any) -> Response:
 
 
 def _scored(manifest: dict[str, Any]) -> bool:
-    return TASKS[manifest["task"]].pipeline_tag == "text-classification"
+    return TASKS[manifest["task"]].ranked
 
 
 def _asks(model: type[BaseModel]) -> dict[str, Any]:

@@ -13,10 +13,12 @@ import numpy as np
 from kdray.config import ServeConfig
 from kdray.errors import DataError, ModelError
 from kdray.models.precision import resolve_precision
+from kdray.outputs import Output
 from kdray.progress import Progress, progress
 from kdray.serving.backends import FILES, resolve_backend
-from kdray.serving.predictor import Predictor, load_predictor
+from kdray.serving.predictor import Predictor, load_predictor, read_package
 from kdray.serving.texts import spread
+from kdray.tasks import TASKS
 
 REFERENCE = "torch float32"
 """What labels are compared with."""
@@ -87,15 +89,17 @@ def compare(folder: Path, items: list[Any], settings: ServeConfig) -> Comparison
     bulk = spread(items, max(_TOGETHER, int(_SECONDS * _rate(reference, items))))
     singles = spread(bulk, _SINGLES)
     bar = progress("bench", len(predictors) * (len(items) + _ROUNDS * (len(bulk) + len(singles))), "texts")
-    found = {contender: _labels(one, items, bar) for contender, one in predictors.items()}
+    found = {contender: _said(one, items, bar) for contender, one in predictors.items()}
     times: dict[Contender, list[tuple[float, float, float]]] = {contender: [] for contender in predictors}
     for _ in range(_ROUNDS):
         for contender, one in predictors.items():
             times[contender].append((_bulk(one, bulk, bar), *_alone(one, singles, bar)))
     bar.close()
-    expected = next(labels for contender, labels in found.items() if contender.name == REFERENCE)
-    return Comparison([_measure(folder, one, times[one], _alike(expected, found[one])) for one in predictors], absent,
-                      len(items), sum(map(len, expected)))
+    expected = next(said for contender, said in found.items() if contender.name == REFERENCE)
+    output = TASKS[read_package(folder)["task"]].output
+    alike = {one: _alike(output, expected, said) for one, said in found.items()}
+    return Comparison([_measure(folder, one, times[one], alike[one]) for one in predictors], absent, len(items),
+                      sum(map(len, expected)))
 
 
 def _contenders(folder: Path, settings: ServeConfig) -> list[Contender]:
@@ -138,20 +142,20 @@ def _load(folder: Path, contender: Contender, settings: ServeConfig) -> Predicto
                           settings.batch_tokens, "float32" if contender.name == REFERENCE else "auto")
 
 
-def _labels(predictor: Predictor, items: list[Any], bar: Progress) -> list[list[str]]:
-    """The labels of each input. Raises DataError where the task refuses one."""
-    found: list[list[str]] = []
+def _said(predictor: Predictor, items: list[Any], bar: Progress) -> list[list[Any]]:
+    """What is said of each input's targets. Raises DataError where the task refuses one."""
+    found: list[list[Any]] = []
     for group in _groups(items):
         for prediction in predictor.predict([(item, {}) for item in group]):
             if isinstance(prediction, Exception):
                 raise DataError(f"text {len(found)} (from 0) cannot be answered: {prediction}") from prediction
-            found.append(prediction.labels)
+            found.append(prediction.said)
         bar.advance(len(group))
     return found
 
 
-def _alike(expected: list[list[str]], found: list[list[str]]) -> int:
-    return sum(one == two for wanted, got in zip(expected, found, strict=True)
+def _alike(output: Output, expected: list[list[Any]], found: list[list[Any]]) -> int:
+    return sum(output.told_alike(one, two) for wanted, got in zip(expected, found, strict=True)
                for one, two in zip(wanted, got, strict=True))
 
 

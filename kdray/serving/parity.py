@@ -9,6 +9,7 @@ from typing import Any
 
 from kdray.errors import ModelError
 from kdray.serving.predictor import Prediction, Predictor
+from kdray.tasks import Task
 
 FILE = "parity.json"
 INPUTS = 64
@@ -17,13 +18,13 @@ _CHANCE, _SHARE = 2, 0.05
 
 
 def write_parity(folder: Path, predictor: Predictor, items: list[Any]) -> None:
-    """Writes the labels that `predictor` gives to `items`, inputs of the inference protocol."""
-    labels = [_labels(prediction) for prediction in predictor.predict([(item, {}) for item in items])]
+    """Writes what `predictor` says of `items`, inputs of the inference protocol."""
+    labels = [_said(prediction) for prediction in predictor.predict([(item, {}) for item in items])]
     (folder / FILE).write_text(json.dumps({"inputs": items, "labels": labels}, ensure_ascii=False), encoding="utf-8")
 
 
-def check_parity(folder: Path, predictor: Predictor) -> None:
-    """Raises ModelError where `predictor` does not give the labels that the package in `folder` names.
+def check_parity(folder: Path, predictor: Predictor, task: Task) -> None:
+    """Raises ModelError where `predictor` does not say what the package of a task in `folder` says.
 
     A package without a sample is asked for one answer.
     """
@@ -31,16 +32,16 @@ def check_parity(folder: Path, predictor: Predictor) -> None:
     sample: dict[str, list[Any]] = {"inputs": ["ready"], "labels": [None]}
     if file.exists():
         sample = json.loads(file.read_text(encoding="utf-8"))
-    found = [_labels(prediction) for prediction in predictor.predict([(item, {}) for item in sample["inputs"]])]
+    found = [_said(prediction) for prediction in predictor.predict([(item, {}) for item in sample["inputs"]])]
     pairs = [(one, two) for wanted, got in zip(sample["labels"], found, strict=True) if wanted is not None
              for one, two in zip(wanted, got, strict=True)]
-    wrong = sum(one != two for one, two in pairs)
+    wrong = sum(not task.output.told_alike(one, two) for one, two in pairs)
     if wrong > _CHANCE + _SHARE * len(pairs):
         raise ModelError(f"{folder} does not answer like its student: {wrong} of {len(pairs)} labels of its parity "
                          "sample differ. Export it again, or choose another `serve.backend`")
 
 
-def _labels(prediction: Prediction | Exception) -> list[str]:
+def _said(prediction: Prediction | Exception) -> list[Any]:
     if isinstance(prediction, Exception):
         raise prediction
-    return prediction.labels
+    return prediction.said

@@ -46,10 +46,10 @@ class Prediction:
     """What the model says of one input."""
 
     answer: Answer
-    labels: list[str]
-    """The likeliest label of each target."""
+    said: list[Any]
+    """What the output says of each target, as JSON has it."""
     confidence: float
-    """Probability of the least sure of `labels`; 1 where there is none."""
+    """How sure the model is of the least sure of them; 1 where there is none, or it cannot say."""
 
 
 class Predictor:
@@ -94,9 +94,9 @@ class Predictor:
         except Exception as error:
             return error
         together = np.concatenate([np.empty((0, len(self._labels)), np.float32), *logits])
-        odds = np.exp(together - together.max(-1, keepdims=True))
-        sure = odds.max(-1) / odds.sum(-1)
-        return Prediction(answer, [self._labels[index] for index in together.argmax(-1)], float(sure.min(initial=1.0)))
+        output = self._task.output
+        sure = float(output.confidence(together).min(initial=1.0))
+        return Prediction(answer, output.told(output.decide(together), self._labels), sure if sure == sure else 1.0)
 
     def _outputs(self, rows: list[Row]) -> list[tuple[np.ndarray, np.ndarray]]:
         """Logits (targets, labels) and unit indices (targets,) of each row."""

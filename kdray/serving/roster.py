@@ -24,6 +24,7 @@ from kdray.serving.pace import Pace
 from kdray.serving.parity import check_parity
 from kdray.serving.predictor import Item, Prediction, Predictor, load_predictor, read_package
 from kdray.storage import artefact
+from kdray.tasks import TASKS
 
 logger = logging.getLogger("kdray")
 
@@ -230,7 +231,7 @@ def load_checked(uri: str, engine: Engine) -> tuple[dict[str, Any], Predictor]:
                            "there") from error
     try:
         predictor = load_predictor(folder, engine.backend, engine.num_gpus, engine.threads, engine.batch_tokens)
-        check_parity(folder, predictor)
+        check_parity(folder, predictor, TASKS[read_package(folder)["task"]])
         return read_package(folder), predictor
     except KdrayError:
         raise

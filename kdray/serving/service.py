@@ -150,5 +150,10 @@ def _count(student: str, predictions: Predictions) -> None:
     confidence = metrics.CONFIDENCE.labels(student)
     for one in found:
         confidence.observe(one.confidence)
-    for label, count in Counter(label for one in found for label in one.labels).items():
+    for label, count in Counter(label for one in found for said in one.said for label in _names(said)).items():
         metrics.LABELS.labels(student, label).inc(count)
+
+
+def _names(said: Any) -> list[str]:
+    """The labels in what was said of a target: one, several, or none in a number."""
+    return [name for name in (said if isinstance(said, list) else [said]) if isinstance(name, str)]

@@ -20,7 +20,7 @@ from kdray.serving.batcher import Batcher
 from kdray.serving.predictor import Item, Prediction, Predictor, load_predictor, read_package
 from kdray.serving.roster import fetch_package, tokens_of
 from kdray.storage import Store, artefact
-from kdray.tasks import TASKS, Row
+from kdray.tasks import TASKS, Row, Task
 from kdray.teacher.verify import cached_teacher
 
 
@@ -46,25 +46,21 @@ class Teacher:
         """The prediction of each input, or what is wrong with it. Raises FullError where too many wait."""
         return await self._batcher.submit([(item, parameters) for item in inputs])
 
-    async def compare(self, inputs: list[Any], labels: list[list[str]]) -> list[bool]:
-        """Whether the teacher gives each input the student's `labels`; keeps those where it does not."""
+    async def compare(self, inputs: list[Any], said: list[list[Any]]) -> list[bool]:
+        """Whether the teacher says of each input what the student `said`; keeps those where it does not."""
         found = await self.predict(inputs, {})
         agrees = []
-        for item, student, prediction in zip(inputs, labels, found, strict=True):
+        for item, student, prediction in zip(inputs, said, found, strict=True):
             if isinstance(prediction, Prediction):
-                agrees.append(prediction.labels == student)
+                agrees.append(_alike(self._task, student, prediction.said))
                 if self._kept and not agrees[-1]:
-                    self._kept.add(self._row(item, prediction.labels), student)
+                    self._kept.add(self._row(item, prediction.said), student)
         return agrees
 
-    def _row(self, item: Any, labels: list[str]) -> Row | None:
-        """The input as a row of data with the teacher's labels; None where it was cut."""
+    def _row(self, item: Any, said: list[Any]) -> Row | None:
+        """The input as a row of data with what the teacher said; None where it was cut."""
         rows = self._task.requests(item, self._tokenizer, self._manifest["max_length"])
-        single = self._task.pipeline_tag == "text-classification"
-        if len(rows) != 1 or (not single and len(labels) != len(rows[0]["tokens"])):
-            return None
-        row = {name: rows[0][name] for name in self._task.columns if name in rows[0]}
-        return {**row, self._task.label_column: labels[0] if single else labels}
+        return self._task.taught(rows[0], said) if len(rows) == 1 else None
 
 
 class Kept:
@@ -74,8 +70,8 @@ class Kept:
         self._file, self._most = folder / "disagreements.jsonl", mib * 2**20 / 2
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # it will hold texts of requests
 
-    def add(self, row: Row | None, student: list[str]) -> None:
-        """Adds a row, labelled by the teacher, with the student's labels beside."""
+    def add(self, row: Row | None, student: list[Any]) -> None:
+        """Adds a row, labelled by the teacher, with what the student said beside."""
         if row is None:
             return
         with self._file.open("a", encoding="utf-8") as file:
@@ -107,12 +103,18 @@ def threshold(package: str, settings: ServeConfig, quality: float) -> float:
     found = [one if isinstance(one, Prediction) else Prediction([], [], 0.0)
              for one in predictor.predict([(item, {}) for item in rows.items(task)])]
     soft = SoftTargets(store, cache["key"], "validation")
-    gold = [[labels[index] for index in rows.labels[row][soft[row][0]]] for row in range(len(rows))]
-    teacher = [[labels[index] for index in soft[row][1].argmax(-1)] for row in range(len(rows))]
+    output, shape = task.output, task.output.shape(len(labels))
+    gold = [output.told(rows.gold_of(row, shape)[soft[row][0]], labels) for row in range(len(rows))]
+    teacher = [output.told(output.decide(soft[row][1]), labels) for row in range(len(rows))]
     return choose_threshold(
         np.array([one.confidence for one in found]),
-        np.array([one.labels == right for one, right in zip(found, gold, strict=True)]),
-        np.array([one == right for one, right in zip(teacher, gold, strict=True)]), quality)
+        np.array([_alike(task, right, one.said) for one, right in zip(found, gold, strict=True)]),
+        np.array([_alike(task, right, one) for one, right in zip(teacher, gold, strict=True)]), quality)
+
+
+def _alike(task: Task, one: list[Any], other: list[Any]) -> bool:
+    """Whether the same is said of all targets."""
+    return len(one) == len(other) and all(map(task.output.told_alike, one, other))
 
 
 def _lineage(package: str) -> tuple[dict[str, Any], dict[str, Any], Store]:

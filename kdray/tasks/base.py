@@ -1,7 +1,7 @@
 """The interface that every task fills: columns in, model head, targets, metrics, answer out.
 
-A *unit* is what gets one label: the row itself for a sequence task, a word for a token task. A
-*target* is a unit that the model sees, so that it has a vector of logits.
+A *unit* is what gets one label: the row itself for a sequence task, a word for a token task. A *target* is a unit that
+the model sees, so that it has a vector of logits. What these say is the task's *output*.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -10,6 +10,8 @@ from typing import Any, Protocol
 
 import numpy as np
 from scipy.sparse import csr_array
+
+from kdray.outputs import Output
 
 Row = dict[str, Any]
 _SWAPPED = 0.2
@@ -58,10 +60,32 @@ class Encoded:
     """Token whose output is each target's logits; unused where the head pools the row."""
 
 
+class Tally(Protocol):
+    """What some rows show of a model's quality."""
+
+    def rates(self, weights: np.ndarray) -> dict[str, float]:
+        """Every metric, of the rows each taken `weights` times: (rows,)."""
+
+
+@dataclass(frozen=True)
+class Counts:
+    """A tally that adds up: the metrics follow from sums over rows."""
+
+    counts: csr_array
+    """(rows, counts)."""
+    rated: Callable[[np.ndarray], dict[str, float]]
+    """Every metric, from summed counts."""
+
+    def rates(self, weights: np.ndarray) -> dict[str, float]:
+        """Those of the weighed sums."""
+        return self.rated(weights @ self.counts)
+
+
 class Task(Protocol):
     """One task, named as Hugging Face names its model head."""
 
     name: str
+    output: Output
     pipeline_tag: str
     """The task's name in the Hugging Face inference protocol."""
     auto_class: str
@@ -71,8 +95,16 @@ class Task(Protocol):
     columns: dict[str, bool]
     """Task columns, and whether the data must have them."""
     label_column: str
+    names: tuple[str, ...]
+    """The labels, where they are the same for all data; empty where the data has them."""
+    problem: str | None
+    """What `transformers` calls the problem where its head does not see it from the labels."""
+    unit: str
+    """What a unit is called."""
+    ranked: bool
+    """Whether an answer is a list of labels with scores, best first."""
     metrics: tuple[str, ...]
-    """Metrics, the one that picks the winner first; all are better when larger."""
+    """Metrics that may pick the winner, the one that does first; all are better when larger."""
 
     def complaint(self, row: Row) -> str | None:
         """What is wrong with a row's columns, None where nothing is; the label matters where the row has its column."""
@@ -81,7 +113,7 @@ class Task(Protocol):
         """A random run of the row's words, some of which give way to others, without a label."""
 
     def labels(self, row: Row) -> list[str]:
-        """Label names of the row's units."""
+        """What the row says of its units: names of labels, or numbers."""
 
     def stratum(self, row: Row) -> str:
         """What a stratified cut keeps in proportion."""
@@ -108,16 +140,16 @@ class Task(Protocol):
         """
 
     def decide(self, logits: np.ndarray, targets: np.ndarray, units: int, labels: list[str]) -> np.ndarray:
-        """Label id of each of the row's `units`, from logits (targets, labels)."""
+        """The output's decision for each of the row's `units`, from logits (targets, labels)."""
 
-    def tally(self, gold: list[np.ndarray], predicted: list[np.ndarray], labels: list[str]) -> csr_array:
-        """Counts (rows, counts) whose sums over any rows give the metrics of those rows."""
+    def tally(self, gold: list[np.ndarray], predicted: list[np.ndarray], labels: list[str]) -> Tally:
+        """What decides the metrics of any of these rows, from gold and decisions (units, ...) of each."""
 
-    def rates(self, counts: np.ndarray, labels: list[str]) -> dict[str, float]:
-        """Every metric, from summed counts."""
+    def cut_by_pipeline(self, max_length: int) -> dict[str, Any]:
+        """What makes `transformers.pipeline` cut rows at so many tokens, where it takes that as an option."""
 
-    def scores(self, gold: list[np.ndarray], predicted: list[np.ndarray], labels: list[str]) -> dict[str, float]:
-        """Every metric, from label ids of the units, one array a row."""
+    def taught(self, row: Row, said: list[Any]) -> Row | None:
+        """A row of `requests` as data, with what a model said of it; None where that is not of all its units."""
 
     def requests(self, item: Any, tokenizer: Any, max_length: int) -> list[Row]:
         """Rows to run for one input of the inference protocol, raising ValueError where it is none."""
@@ -125,3 +157,8 @@ class Task(Protocol):
     def answer(self, rows: list[Row], logits: list[np.ndarray], targets: list[np.ndarray], labels: list[str],
                parameters: dict[str, Any]) -> list[dict[str, Any]]:
         """The inference protocol's answer to one input, from the logits of its rows."""
+
+
+def scores_of(task: Task, gold: list[np.ndarray], predicted: list[np.ndarray], labels: list[str]) -> dict[str, float]:
+    """Every metric, from gold and decisions (units, ...) of each row."""
+    return task.tally(gold, predicted, labels).rates(np.ones(len(gold)))

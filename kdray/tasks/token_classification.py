@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from scipy.sparse import csr_array
 
-from kdray.tasks.base import Cut, Encoded, Row, phrase_of
+from kdray.outputs import Choice, Output
+from kdray.tasks.base import Counts, Cut, Encoded, Row, phrase_of
 from kdray.tasks.schemes import OUTSIDE, neighbours, remark, scheme_of, spans
 
 _WORD = re.compile(r"\w+(?:[^\w\s]+\w+)*|[^\w\s]")
@@ -22,6 +23,11 @@ class TokenClassification:
     """One label for each word of a sentence."""
 
     name = "token-classification"
+    output: Output = Choice()
+    names: tuple[str, ...] = ()
+    problem: str | None = None
+    unit = "word"
+    ranked = False
     pipeline_tag = "token-classification"
     codec = "float16"
     auto_class = "AutoModelForTokenClassification"
@@ -105,31 +111,28 @@ class TokenClassification:
         return logits[row, position]
 
     def decide(self, logits: np.ndarray, targets: np.ndarray, units: int, labels: list[str]) -> np.ndarray:
-        """The largest logit; a word that the model never saw is outside every entity."""
+        """The output's decision; a word that the model never saw is outside every entity."""
         outside = labels.index(OUTSIDE) if OUTSIDE in labels else 0
         decided = np.full(units, outside)
         if len(targets):
-            decided[targets] = logits.argmax(-1)
+            decided[targets] = self.output.decide(logits)
         return decided
 
-    def tally(self, gold: list[np.ndarray], predicted: list[np.ndarray], labels: list[str]) -> csr_array:
+    def tally(self, gold: list[np.ndarray], predicted: list[np.ndarray], labels: list[str]) -> Counts:
         """Entities found rightly, found, and there; words labelled rightly, and there."""
         counts, scheme = np.zeros((len(gold), 5)), scheme_of(labels)
         for row, (truth, guess) in enumerate(zip(gold, predicted, strict=True)):
             there, found = (set(spans([labels[i] for i in ids], scheme)) for ids in (truth, guess))
             counts[row] = len(there & found), len(found), len(there), (truth == guess).sum(), len(truth)
-        return csr_array(counts)
+        return Counts(csr_array(counts), _rates)
 
-    def rates(self, counts: np.ndarray, labels: list[str]) -> dict[str, float]:
-        """Entity-level precision, recall and F1 (micro, exact spans, as in CoNLL-2003), and word accuracy."""
-        hits, found, there, right, words = (float(count) for count in counts)
-        precision, recall = hits / found if found else 0.0, hits / there if there else 0.0
-        f1 = 2 * precision * recall / (precision + recall) if hits else 0.0
-        return {"f1": f1, "precision": precision, "recall": recall, "accuracy": right / words}
+    def cut_by_pipeline(self, max_length: int) -> dict[str, Any]:
+        """It takes no such option."""
+        return {}
 
-    def scores(self, gold: list[np.ndarray], predicted: list[np.ndarray], labels: list[str]) -> dict[str, float]:
-        """Entity-level F1, precision and recall, and word accuracy."""
-        return self.rates(self.tally(gold, predicted, labels).sum(0), labels)
+    def taught(self, row: Row, said: list[Any]) -> Row | None:
+        """The words, with their tags."""
+        return {"tokens": row["tokens"], "tags": said} if len(said) == len(row["tokens"]) else None
 
     def requests(self, item: Any, tokenizer: Any, max_length: int) -> list[Row]:
         """A string, cut into words, and into rows of at most `max_length` tokens."""
@@ -164,7 +167,9 @@ class TokenClassification:
         answers, scheme = [], scheme_of(labels)
         for row, row_logits, row_targets in zip(rows, logits, targets, strict=True):
             ids = self.decide(row_logits, row_targets, len(row["tokens"]), labels)
-            confidence = _confidence(row_logits, row_targets, len(row["tokens"]))
+            confidence = np.zeros(len(row["tokens"]))
+            if len(row_targets):
+                confidence[row_targets] = self.output.confidence(row_logits)
             words = [labels[index] for index in ids]
             if strategy == "none":
                 answers += [_element(row, i, i + 1, confidence, {"entity": word}) for i, word in enumerate(words)
@@ -173,6 +178,14 @@ class TokenClassification:
                 answers += [_element(row, a, b, confidence, {"entity_group": kind})
                             for kind, a, b in spans(words, scheme) if kind not in ignored]
         return answers
+
+
+def _rates(sums: np.ndarray) -> dict[str, float]:
+    """Entity-level precision, recall and F1 (micro, exact spans, as in CoNLL-2003), and word accuracy."""
+    hits, found, there, right, words = (float(count) for count in sums)
+    precision, recall = hits / found if found else 0.0, hits / there if there else 0.0
+    f1 = 2 * precision * recall / (precision + recall) if hits else 0.0
+    return {"f1": f1, "precision": precision, "recall": recall, "accuracy": right / words}
 
 
 def words_of(text: str) -> list[tuple[str, int, int]]:
@@ -186,14 +199,6 @@ def _space(tokenizer: Any) -> str:
         tokenizer(words, is_split_into_words=True, add_special_tokens=False)["input_ids"][-1:]
         for words in (["a", "a"], ["a a"], [" a", " a"]))
     return " " if by_itself != within == spaced else ""
-
-
-def _confidence(logits: np.ndarray, targets: np.ndarray, units: int) -> np.ndarray:
-    confidence = np.zeros(units)
-    if len(targets):
-        shifted = np.exp(logits.astype(np.float64) - logits.max(-1, keepdims=True))
-        confidence[targets] = (shifted / shifted.sum(-1, keepdims=True)).max(-1)
-    return confidence
 
 
 def _element(row: Row, first: int, after: int, confidence: np.ndarray, name: dict[str, str]) -> dict[str, Any]:

@@ -12,14 +12,14 @@ import numpy as np
 from kdray.cache.manifest import KIND, make_manifest, same_schema, shard_table
 from kdray.cache.plan import Plan, Slot
 from kdray.cache.receipts import Journal, Listing, latest, list_shards, places
-from kdray.cache.shard import Receipt, find_shard
+from kdray.cache.shard import Receipt, Schema, find_shard
 from kdray.cluster import check_resources, cpus_each
 from kdray.config import TeacherConfig
 from kdray.errors import CacheError
 from kdray.metrics import Fill
 from kdray.storage import Store
+from kdray.tasks import TASKS
 from kdray.teacher.actor import start_actor
-from kdray.teacher.labelmap import check_label_map
 from kdray.teacher.pool import Pool
 from kdray.teacher.runner import Done, TeacherJob
 from kdray.threads import Starvation
@@ -28,6 +28,8 @@ logger = logging.getLogger("kdray")
 
 _READERS = 16
 _ROUNDS = 3
+_JUDGED = 512
+"""Targets whose decisions are compared with the gold."""
 
 
 def fill_cache(store: Store, wanted: TeacherConfig, plan: Plan, plan_key: str, corpus: dict[str, Any], place: str,
@@ -108,7 +110,7 @@ def _compute(missing: list[Slot], store: Store, wanted: TeacherConfig, plan: Pla
         place=place, schema=plan.schema, batch_tokens=wanted.batch_tokens, num_gpus=wanted.num_gpus,
         threads=max(1, int(cpus)), storage=store.uri, corpus=corpus["key"], pad_token_id=corpus["pad_token_id"],
         compile=wanted.compile)
-    labels = _Labels(plan.schema.labels) if wanted.finetune is None else None
+    labels = _Labels(plan.schema) if wanted.finetune is None else None
     told = Fill(sum(plan.rows.values()), sum(slot.rows for slot in missing), len(missing))
     starvation = Starvation("a teacher actor", "teacher.num_cpus")
 
@@ -127,13 +129,14 @@ def _compute(missing: list[Slot], store: Store, wanted: TeacherConfig, plan: Pla
 
 
 class _Labels:
-    """Compares the first answers with the labels, as they come."""
+    """Compares the first answers with the gold, as they come."""
 
-    def __init__(self, labels: tuple[str, ...]):
-        self._labels, self._gold, self._predicted = labels, list[int](), list[int]()
+    def __init__(self, schema: Schema):
+        self._output, self._labels = TASKS[schema.task].output, schema.labels
+        self._gold, self._decided = list[np.ndarray](), list[np.ndarray]()
 
     def see(self, done: Done) -> None:
-        if len(self._gold) < 512:
-            self._gold += done.gold
-            self._predicted += done.predicted
-            check_label_map(self._gold, self._predicted, self._labels)
+        if sum(map(len, self._gold)) < _JUDGED and len(done.gold):
+            self._gold.append(done.gold)
+            self._decided.append(done.decided)
+            self._output.check_teacher(np.concatenate(self._gold), np.concatenate(self._decided), self._labels)

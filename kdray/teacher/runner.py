@@ -16,7 +16,7 @@ import torch
 
 from kdray.cache.plan import Slot
 from kdray.cache.shard import Receipt, Schema, encode_shard, write_shard
-from kdray.corpus.rows import UNLABELLED, Rows, parts_among
+from kdray.corpus.rows import Rows, parts_among
 from kdray.errors import CacheError, ModelError, StorageError
 from kdray.models.folder import at
 from kdray.models.forward import predict
@@ -47,12 +47,12 @@ class TeacherJob:
 
 @dataclass(frozen=True)
 class Done:
-    """What comes back for a shard: its receipt, the time it took, (gold, predicted) labels of a sample."""
+    """What comes back for a shard: its receipt, the time it took, and gold and decisions of a sample's targets."""
 
     receipt: Receipt
     seconds: float
-    gold: list[int]
-    predicted: list[int]
+    gold: np.ndarray
+    decided: np.ndarray
     waited: float = 0.0
     """Share of its time for which the actor has waited for a processor."""
 
@@ -94,11 +94,13 @@ class TeacherRunner:
         except CacheError as error:
             raise CacheError(f"{slot}: {error}") from error
         receipt = write_shard(self.store, slot.key, data)
-        sample = [(rows.labels[index][units], row.argmax(-1))
+        output = self.task.output
+        shape = output.shape(len(self.job.schema.labels))
+        sample = [(rows.gold_of(index, shape)[units], row)
                   for index, units, row in zip(indices[:_SAMPLE], targets, logits, strict=False)]
-        gold, predicted = (np.concatenate(column)[:_SAMPLE] for column in zip(*sample, strict=True))
-        judged = gold != UNLABELLED
-        return Done(receipt, time.perf_counter() - started, gold[judged].tolist(), predicted[judged].tolist(),
+        gold, said = (np.concatenate(column)[:_SAMPLE] for column in zip(*sample, strict=True))
+        judged = output.known(gold)
+        return Done(receipt, time.perf_counter() - started, gold[judged], output.decide(said[judged]),
                     self._waits.share())
 
     def _among(self, slot: Slot) -> tuple[Rows, int]:

@@ -39,7 +39,7 @@ class Rerun:
     """Largest difference of a logit."""
     allowed: float
     flipped: int
-    """Targets whose largest logit is another."""
+    """Targets with another decision."""
 
 
 def check_shards(store: Store, cache: dict[str, Any]) -> list[str]:
@@ -75,7 +75,7 @@ def rerun(store: Store, cache: dict[str, Any], teacher: str | None, rows: int, s
     schema = parse_schema(cache["schema"])
     folder = cached_teacher(store, cache, teacher)
     task, corpus = TASKS[schema.task], store.manifest("corpus", cache["parents"]["corpus"]) or {}
-    model = load_teacher(schema, folder, 0)
+    model, output = load_teacher(schema, folder, 0), task.output
     random, differences, flipped, count, peak = np.random.default_rng(seed), [0.0], 0, 0, 1.0
     for split, total in cache["rows"].items():
         share = min(total, max(1, round(rows * total / max(1, sum(cache["rows"].values())))))
@@ -87,7 +87,7 @@ def rerun(store: Store, cache: dict[str, Any], teacher: str | None, rows: int, s
             _, kept = soft[row]
             differences.append(float(np.abs(again - kept).max(initial=0)))
             peak = max(peak, float(np.abs(kept).max(initial=0)))
-            flipped += int((again.argmax(-1) != kept.argmax(-1)).sum())
+            flipped += int((~output.alike(output.decide(kept), output.decide(again))).sum())
         count += len(chosen)
     allowed = _TOLERANCE[schema.precision] * peak + cache["codec_error"]["largest_logit"]
     return Rerun(count, max(differences), allowed, flipped)

@@ -11,6 +11,7 @@ import torch
 
 from kdray.corpus.rows import Rows
 from kdray.models.forward import Inputs, collate
+from kdray.outputs import Output
 from kdray.training.targets import Soft, aligned, hard_labels
 
 _WINDOW = 50
@@ -22,7 +23,7 @@ class Batch:
 
     inputs: Inputs
     labels: torch.Tensor
-    """(targets,): hard label ids."""
+    """(targets, ...): what is gold."""
     soft: torch.Tensor
     """(targets, labels): the teacher's logits, 0 where it has none."""
     known: torch.Tensor
@@ -52,8 +53,9 @@ def worker_share(step: np.ndarray, worker: int, workers: int, micro: int, accumu
 class Batches:
     """Assembles batches of a split."""
 
-    def __init__(self, rows: Rows, soft: Soft | None, labels: int, pad_token_id: int):
+    def __init__(self, rows: Rows, soft: Soft | None, output: Output, labels: int, pad_token_id: int):
         self.rows, self.soft, self.labels, self.pad = rows, soft, labels, pad_token_id
+        self.shape = output.shape(labels)
 
     def batch(self, step: np.ndarray, worker: int, workers: int, micro: int, accumulation: int) -> Batch:
         """One worker's micro-batch of a step; a worker without a row gets a filler that weighs nothing."""
@@ -62,7 +64,7 @@ class Batches:
         if len(mine) == 0:
             mine, share = step[:1], 0.0
         soft, known = self.soft_targets(mine)
-        return Batch(collate(self.rows, mine, self.pad), torch.from_numpy(hard_labels(self.rows, mine)),
+        return Batch(collate(self.rows, mine, self.pad), torch.from_numpy(hard_labels(self.rows, mine, self.shape)),
                      torch.from_numpy(soft), torch.from_numpy(known), share)
 
     def soft_targets(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

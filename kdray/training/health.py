@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kdray.training.losses import kl
+from kdray.outputs import Output
 
 EVERY = 10
 """Steps from one measured gradient to the next."""
@@ -19,8 +19,6 @@ _NOTHING = 0.01
 _NEAR = 0.01
 """A KL, in nats, below which the student follows the teacher, so that a small gradient is as it should be."""
 _ENOUGH = 100
-_KAPPA = 0.05
-_SPREAD = 0.01
 
 
 def squared_norms(logits: Tensor, terms: Callable[[Tensor], tuple[Tensor, Tensor]]) -> Tensor:
@@ -44,14 +42,14 @@ def ratio(squares: Tensor) -> float | None:
     return soft / task if task > 0 else None
 
 
-def closeness(student: Tensor, teacher: Tensor, known: Tensor) -> np.ndarray:
-    """Sums over the targets that the teacher knows, (3,): their number, those with its argmax, KL(teacher || student).
+def closeness(output: Output, student: np.ndarray, teacher: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Sums over the targets that the teacher knows, (3,): their number, those decided alike, KL(teacher || student).
 
     `student` and `teacher` are logits (targets, labels), `known` is boolean (targets,); the KL is in nats at T = 1.
     """
-    student, teacher = student[known].double(), teacher[known].double()
-    same = student.argmax(-1) == teacher.argmax(-1)
-    return np.array([len(student), same.sum().item(), kl(student, teacher, 1.0).sum().item()])
+    student, teacher = student[known], teacher[known]
+    same = output.alike(output.decide(teacher), output.decide(student))
+    return np.array([len(student), same.sum(), output.divergence(teacher, student).sum()])
 
 
 def warning_of(entry: dict[str, Any]) -> str | None:
@@ -65,24 +63,9 @@ def warning_of(entry: dict[str, Any]) -> str | None:
             "temperature of 1 or more, or look at the teacher (kdray cache show)")
 
 
-def check_targets(teacher: np.ndarray, gold: np.ndarray) -> str | None:
+def check_targets(output: Output, teacher: np.ndarray, gold: np.ndarray) -> str | None:
     """What is wrong with soft targets, from a sample of them, and what mends it; None where nothing is.
 
-    `teacher` are logits (targets, labels), `gold` label ids (targets,). Says nothing of fewer than 100 targets. Logits
-    that tell nothing from the hard labels are found by Cohen's kappa: Cohen 1960, agreement beyond chance.
+    `teacher` are logits (targets, labels), `gold` is (targets, ...). Says nothing of fewer than 100 targets.
     """
-    from sklearn.metrics import cohen_kappa_score
-
-    if len(gold) < _ENOUGH:
-        return None
-    spread = np.ptp(torch.from_numpy(teacher).softmax(-1).numpy(), 0).max()
-    if spread < _SPREAD:
-        return (f"the soft targets are constant: over {len(gold)} targets of train, no probability of the teacher "
-                f"differs by more than {spread:.2g}. There is nothing to distil; check teacher.model, or fine-tune it "
-                "(teacher.finetune)")
-    kappa = cohen_kappa_score(gold, teacher.argmax(-1))
-    if kappa < _KAPPA:
-        return (f"the soft targets agree with the hard labels no better than chance: Cohen's kappa is {kappa:.3f} over "
-                f"{len(gold)} targets of train. They may be those of other rows (kdray cache verify), or the teacher "
-                "does not know this task; fine-tune it (teacher.finetune)")
-    return None
+    return None if len(gold) < _ENOUGH else output.doubt(teacher, gold)

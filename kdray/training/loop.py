@@ -37,7 +37,6 @@ from kdray.training.batches import Batch, Batches, epoch_plan
 from kdray.training.engine import load_engine, make_engine, save_engine, take_step, whole_state
 from kdray.training.health import EVERY, ratio, squared_norms
 from kdray.training.job import TrainingJob
-from kdray.training.losses import cross_entropy
 from kdray.training.objective import terms
 from kdray.training.schedules import Moment, moment
 from kdray.training.targets import open_targets, trained_splits
@@ -117,7 +116,7 @@ class Run:
         self.labelled = len(Rows.open(corpus, "train"))
         """How many of the rows have labels: the first."""
         soft, watched = open_targets(store, job, self.settings["num_gpus"], splits) if job.distils else (None, None)
-        self.batches = Batches(self.train_rows, soft, len(job.labels), job.pad_token_id)
+        self.batches = Batches(self.train_rows, soft, self.task.output, len(job.labels), job.pad_token_id)
         self.validation = Validation(job, validation, watched, here.rank, here.workers)
         self.ids: np.ndarray | None = None
         """Token ids that the student's rows have, where its embedding is cut to them."""
@@ -230,8 +229,8 @@ class Run:
         inputs, labels = batch.inputs.to(engine.device), batch.labels.to(engine.device)
         logits = self.task.gather(engine(**taken(engine, inputs.model)).logits, inputs.row, inputs.position).float()
         if at is None:
-            return cross_entropy(logits, labels)
-        weighed = partial(terms, self.settings, at, labels=labels, soft=batch.soft.to(engine.device),
+            return self.task.output.task_loss(logits, labels)
+        weighed = partial(terms, self.task.output, self.settings, at, labels=labels, soft=batch.soft.to(engine.device),
                           known=batch.known.to(engine.device))
         if measured and batch.share:
             self.squares[-1] += squared_norms(logits, weighed)

@@ -1,4 +1,4 @@
-"""How far the distillation is becomes alpha and temperature; how sure a teacher is, a temperature or weight a target.
+"""How far the distillation is becomes alpha and temperature; how sure a teacher is, a temperature a target.
 
 Pure functions. Knows nothing about losses. How far is told by epoch and step alone, so that a resumed run, and one on
 another number of workers, has the same values.
@@ -8,7 +8,6 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
 
@@ -54,26 +53,11 @@ def annealed(temperature: float, highest: float) -> float:
     return 1 - (temperature - 1) / highest
 
 
-def certainty(teacher: Tensor) -> Tensor:
-    """The largest probability of each target, rescaled so that chance is 0 and certainty 1: (targets,)."""
-    chance = 1 / teacher.shape[-1]
-    return (teacher.softmax(-1).amax(-1) - chance) / (1 - chance)
-
-
-def confident_temperature(teacher: Tensor, temperature: float) -> Tensor:
+def confident_temperature(certainty: Tensor, temperature: float) -> Tensor:
     """T_i = 1 + (T - 1) * certainty: the sure targets are softened, the unsure are soft as they are. (targets,)
 
     The idea is that of dynamic temperature distillation: Wen, Lai, Qian 2019 (arXiv 1911.07471), who lower the
     temperature of confusing samples too, but by the student's confidence, against the mean of the batch. Here the
     teacher's logits alone decide, so the batch does not matter.
     """
-    return 1 + (temperature - 1) * certainty(teacher)
-
-
-def confident_weight(teacher: Tensor) -> Tensor:
-    """w_i = 1 - H(softmax(z_i)) / log K, with K labels: 1 where the teacher is certain, 0 where it guesses. (targets,)
-
-    Kwon et al. 2020 (Adaptive knowledge distillation based on entropy, ICASSP) prefer low entropy among several
-    teachers; here it is among the targets of one. EA-KD (arXiv 2311.13621) prefers high entropy instead.
-    """
-    return 1 - torch.special.entr(teacher.softmax(-1)).sum(-1) / math.log(teacher.shape[-1])
+    return 1 + (temperature - 1) * certainty

@@ -111,7 +111,7 @@ def aligned(soft: Soft, rows: Rows, indices: np.ndarray, labels: int) -> tuple[n
 
 
 def sample_targets(job: TrainingJob) -> tuple[np.ndarray, np.ndarray]:
-    """Logits (targets, labels) and hard labels (targets,) of a sample of train: a few runs of rows, evenly spaced.
+    """Logits (targets, labels) and gold (targets, ...) of a sample of train: a few runs of rows, evenly spaced.
 
     A live teacher is run for it in this process, without a GPU.
     """
@@ -121,12 +121,13 @@ def sample_targets(job: TrainingJob) -> tuple[np.ndarray, np.ndarray]:
     starts = np.linspace(0, max(0, len(rows) - run), _RUNS).astype(int)
     indices = np.unique(np.concatenate([np.arange(start, min(start + run, len(rows))) for start in starts]))
     logits, known = aligned(soft, rows, indices, len(job.labels))
-    return logits[known], hard_labels(rows, indices)[known]
+    return logits[known], hard_labels(rows, indices, TASKS[job.task].output.shape(len(job.labels)))[known]
 
 
-def hard_labels(rows: Rows, indices: np.ndarray) -> np.ndarray:
-    """Label ids (targets,) of the targets in the rows `indices`."""
-    return np.concatenate([rows.labels[row][rows.targets[row]] for row in indices]).astype(np.int64)
+def hard_labels(rows: Rows, indices: np.ndarray, shape: tuple[int, ...] = ()) -> np.ndarray:
+    """Gold (targets, *shape) of the targets in the rows `indices`: int64, or float32."""
+    found = np.concatenate([rows.gold_of(row, shape)[rows.targets[row]] for row in indices])
+    return found if found.dtype == np.float32 else found.astype(np.int64)
 
 
 def _read(soft: Soft, indices: np.ndarray) -> Sequence[tuple[np.ndarray, np.ndarray]]:

@@ -6,13 +6,13 @@ Workers share the rows, but under ZeRO 3 all must run every batch together.
 from typing import Any
 
 import numpy as np
-import torch
 import torch.distributed as dist
 
 from kdray.corpus.rows import Rows
 from kdray.errors import TrainingError
 from kdray.models.forward import decisions, predict
 from kdray.tasks import TASKS
+from kdray.tasks.base import scores_of
 from kdray.training.health import closeness
 from kdray.training.job import TrainingJob
 from kdray.training.targets import Soft, aligned
@@ -24,12 +24,12 @@ class Validation:
     def __init__(self, job: TrainingJob, rows: Rows, soft: Soft | None, rank: int, workers: int):
         self.job, self.rows, self.soft, self.rank, self.workers = job, rows, soft, rank, workers
         self.task, self.labels = TASKS[job.task], list(job.labels)
-        self._teacher: tuple[torch.Tensor, torch.Tensor] | None = None
+        self._teacher: tuple[np.ndarray, np.ndarray] | None = None
 
     def measure(self, engine: Any) -> tuple[dict[str, float], dict[str, float]]:
         """Every metric; and, with soft targets, `agreement` and `kl`. The same on every worker.
 
-        agreement is the share of the targets that the teacher knows on which both have the same argmax, kl the mean
+        agreement is the share of the targets that the teacher knows on which both decide alike, kl the mean
         KL(teacher || student) there at T = 1, in nats. Raises TrainingError where logits are not finite.
         """
         engine.eval()
@@ -50,14 +50,15 @@ class Validation:
             return np.zeros(3)
         if self._teacher is None:
             teacher, known = aligned(self.soft, self.rows, mine, len(self.labels))
-            self._teacher = torch.from_numpy(teacher), torch.from_numpy(known)
-        return closeness(torch.from_numpy(np.concatenate(logits)), *self._teacher)
+            self._teacher = teacher, known
+        return closeness(self.task.output, np.concatenate(logits), *self._teacher)
 
     def _joined(self, parts: list[Any]) -> tuple[dict[str, float], dict[str, float]]:
         if not all(finite for _, _, finite in parts):
             raise TrainingError(f"the student's logits on validation are not finite, precision {self.job.precision}. "
                                 "Lower the rate, or set precision: float32")
         found = {row: ids for decided, _, _ in parts for row, ids in decided.items()}
-        scores = self.task.scores(self.rows.gold(), [found[row] for row in range(len(self.rows))], self.labels)
+        shape = self.task.output.shape(len(self.labels))
+        scores = scores_of(self.task, self.rows.gold(shape), [found[row] for row in range(len(self.rows))], self.labels)
         known, same, kl = sum(sums for _, sums, _ in parts)
         return scores, {"agreement": float(same / known), "kl": float(kl / known)} if known else {}

@@ -34,6 +34,7 @@ from kdray.corpus.rows import Rows
 from kdray.evaluation.answers import Asked, ask
 from kdray.models.load import build, save_model
 from kdray.pipeline import Pipeline
+from kdray.tasks.base import scores_of
 
 STUDENTS: dict[str, dict[str, Any]] = {
     "kept": {"student": {"layers": 3}, "epochs": 3, "lr": 1e-4},
@@ -88,7 +89,7 @@ def accuracy(pipeline: Pipeline, folder: Path) -> float:
     rows, labels = Rows.open(pipeline.store.fetch("corpus", pipeline.corpus["key"]), "test"), pipeline.corpus["labels"]
     asked = Asked(pipeline.store.uri, pipeline.task.name, tuple(labels), pipeline.corpus["key"], "test", str(folder))
     ((found,),) = ask([(asked,)], len(rows))
-    return pipeline.task.scores(rows.gold(), found.by_row(), labels)["accuracy"]
+    return scores_of(pipeline.task, rows.gold(), found.by_row(), labels)["accuracy"]
 
 
 def textbrewer(pipeline: Pipeline, folder: Path, options: argparse.Namespace, wanted: dict[str, Any]) -> None:

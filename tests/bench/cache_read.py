@@ -19,9 +19,9 @@ from kdray.cache.shard import shard_path
 from kdray.config import load
 from kdray.corpus.rows import Rows
 from kdray.models.load import build
+from kdray.outputs.losses import distillation
 from kdray.pipeline import Pipeline
 from kdray.training.batches import Batches, epoch_plan
-from kdray.training.losses import distillation
 
 STEPS = 30
 
@@ -38,7 +38,8 @@ def main() -> None:
     rows = Rows.open(store.fetch("corpus", pipeline.corpus["key"]), "train")
     plan = epoch_plan(rows.lengths, size, 0, 0)
     drop(store, shard_table(store, cache))
-    batches = Batches(rows, SoftTargets(store, cache["key"], "train"), len(cache["schema"]["labels"]), 0)
+    batches = Batches(rows, SoftTargets(store, cache["key"], "train"), pipeline.task.output,
+                      len(cache["schema"]["labels"]), 0)
     cold, warm = (soft_rate(batches, plan) for _ in range(2))
     print(f"{len(plan)} batches of {size} rows: cold {cold:.0f}/s, warm {warm:.0f}/s")
     need = training_rate(pipeline, batches, plan)
@@ -68,7 +69,8 @@ def training_rate(pipeline: Pipeline, batches: Batches, plan: list) -> float:
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     model = build(pipeline.task, pipeline.jobs["student"].origin, pipeline.corpus["labels"], 0)
     model = model.to(torch.bfloat16).train()
-    optimiser, soft_loss = torch.optim.AdamW(model.parameters()), distillation(settings.loss, 2.0, settings.huber_delta)
+    optimiser = torch.optim.AdamW(model.parameters())
+    soft_loss = distillation(settings.loss, pipeline.task.output.kl, 2.0, settings.huber_delta)
     started = 0.0
     for number, step in enumerate(plan[:STEPS + 3]):
         if number == 3:

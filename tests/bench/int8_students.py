@@ -27,6 +27,7 @@ from kdray.models.onnx_file import OnnxModel
 from kdray.pipeline import Pipeline
 from kdray.serving.backends import FILES
 from kdray.tasks import TASKS
+from kdray.tasks.base import scores_of
 
 MOST = 1000
 MAX_DROP = 0.005
@@ -131,13 +132,13 @@ def on_test(pipeline: Pipeline, student: dict[str, Any], files: dict[str, Any]) 
     """Metric of PyTorch and of the file on test, and p of the loss."""
     store, task, labels, corpus = pipeline.store, TASKS[student["task"]], student["labels"], pipeline.corpus
     rows = Rows.open(store.fetch("corpus", corpus["key"]), "test")
-    whole, pad, gold = np.arange(len(rows)), corpus["pad_token_id"], rows.gold()
+    whole, pad, gold = np.arange(len(rows)), corpus["pad_token_id"], rows.gold(task.output.shape(len(labels)))
     model = load_model(task, store.fetch("students", student["key"]), labels).eval()
     file = store.fetch(KIND, files["key"]) / FILES[files["backend"]]
     one, other = (decisions(task, rows, whole, logits, labels) for logits in (
         predict(model, task, rows, whole, pad), predict(OnnxModel(file, 2), task, rows, whole, pad, 4096)))
     metric = task.metrics[0]
-    values = [task.scores(gold, ids, labels)[metric] for ids in (one, other)]
+    values = [scores_of(task, gold, ids, labels)[metric] for ids in (one, other)]
     return f"{values[0]:13.4f}{values[1]:9.4f}{lost_by_chance(task, metric, gold, one, other, labels):8.3f}"
 
 

@@ -244,7 +244,8 @@ def plain(job: Any, seconds: float) -> float:
     store = Store(job.storage)
     rows = Rows.open(store.fetch("corpus", job.corpus), "train")
     soft, _ = open_targets(store, job, GPUS)
-    batches, task = Batches(rows, soft, len(job.labels), job.pad_token_id), TASKS[job.task]
+    task = TASKS[job.task]
+    batches = Batches(rows, soft, task.output, len(job.labels), job.pad_token_id)
     on, settings, clock = device(GPUS), job.settings, Clock(seconds)
     model = build(task, job.origin, list(job.labels), 0).to(on).train()
     optimizer = make_optimizer(model, settings["lr"], settings["weight_decay"])
@@ -255,8 +256,8 @@ def plain(job: Any, seconds: float) -> float:
             batch = batches.batch(plan[step], 0, 1, 0, 1)
             inputs = batch.inputs.to(on)
             logits = task.gather(model(**inputs.model).logits, inputs.row, inputs.position).float()
-            hard, kl = terms(settings, moment(settings, 0, step, len(plan)), logits, labels=batch.labels.to(on),
-                             soft=batch.soft.to(on), known=batch.known.to(on))
+            hard, kl = terms(task.output, settings, moment(settings, 0, step, len(plan)), logits,
+                             labels=batch.labels.to(on), soft=batch.soft.to(on), known=batch.known.to(on))
             ((hard + kl).sum() * batch.share).backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), settings["clip"], foreach=True)
             optimizer.step()

@@ -108,4 +108,4 @@ def test_a_split_is_answered_in_float32_as_on_a_processor(made: Corpus) -> None:
 
     asked = Asked(made.store.uri, made.task.name, tuple(made.labels), made.manifest["key"], "test", str(made.model))
     ((here,), (there,)) = ask([(asked,), (replace(asked, num_gpus=1.0),)], len(made.rows("test")))
-    assert there.ids.tolist() == here.ids.tolist() and np.abs(there.confidence - here.confidence).max() < 1e-4
+    assert there.decided.tolist() == here.decided.tolist() and np.abs(there.confidence - here.confidence).max() < 1e-4

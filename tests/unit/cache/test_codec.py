@@ -6,6 +6,7 @@ import torch
 
 from kdray.cache.codec import CODECS, TEMPERATURES, decode, encode, loss
 from kdray.errors import CacheError
+from kdray.outputs import Choice
 
 
 def logits(targets: int, labels: int, scale: float = 5, seed: int = 0) -> np.ndarray:
@@ -45,7 +46,7 @@ def test_float16_refuses_what_it_cannot_hold():
 @pytest.mark.parametrize("codec", ["float16", "int8"])
 def test_what_is_lost_is_what_torch_says(codec):
     values = logits(40, 7)
-    found = loss(values, through(values, codec))
+    found = loss(Choice(), values, through(values, codec))
     assert found.targets == 40 and found.largest == np.abs(values - through(values, codec)).max()
     one, two = (torch.from_numpy(z).double() for z in (values, through(values, codec)))
     for temperature, kl in zip(TEMPERATURES, found.kl, strict=True):

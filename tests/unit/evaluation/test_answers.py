@@ -29,7 +29,7 @@ def said(*group: Asked, rows: int) -> list[Answers]:
 def test_a_cache_answers_as_the_model_that_filled_it(made):
     rows, cache = made.rows("test"), make_cache(made)
     cached, fresh = said(asked(made, cache=cache["key"]), asked(made, place=str(made.model)), rows=len(rows))
-    assert cached.ids.tolist() == fresh.ids.tolist() and cached.counts.tolist() == fresh.counts.tolist()
+    assert cached.decided.tolist() == fresh.decided.tolist() and cached.counts.tolist() == fresh.counts.tolist()
     assert cached.confidence == pytest.approx(fresh.confidence, abs=1e-5, nan_ok=True)
     seen = ~np.isnan(cached.confidence)
     assert fresh.divergence[seen] == pytest.approx(0, abs=1e-5) and np.isnan(fresh.divergence[~seen]).all()
@@ -83,7 +83,7 @@ def test_parts_give_what_the_whole_gives(made, monkeypatch):
     whole = said(*group, rows=rows)
     monkeypatch.setattr("kdray.evaluation.answers.ROWS", 3)
     for one, other in zip(whole, said(*group, rows=rows), strict=True):
-        assert one.ids.tolist() == other.ids.tolist() and one.counts.tolist() == other.counts.tolist()
+        assert one.decided.tolist() == other.decided.tolist() and one.counts.tolist() == other.counts.tolist()
         assert one.confidence == pytest.approx(other.confidence, abs=1e-6, nan_ok=True)
         assert one.divergence == pytest.approx(other.divergence, abs=1e-6, nan_ok=True)
         assert (one.largest, one.parameters) == (pytest.approx(other.largest, abs=1e-5), other.parameters)
@@ -93,5 +93,5 @@ def test_several_groups_are_asked_at_once_and_told_apart(corpus):
     rows, model = len(corpus.rows("test")), asked(corpus, place=str(corpus.model))
     cached = asked(corpus, cache=make_cache(corpus)["key"])
     (one,), (two, three) = ask([(model,), (cached, model)], rows)
-    assert one.ids.tolist() == two.ids.tolist() == three.ids.tolist()
-    assert len(one.divergence) == 0 and len(three.divergence) == len(one.ids)
+    assert one.decided.tolist() == two.decided.tolist() == three.decided.tolist()
+    assert len(one.divergence) == 0 and len(three.divergence) == len(one.decided)

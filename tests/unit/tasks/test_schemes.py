@@ -9,6 +9,7 @@ from seqeval.metrics.sequence_labeling import get_entities
 from seqeval.scheme import BILOU, IOB1, IOB2, IOBES
 
 from kdray.tasks import TASKS
+from kdray.tasks.base import scores_of
 from kdray.tasks.schemes import neighbours, remark, scheme_of, spans
 
 TASK = TASKS["token-classification"]
@@ -63,7 +64,7 @@ def test_scores_of_well_formed_tags_are_those_of_seqeval_for_their_scheme(name, 
     guess = [found if chance.random() < 0.5 else entities(chance) for found in truth]
     truth, guess = ([written(found, name) for found in part] for part in (truth, guess))
     theirs = classification_report(truth, guess, mode="strict", scheme=STRICT[name], output_dict=True)["micro avg"]
-    ours = TASK.scores(ids(truth, labels(name)), ids(guess, labels(name)), labels(name))
+    ours = scores_of(TASK, ids(truth, labels(name)), ids(guess, labels(name)), labels(name))
     assert (ours["f1"], ours["precision"], ours["recall"]) == pytest.approx(
         (theirs["f1-score"], theirs["precision"], theirs["recall"]))
     assert 0 < ours["f1"] < 1
@@ -78,7 +79,7 @@ def test_tags_in_any_order_are_read_as_seqeval_and_conlleval_read_them(name, see
     guess = [(found * 12)[:len(tags)] for found, tags in zip(guess, truth, strict=True)]
     for tags in truth:
         assert spans(tags, scheme_of(names)) == [(kind, a, b + 1) for kind, a, b in get_entities(tags)]
-    ours = TASK.scores(ids(truth, names), ids(guess, names), names)
+    ours = scores_of(TASK, ids(truth, names), ids(guess, names), names)
     assert (ours["f1"], ours["precision"], ours["recall"]) == pytest.approx(
         (f1_score(truth, guess), precision_score(truth, guess), recall_score(truth, guess)))
 

@@ -8,6 +8,7 @@ from seqeval.metrics import f1_score, precision_score, recall_score
 
 from kdray.corpus.tokenizer import load_tokenizer
 from kdray.tasks import TASKS
+from kdray.tasks.base import scores_of
 from tests.unit.conftest import TAGS
 
 TASK = TASKS["token-classification"]
@@ -44,7 +45,7 @@ def test_metrics_are_those_of_seqeval(draw, seed):
     truth = [draw(chance) for _ in range(20)]
     guess = [[tag if chance.random() < 0.8 else chance.choice(LABELS) for tag in tags] for tags in truth]
     right = sum(a == b for t, g in zip(truth, guess, strict=True) for a, b in zip(t, g, strict=True))
-    assert TASK.scores(ids(truth), ids(guess), LABELS) == pytest.approx({
+    assert scores_of(TASK, ids(truth), ids(guess), LABELS) == pytest.approx({
         "f1": f1_score(truth, guess), "precision": precision_score(truth, guess), "recall": recall_score(truth, guess),
         "accuracy": right / sum(map(len, truth))})
 
@@ -52,7 +53,7 @@ def test_metrics_are_those_of_seqeval(draw, seed):
 def test_no_entity_found_or_there_scores_zero():
     nothing, something = ids([["O", "O"]]), ids([["B-PER", "O"]])
     for truth, guess in ((nothing, nothing), (nothing, something), (something, nothing)):
-        scores = TASK.scores(truth, guess, LABELS)
+        scores = scores_of(TASK, truth, guess, LABELS)
         assert (scores["f1"], scores["precision"], scores["recall"]) == (0, 0, 0)
 
 
@@ -60,9 +61,9 @@ def test_tallies_of_any_rows_sum_to_their_scores():
     chance = random.Random(1)
     truth, guess = (ids([[chance.choice(LABELS) for _ in range(6)] for _ in range(30)]) for _ in range(2))
     some = np.random.default_rng(0).integers(0, 30, 30)
-    counts = np.bincount(some, minlength=30) @ TASK.tally(truth, guess, LABELS)
-    assert TASK.rates(counts, LABELS) == pytest.approx(
-        TASK.scores([truth[i] for i in some], [guess[i] for i in some], LABELS))
+    weights = np.bincount(some, minlength=30)
+    assert TASK.tally(truth, guess, LABELS).rates(weights) == pytest.approx(
+        scores_of(TASK, [truth[i] for i in some], [guess[i] for i in some], LABELS))
 
 
 @pytest.mark.parametrize("row, words", [

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from kdray.cache.reader import SoftTargets
+from kdray.outputs import Choice
 from kdray.training.batches import Batches, epoch_plan, worker_share
 from tests.unit.cache.test_reader import publish
 
@@ -64,7 +65,7 @@ def targets(token_corpus):
 
 
 def soft_batches(token_corpus, key: str) -> Batches:
-    return Batches(token_corpus.rows("train"), SoftTargets(token_corpus.store, key, "train"), 3, 0)
+    return Batches(token_corpus.rows("train"), SoftTargets(token_corpus.store, key, "train"), Choice(), 3, 0)
 
 
 @pytest.mark.parametrize("workers, accumulation", [(1, 1), (2, 1), (1, 3), (3, 2), (5, 5)])
@@ -114,7 +115,7 @@ def test_soft_targets_of_words_that_the_student_does_not_see_are_left_out(token_
 
 
 def test_without_soft_targets_nothing_is_known(corpus):
-    batch = Batches(corpus.rows("train"), None, 2, 0).batch(np.array([1, 5]), 0, 1, 0, 1)
+    batch = Batches(corpus.rows("train"), None, Choice(), 2, 0).batch(np.array([1, 5]), 0, 1, 0, 1)
     assert not batch.known.any() and torch.equal(batch.soft, torch.zeros(2, 2))
     assert batch.labels.tolist() == [corpus.rows("train").labels[row][0] for row in (1, 5)]
     assert batch.share == 0.5

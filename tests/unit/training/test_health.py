@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from kdray.config import TrainingConfig
+from kdray.outputs import Choice
 from kdray.training.health import check_targets, closeness, ratio, squared_norms, warning_of
 from kdray.training.objective import terms
 from kdray.training.schedules import Moment
@@ -17,8 +18,8 @@ KNOWN = torch.ones(40, dtype=torch.bool)
 
 def squares(alpha: float, known: torch.Tensor = KNOWN, teacher: torch.Tensor = TEACHER, **settings) -> torch.Tensor:
     chosen = TrainingConfig(**settings).model_dump()
-    return squared_norms(STUDENT, lambda logits: terms(chosen, Moment(alpha, chosen["temperature"]), logits, LABELS,
-                                                       teacher, known))
+    at = Moment(alpha, chosen["temperature"])
+    return squared_norms(STUDENT, lambda logits: terms(Choice(), chosen, at, logits, LABELS, teacher, known))
 
 
 @pytest.mark.parametrize("alpha, temperature", [(0.5, 1.0), (0.2, 4.0), (0.999, 2.0)])
@@ -32,7 +33,7 @@ def test_the_ratio_is_that_of_the_closed_gradients(alpha, temperature):
 def test_the_squares_of_workers_add_up_to_those_of_the_whole_step():
     chosen = TrainingConfig().model_dump()
     parts = [squared_norms(STUDENT[part], lambda logits, part=part: terms(
-        chosen, Moment(0.5, 2.0), logits, LABELS[part], TEACHER[part], KNOWN[part]))
+        Choice(), chosen, Moment(0.5, 2.0), logits, LABELS[part], TEACHER[part], KNOWN[part]))
         for part in (slice(0, 13), slice(13, 40))]
     assert torch.allclose(sum(parts), squares(0.5, temperature=2.0))
 
@@ -61,11 +62,12 @@ def test_an_epoch_without_fault_is_not_warned_of(entry):
 
 def test_closeness_counts_what_the_teacher_knows():
     known = torch.arange(40) < 25
-    count, same, divergence = closeness(STUDENT, TEACHER, known)
+    count, same, divergence = closeness(Choice(), STUDENT.numpy(), TEACHER.numpy(), known.numpy())
     p, q = (logits[:25].double().softmax(-1).numpy() for logits in (TEACHER, STUDENT))
     assert count == 25 and same == (p.argmax(-1) == q.argmax(-1)).sum()
     assert divergence == pytest.approx((p * np.log(p / q)).sum())
-    assert closeness(TEACHER, TEACHER, KNOWN).tolist() == pytest.approx([40, 40, 0], abs=1e-6)
+    same = closeness(Choice(), TEACHER.numpy(), TEACHER.numpy(), KNOWN.numpy())
+    assert same.tolist() == pytest.approx([40, 40, 0], abs=1e-6)
 
 
 RANDOM = np.random.default_rng(0)
@@ -83,22 +85,22 @@ def logits_of(ids: np.ndarray) -> np.ndarray:
     (RANDOM.permutation(logits_of(GOLD)), "no better than chance"),
     (logits_of(GOLD)[:, [1, 2, 0]], "no better than chance")], ids=["equal", "all but equal", "shuffled", "turned"])
 def test_soft_targets_that_teach_nothing_are_warned_of(teacher, words):
-    warning = check_targets(teacher, GOLD)
+    warning = check_targets(Choice(), teacher, GOLD)
     assert warning and words in warning and "400 targets" in warning and "teacher.finetune" in warning
 
 
 def test_soft_targets_of_a_weak_but_honest_teacher_are_not():
     guesses = np.where(RANDOM.random(400) < 0.3, GOLD, RANDOM.integers(0, 3, 400))
-    assert check_targets(logits_of(guesses), GOLD) is None
+    assert check_targets(Choice(), logits_of(guesses), GOLD) is None
 
 
 def test_rare_labels_are_judged_beyond_chance():
     """98 % outside an entity: a teacher that always says so agrees often, and by chance alone."""
     gold = np.where(np.arange(1000) % 50 == 0, 1, 0)
     always = logits_of(np.zeros(1000, int))
-    assert "no better than chance" in (check_targets(always, gold) or "")
-    assert check_targets(logits_of(gold), gold) is None
+    assert "no better than chance" in (check_targets(Choice(), always, gold) or "")
+    assert check_targets(Choice(), logits_of(gold), gold) is None
 
 
 def test_too_few_targets_are_not_judged():
-    assert check_targets(np.zeros((99, 3), np.float32), GOLD[:99]) is None
+    assert check_targets(Choice(), np.zeros((99, 3), np.float32), GOLD[:99]) is None

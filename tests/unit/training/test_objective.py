@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from kdray.config import TrainingConfig
-from kdray.training.losses import cross_entropy, kl, mse
+from kdray.outputs import Choice
+from kdray.outputs.losses import cross_entropy, kl, mse
 from kdray.training.objective import terms
 from kdray.training.schedules import Moment
 
@@ -16,7 +17,7 @@ LIKELY = TEACHER.softmax(-1).numpy()
 
 
 def found(at: Moment, **settings) -> tuple[torch.Tensor, torch.Tensor]:
-    return terms(TrainingConfig(**settings).model_dump(), at, STUDENT, LABELS, TEACHER, KNOWN)
+    return terms(Choice(), TrainingConfig(**settings).model_dump(), at, STUDENT, LABELS, TEACHER, KNOWN)
 
 
 def soft_of(wanted: torch.Tensor, alpha: float) -> np.ndarray:

@@ -7,12 +7,11 @@ import pytest
 import torch
 
 from kdray.config import TrainingConfig
+from kdray.outputs import Choice
 from kdray.training.schedules import (
     Moment,
     annealed,
-    certainty,
     confident_temperature,
-    confident_weight,
     moment,
     scheduled,
 )
@@ -65,25 +64,25 @@ def test_annealing_asks_for_more_and_more_of_the_teachers_logits():
 
 
 def test_certainty_is_0_at_chance_and_1_where_there_is_no_doubt():
-    assert certainty(torch.tensor([SURE, GUESS])).tolist() == pytest.approx([1, 0], abs=1e-6)
+    assert Choice().certainty(torch.tensor([SURE, GUESS])).tolist() == pytest.approx([1, 0], abs=1e-6)
     half = torch.tensor([[0.5, 0.25, 0.25]]).log()
-    assert certainty(half).item() == pytest.approx((0.5 - 1 / 3) / (2 / 3))
+    assert Choice().certainty(half).item() == pytest.approx((0.5 - 1 / 3) / (2 / 3))
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 4.0])
 def test_a_sure_target_has_the_whole_temperature_and_a_guess_has_one(temperature):
-    found = confident_temperature(torch.tensor([SURE, GUESS]), temperature)
+    found = confident_temperature(Choice().certainty(torch.tensor([SURE, GUESS])), temperature)
     assert found.tolist() == pytest.approx([temperature, 1.0], abs=1e-5)
 
 
 def test_a_weight_is_one_minus_the_entropy_over_its_largest():
-    assert confident_weight(torch.tensor([SURE, GUESS])).tolist() == pytest.approx([1, 0], abs=1e-6)
+    assert Choice().information(torch.tensor([SURE, GUESS])).tolist() == pytest.approx([1, 0], abs=1e-6)
     likely = np.array([0.7, 0.2, 0.1])
     wanted = 1 + (likely * np.log(likely)).sum() / np.log(3)
-    assert confident_weight(torch.tensor(likely).log()[None]).item() == pytest.approx(wanted)
+    assert Choice().information(torch.tensor(likely).log()[None]).item() == pytest.approx(wanted)
 
 
 def test_confidence_does_not_depend_on_the_rest_of_the_batch():
     logits = torch.randn(6, 4, generator=torch.Generator().manual_seed(0))
-    for function in (confident_weight, lambda part: confident_temperature(part, 3.0)):
+    for function in (Choice().information, Choice().certainty):
         assert torch.allclose(function(logits)[:2], function(logits[:2]))

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from kdray.config import TrainingConfig
-from kdray.corpus.rows import UNLABELLED, Rows
+from kdray.corpus.rows import Rows
 from kdray.corpus.tokenizer import whole_words
 from kdray.models.load import Origin
+from kdray.outputs.base import UNLABELLED
 from kdray.storage import Store
 from kdray.training.job import TrainingJob
 from kdray.training.loop import run_in_process

@@ -1,29 +1,22 @@
-"""Label ids and confidences of units become what one number hides: classes, confusion, calibration.
+"""Decisions and confidences of units become what one number hides: classes and calibration.
 
 Knows nothing about rows: units of all rows stand in one array.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
-
-from kdray.evaluation.answers import Answers
+from sklearn.metrics import precision_recall_fscore_support
 
 _BINS = 15
 
 
-def breakdown(gold: list[np.ndarray], predicted: Answers, labels: list[str]) -> dict[str, Any]:
-    """`classes`, `confusion` and `calibration` of one model, all by unit."""
-    truth, guess, confidence = np.concatenate(gold), predicted.ids, predicted.confidence
-    seen = ~np.isnan(confidence)
-    return {"classes": classes(truth, guess, labels),
-            "confusion": confusion_matrix(truth, guess, labels=range(len(labels))).tolist(),
-            "calibration": calibration(confidence[seen], (truth == guess)[seen])}
+def classes(truth: np.ndarray, guess: np.ndarray, labels: Sequence[str]) -> list[dict[str, Any]]:
+    """Precision, recall, F1 and support (units) of each label; a share of nothing is 0.
 
-
-def classes(truth: np.ndarray, guess: np.ndarray, labels: list[str]) -> list[dict[str, Any]]:
-    """Precision, recall, F1 and support (units) of each label; a share of nothing is 0."""
+    `truth` and `guess` are ids (units,), or ones and zeros (units, labels).
+    """
     columns = precision_recall_fscore_support(truth, guess, labels=range(len(labels)), zero_division=0.0)
     return [{"label": label, "precision": float(precision), "recall": float(recall), "f1": float(f1),
              "support": int(support)}

@@ -10,6 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+Kl = Callable[[Tensor, Tensor, float | Tensor], Tensor]
+"""From logits of student and teacher, and a temperature."""
+
 
 def kl(student: Tensor, teacher: Tensor, temperature: float | Tensor) -> Tensor:
     """T^2 * KL(softmax(teacher / T) || softmax(student / T)), summed over labels; T is one number, or (targets,).
@@ -20,6 +23,15 @@ def kl(student: Tensor, teacher: Tensor, temperature: float | Tensor) -> Tensor:
     wanted = F.log_softmax(teacher / each, -1)
     given = F.log_softmax(student / each, -1)
     return temperature**2 * (wanted.exp() * (wanted - given)).sum(-1)
+
+
+def binary_kl(student: Tensor, teacher: Tensor, temperature: float | Tensor) -> Tensor:
+    """T^2 * KL of a coin a label, sigmoid(teacher / T) || sigmoid(student / T), summed over labels."""
+    each = temperature.unsqueeze(-1) if isinstance(temperature, Tensor) else temperature
+    wanted, given = teacher / each, student / each
+    on = F.logsigmoid(wanted) - F.logsigmoid(given)
+    off = F.logsigmoid(-wanted) - F.logsigmoid(-given)
+    return temperature**2 * (wanted.sigmoid() * on + (-wanted).sigmoid() * off).sum(-1)
 
 
 def mse(student: Tensor, teacher: Tensor) -> Tensor:
@@ -37,15 +49,33 @@ def cross_entropy(student: Tensor, labels: Tensor) -> Tensor:
     return F.cross_entropy(student, labels, reduction="none")
 
 
-def distillation(name: str, temperature: float | Tensor, delta: float,
+def binary_cross_entropy(student: Tensor, gold: Tensor) -> Tensor:
+    """-log sigmoid of what is on, and of minus what is off, summed over labels; 0 where gold is not known.
+
+    `gold` are ones and zeros (targets, labels).
+    """
+    known = (gold >= 0).all(-1)
+    return torch.where(known, F.binary_cross_entropy_with_logits(
+        student, gold.clamp_min(0).to(student.dtype), reduction="none").sum(-1), 0.0)
+
+
+def squared_error(student: Tensor, gold: Tensor) -> Tensor:
+    """Mean over numbers of (student - gold)^2; 0 where gold, (targets, labels), is not known."""
+    known = ~gold.isnan().any(-1)
+    return torch.where(known, (student - gold.nan_to_num()).square().mean(-1), 0.0)
+
+
+def distillation(name: str, own: Kl, temperature: float | Tensor, delta: float,
                  share: float = 1.0) -> Callable[[Tensor, Tensor], Tensor]:
     """The loss called `name`, kl, mse, huber or annealing, as a function of student and teacher logits.
+
+    `own` is the KL of the output that the logits are of.
 
     annealing is the mse to `share` of the teacher's logits: Jafari et al. 2021 (arXiv 2104.07163), section 3, whose
     first stage has alpha 0, and whose second is a last stage on the hard labels.
     """
     losses: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-        "kl": lambda student, teacher: kl(student, teacher, temperature),
+        "kl": lambda student, teacher: own(student, teacher, temperature),
         "mse": mse,
         "huber": lambda student, teacher: huber(student, teacher, delta),
         "annealing": lambda student, teacher: mse(student, share * teacher),

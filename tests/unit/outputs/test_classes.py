@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from kdray.evaluation.answers import Answers
-from kdray.evaluation.breakdown import breakdown, calibration, classes
+from kdray.outputs import Choice
+from kdray.outputs.classes import calibration, classes
 
 LABELS = ["a", "b", "c"]
 
@@ -41,8 +41,7 @@ def test_a_model_that_is_as_right_as_it_is_sure_has_no_error():
 
 
 def test_units_that_the_model_does_not_see_count_in_all_but_calibration():
-    found = Answers(np.array([2, 1]), np.array([0, 1, 1]), np.array([0.9, np.nan, 0.7]), np.empty(0), 0.0, 0)
-    parts = breakdown([np.array([0, 0]), np.array([1])], found, ["a", "b"])
+    parts = Choice().breakdown(np.array([0, 0, 1]), np.array([0, 1, 1]), np.array([0.9, np.nan, 0.7]), ["a", "b"])
     assert parts["confusion"] == [[1, 1], [0, 1]]
     assert sum(row["support"] for row in parts["classes"]) == 3
     assert sum(part["count"] for part in parts["calibration"]["bins"]) == 2

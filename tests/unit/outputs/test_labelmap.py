@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from kdray.errors import ModelError
-from kdray.teacher.labelmap import check_label_map
+from kdray.outputs.labelmap import check_label_map
 
 LABELS = ("business", "politics", "sport")
 

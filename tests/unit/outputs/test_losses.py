@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.autograd import gradcheck
 
-from kdray.training.losses import cross_entropy, distillation, huber, kl, mse, weighed
+from kdray.outputs.losses import cross_entropy, distillation, huber, kl, mse, weighed
 
 TEMPERATURES = [0.5, 1.0, 2.0, 8.0]
 
@@ -88,14 +88,14 @@ def test_cross_entropy(seed):
 
 def test_annealing_is_the_mse_to_a_share_of_the_teacher():
     student, teacher = drawn(6)
-    found = distillation("annealing", 3.0, 1.0, 0.25)(*tensors(student, teacher))
+    found = distillation("annealing", kl, 3.0, 1.0, 0.25)(*tensors(student, teacher))
     np.testing.assert_allclose(found, ((student - teacher / 4)**2).mean(-1), rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["kl", "mse", "huber", "annealing"])
 def test_gradients_are_those_of_finite_differences(name):
     student, teacher = tensors(*drawn(3), dtype=torch.float64)
-    loss = distillation(name, 2.0, 0.7)
+    loss = distillation(name, kl, 2.0, 0.7)
     assert gradcheck(lambda given: loss(given, teacher), student.requires_grad_())
 
 
@@ -111,7 +111,7 @@ def test_gradients_of_the_whole_are_those_of_finite_differences():
                                          ("huber", lambda s, t: huber(s, t, 0.2))])
 def test_a_loss_is_found_by_its_name(name, given):
     student, teacher = tensors(*drawn(1))
-    assert torch.equal(distillation(name, 3.0, 0.2)(student, teacher), given(student, teacher))
+    assert torch.equal(distillation(name, kl, 3.0, 0.2)(student, teacher), given(student, teacher))
 
 
 @pytest.mark.parametrize("name", ["kl", "mse", "huber"])
@@ -119,7 +119,7 @@ def test_a_loss_is_found_by_its_name(name, given):
 def test_a_student_that_is_the_teacher_has_no_loss_and_no_gradient(name, temperature):
     student, teacher = tensors(*drawn(2)[:1] * 2)
     student.requires_grad_()
-    loss = distillation(name, temperature, 1.0)(student, teacher)
+    loss = distillation(name, kl, temperature, 1.0)(student, teacher)
     loss.sum().backward()
     assert loss.abs().max() < 1e-6 and student.grad.abs().max() < 1e-6
 
