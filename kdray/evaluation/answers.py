@@ -168,7 +168,7 @@ def _answers(output: Output, counts: np.ndarray, decided: np.ndarray, placed: _P
              parameters: int) -> Answers:
     divergence, largest = np.empty(0, np.float32), 0.0
     if first is not None:
-        divergence = output.divergence(first.logits, placed.logits).astype(np.float32)
+        divergence = output.divergence(first.logits, placed.logits).sum(-1).astype(np.float32)
         largest = float(np.abs(placed.logits - first.logits)[placed.seen & first.seen].max(initial=0.0))
     confidence = output.confidence(placed.logits).astype(np.float32)
     return Answers(counts, decided, confidence, divergence, largest, parameters)

@@ -73,7 +73,7 @@ class Output(Protocol):
         """How sure the model is of each decision, 0 to 1: (targets,); NaN where it cannot say."""
 
     def divergence(self, one: np.ndarray, other: np.ndarray, temperature: float = 1.0) -> np.ndarray:
-        """KL(one || other) in nats at T of each target, from logits: float64 (targets,)."""
+        """What each label adds to KL(one || other) in nats at T, from logits: float64 (targets, labels)."""
 
     def mean(self, stack: np.ndarray, weights: np.ndarray, temperature: float) -> np.ndarray:
         """Logits (targets, labels) whose probabilities at T are the weighted mean of those of `stack`.

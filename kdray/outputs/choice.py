@@ -57,9 +57,9 @@ class Choice:
         return np.exp(_likely(logits, 1.0).max(-1))
 
     def divergence(self, one: np.ndarray, other: np.ndarray, temperature: float = 1.0) -> np.ndarray:
-        """KL of softmax(z / T), summed over labels."""
+        """Of softmax(z / T)."""
         before, after = _likely(one, temperature), _likely(other, temperature)
-        return (np.exp(before) * (before - after)).sum(-1)
+        return np.exp(before) * (before - after)
 
     def mean(self, stack: np.ndarray, weights: np.ndarray, temperature: float) -> np.ndarray:
         """T times the logarithm of the mean probability."""

@@ -61,10 +61,10 @@ class Flags:
         return expit(np.abs(logits.astype(np.float64))).min(-1)
 
     def divergence(self, one: np.ndarray, other: np.ndarray, temperature: float = 1.0) -> np.ndarray:
-        """KL of a coin a label, sigmoid(z / T), summed over labels."""
+        """Of a coin a label, sigmoid(z / T)."""
         before, after = one.astype(np.float64) / temperature, other.astype(np.float64) / temperature
         on, off = log_expit(before) - log_expit(after), log_expit(-before) - log_expit(-after)
-        return (expit(before) * on + expit(-before) * off).sum(-1)
+        return expit(before) * on + expit(-before) * off
 
     def mean(self, stack: np.ndarray, weights: np.ndarray, temperature: float) -> np.ndarray:
         """T times the logit of the mean probability."""

@@ -67,7 +67,7 @@ class Value:
 
     def divergence(self, one: np.ndarray, other: np.ndarray, temperature: float = 1.0) -> np.ndarray:
         """Half the squared distance over T^2."""
-        return ((one.astype(np.float64) - other) ** 2).sum(-1) / (2 * temperature**2)
+        return (one.astype(np.float64) - other) ** 2 / (2 * temperature**2)
 
     def mean(self, stack: np.ndarray, weights: np.ndarray, temperature: float) -> np.ndarray:
         """The mean."""
@@ -100,14 +100,16 @@ class Value:
         return {"scatter": {"truth": gold[chosen, 0].tolist(), "said": decided[chosen, 0].tolist()}}
 
     def summary(self, logits: np.ndarray, gold: np.ndarray, labels: Sequence[str]) -> Summary:
-        """Correlation with the gold, and the distance from it; mean and spread of the numbers."""
+        """Correlation with the gold, and the distance from it; mean and spread of the numbers, of vectors their length."""
         known, facts = self.known(gold), dict[str, float]()
         if known.any():
             facts["correlation with the scores"] = _correlation(gold[known], logits[known])
             facts["distance from the scores"] = float(np.sqrt(((gold - logits)[known] ** 2).mean()))
-        counts, edges = np.histogram(logits, _BINS)
-        return Summary({**facts, "mean": float(logits.mean()), "deviation": float(logits.std())},
-                       "number", edges.tolist(), counts.tolist(), (), [])
+        alone = len(labels) == 1
+        shown = logits[:, 0] if alone else np.linalg.norm(logits, axis=-1)
+        counts, edges = np.histogram(shown, _BINS)
+        return Summary({**facts, "mean": float(shown.mean()), "deviation": float(shown.std())},
+                       "number" if alone else "length", edges.tolist(), counts.tolist(), (), [])
 
     def doubt(self, teacher: np.ndarray, gold: np.ndarray) -> str | None:
         """Constant numbers, or ones that do not go with the gold."""

@@ -278,7 +278,7 @@ def serving(pipeline: Pipeline, seconds: float) -> list[Line]:
     answers = predictor.predict([(item, {}) for item in items[:64]])
     classify: Any = transformers.pipeline("text-classification", model=str(folder), device="cpu", truncation=True,
                                           max_length=128)
-    agree = sum(answer.labels == [said["label"]] for answer, said in zip(answers, classify(items[:64]), strict=True))
+    agree = sum(answer.said == [said["label"]] for answer, said in zip(answers, classify(items[:64]), strict=True))
 
     def bulk() -> None:
         for start in range(0, len(items), 64):

@@ -181,5 +181,5 @@ def served(made: Taught, student: dict[str, Any], folder: Path) -> None:
         predictor = load_predictor(where, backend, 0, 1, 512, "float32")
         found = predictor.predict([(item, {}) for item in rows.items(corpus.task)])
         assert all(isinstance(one, Prediction) for one in found), found
-        assert [one.labels for one in found] == wanted, backend
+        assert [one.said for one in found] == wanted, backend
         np.testing.assert_allclose([one.confidence for one in found], sure, atol=1e-4)

@@ -29,11 +29,13 @@ def test_a_summary_is_that_of_all_targets(request, name):
     found, z, truth = summarise(corpus.store, cache, "train"), logits(corpus, cache), gold(corpus)
     likely, decided = z.softmax(-1), z.argmax(-1).numpy()
     assert (found.rows, found.targets) == (cache["rows"]["train"], len(truth))
-    assert found.agreement == pytest.approx(accuracy_score(truth, decided))
-    assert found.entropy == pytest.approx(float(torch.distributions.Categorical(likely).entropy().mean()))
-    assert found.confidence == pytest.approx(float(likely.max(-1).values.mean()))
-    assert sum(found.histogram) == len(truth) and len(found.classes) == len(corpus.labels)
-    for label, (count, agreement, _) in enumerate(found.classes):
+    assert found.summary.facts == pytest.approx({
+        "agreement with the labels": accuracy_score(truth, decided),
+        "mean entropy, nats": float(torch.distributions.Categorical(likely).entropy().mean()),
+        "mean confidence": float(likely.max(-1).values.mean())})
+    assert sum(found.summary.counts) == len(truth)
+    assert [name for name, _, _ in found.summary.lines] == corpus.labels
+    for label, (_, count, (agreement, _)) in enumerate(found.summary.lines):
         mine = truth == label
         assert count == mine.sum() and agreement == pytest.approx((decided[mine] == label).mean() if count else 0)
 

@@ -8,7 +8,7 @@ from scipy.special import log_softmax
 
 from kdray.cache.reader import SoftTargets
 from kdray.evaluation.answers import Answers, Asked, ask
-from tests.reports import add_student
+from kdray.models.load import Origin, build, save_model
 from tests.unit.conftest import Corpus, make_cache
 
 
@@ -76,10 +76,11 @@ def test_a_logit_that_is_no_number_is_not_passed_over(corpus, monkeypatch):
     assert np.isnan(found.largest)
 
 
-def test_parts_give_what_the_whole_gives(made, monkeypatch):
-    add_student(made, "half", (0, 1))
+def test_parts_give_what_the_whole_gives(made, monkeypatch, tmp_path):
+    half = build(made.task, Origin(str(made.model), (0, 1)), made.labels, 0)
+    save_model(made.task, half, made.model, tmp_path)
     rows, teacher = len(made.rows("test")), asked(made, place=str(made.model))
-    group = teacher, replace(teacher, place=made.store.uri_of("students", "half"))
+    group = teacher, replace(teacher, place=str(tmp_path))
     whole = said(*group, rows=rows)
     monkeypatch.setattr("kdray.evaluation.answers.ROWS", 3)
     for one, other in zip(whole, said(*group, rows=rows), strict=True):

@@ -40,6 +40,9 @@ WORDS = [["Anna", "lives", "in", "Rome", "."], ["It", "rains", "in", "Lisbon"]] 
 ROWS = {
     "sequence-classification": [{"text": text, "label": "bad" if index % 2 else "good"}
                                 for index, text in enumerate(SENTENCES)],
+    "multi-label-classification": [{"text": text, "labels": [["dull"], ["fine", "warm"], []][index % 3]}
+                                   for index, text in enumerate(SENTENCES)],
+    "regression": [{"text": text, "score": str(index % 4)} for index, text in enumerate(SENTENCES)],
     "token-classification": [{"tokens": words, "tags": ["B-LOC" if word in ("Rome", "Lisbon") else "O"
                                                         for word in words]} for words in WORDS],
 }
@@ -60,7 +63,7 @@ def make_student(folder: Path, task: str, labels: list[str]) -> Path:
 def make_package(root: Path, task: str, max_drop: float = 1.0) -> tuple[Path, dict[str, Any]]:
     store, tables = Store(str(root / "store")), {split: cut_up(pa.Table.from_pylist(ROWS[task]))
                                                  for split in ("train", "validation", "test")}
-    labels = sorted({label for row in ROWS[task] for label in TASKS[task].labels(row)})
+    labels = list(TASKS[task].names) or sorted({label for row in ROWS[task] for label in TASKS[task].labels(row)})
     student = make_student(root / "student", task, labels)
     build_corpus(store, "c", see_splits(tables), TASKS[task], DataConfig(source="x.csv"), str(student), None)
     return package_of(store, student, task, labels, max_drop, 1)

@@ -31,8 +31,8 @@ def test_texts_come_by_divergence_with_what_both_say(corpus, tmp_path):
     first = found[0]
     assert first["parts"] == [rows.raw(corpus.task).column("text")[int(order[0])].as_py()] and first["mark"] is None
     assert first["divergence"] == max(divergence) and first["truth"] == corpus.labels[0]
-    assert first["teacher"] == {"label": corpus.labels[0], "confidence": 0.9}
-    assert first["winner"] == {"label": corpus.labels[1], "confidence": 0.6}
+    assert first["teacher"] == {"label": corpus.labels[0], "right": True, "confidence": 0.9}
+    assert first["winner"] == {"label": corpus.labels[1], "right": False, "confidence": 0.6}
 
 
 def test_the_word_that_is_meant_is_the_one_that_differs_most(token_corpus, tmp_path):

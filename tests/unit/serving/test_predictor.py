@@ -78,12 +78,12 @@ def test_single_texts_and_pairs_may_share_a_batch(films):
 
 def test_a_prediction_tells_the_labels_and_the_least_sure_of_them(films, names):
     first, *_ = predictor(films).predict([("What a film.", {"top_k": 1})])
-    assert first.labels == [first.answer[0]["label"]]
+    assert first.said == [first.answer[0]["label"]]
     assert first.confidence == pytest.approx(first.answer[0]["score"])
     empty, words = predictor(names).predict([("", {}), ("Ada met Bob", {"aggregation_strategy": "none",
                                                                           "ignore_labels": []})])
-    assert (empty.labels, empty.confidence) == ([], 1.0)
-    assert words.labels == [item["entity"] for item in words.answer]
+    assert (empty.said, empty.confidence) == ([], 1.0)
+    assert words.said == [item["entity"] for item in words.answer]
     assert words.confidence == pytest.approx(min(item["score"] for item in words.answer))
 
 

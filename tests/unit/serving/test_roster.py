@@ -62,7 +62,7 @@ async def who(made: Roster, name: str = "default") -> str:
     """Name of the package that answers."""
     with made.using(name) as student:
         (prediction,) = await student.batcher.submit([("What a film.", {})])
-    assert prediction.labels[0] in student.manifest["labels"]
+    assert prediction.said[0] in student.manifest["labels"]
     return student.manifest["key"]
 
 
@@ -136,7 +136,7 @@ def test_who_uses_a_student_has_it_until_done_though_it_is_retired(slot):
             await asyncio.sleep(0.15)
             assert len(made._retiring) == 1
             (prediction,) = await student.batcher.submit([("What a film.", {})])
-            assert prediction.labels[0] in "ab" and student.manifest["key"] == "one"
+            assert prediction.said[0] in "ab" and student.manifest["key"] == "one"
         await retired(made)
         with pytest.raises(RuntimeError, match="closed"):
             await student.batcher.submit([("What a film.", {})])

@@ -25,7 +25,8 @@ def drawn(seed: int) -> tuple[np.ndarray, np.ndarray]:
 def test_metrics_are_those_of_scipy(seed):
     truth, said = drawn(seed)
     assert scores_of(TASK, by_row(truth), by_row(said), ["score"]) == pytest.approx({
-        "spearman": spearmanr(truth, said).statistic, "pearson": pearsonr(truth.astype(float), said.astype(float)).statistic,
+        "spearman": spearmanr(truth, said).statistic,
+        "pearson": pearsonr(truth.astype(float), said.astype(float)).statistic,
         "rmse": np.sqrt(((truth - said) ** 2).mean())}, rel=1e-5)
 
 
