@@ -100,7 +100,7 @@ class Value:
         return {"scatter": {"truth": gold[chosen, 0].tolist(), "said": decided[chosen, 0].tolist()}}
 
     def summary(self, logits: np.ndarray, gold: np.ndarray, labels: Sequence[str]) -> Summary:
-        """Correlation with the gold, and the distance from it; mean and spread of the numbers, of vectors their length."""
+        """Correlation with the gold and distance from it; mean and spread of the numbers, or of vectors' lengths."""
         known, facts = self.known(gold), dict[str, float]()
         if known.any():
             facts["correlation with the scores"] = _correlation(gold[known], logits[known])

@@ -49,6 +49,7 @@ class ModelCard(BaseModel):
     key: str
     task: str
     labels: list[str]
+    shown: str
     numbers: dict[str, Any]
     parents: dict[str, Any]
     lineage: dict[str, Any]
@@ -101,7 +102,7 @@ class _Routes:
         return handle
 
     async def answer(self, request: Request, body: bytes) -> Response:
-        """The answer to a text, in a list of its own for text-classification; to a list, one answer each."""
+        """The answer to a text, in a list of its own where it is a list of labels; to a list, one answer each."""
         name = request.path_params.get("name", DEFAULT)
         return await self._inference(request, body, name, partial(self.service.ask, name))
 
@@ -135,6 +136,7 @@ class _Routes:
         manifest = self.service.manifests(name)[0]
         known: dict[str, Any] = {part: manifest.get(part) or {} for part in ("numbers", "parents", "lineage", "checks")}
         return _json({"name": name, **{part: manifest[part] for part in ("key", "task", "labels")}, **known,
+                      "shown": TASKS[manifest["task"]].shown,
                       "students": list(self.service.roster.slots),
                       "teacher": self.service.has_teacher and name == DEFAULT})
 

@@ -101,6 +101,8 @@ class Task(Protocol):
     """What `transformers` calls the problem where its head does not see it from the labels."""
     unit: str
     """What a unit is called."""
+    shown: str
+    """How the service's page shows an answer: labels, flags, number or entities."""
     ranked: bool
     """Whether an answer is a list of labels with scores, best first."""
     metrics: tuple[str, ...]

@@ -15,6 +15,7 @@ class MultiLabelClassification(Texts):
 
     name = "multi-label-classification"
     output: Output = Flags()
+    shown = "flags"
     problem: str | None = "multi_label_classification"
     columns = {**TEXTS, "labels": True}
     label_column = "labels"

@@ -16,6 +16,7 @@ class Regression(Texts):
 
     name = "regression"
     output: Output = Value()
+    shown = "number"
     problem: str | None = "regression"
     names: tuple[str, ...] = ("score",)
     columns = {**TEXTS, "score": True}

@@ -20,6 +20,7 @@ class Texts:
     names: tuple[str, ...] = ()
     problem: str | None = None
     unit = "row"
+    shown = "labels"
     ranked = True
     output: Output
     label_column: str

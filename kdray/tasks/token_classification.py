@@ -27,6 +27,7 @@ class TokenClassification:
     names: tuple[str, ...] = ()
     problem: str | None = None
     unit = "word"
+    shown = "entities"
     ranked = False
     pipeline_tag = "token-classification"
     codec = "float16"

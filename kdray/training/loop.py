@@ -5,30 +5,21 @@ interrupted and restored takes the same steps on the same batches as one that is
 """
 
 import gc
-import json
 import os
 import shutil
 import tempfile
 import time
-from dataclasses import asdict, dataclass, field, replace
 from functools import partial
-from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 import torch.distributed as dist
-from safetensors.torch import load_file, save_file
 
 from kdray.corpus.rows import Rows
 from kdray.errors import TrainingError
-from kdray.models.dropout import quicken_dropout
-from kdray.models.folder import at
 from kdray.models.forward import taken
-from kdray.models.load import build, count_parameters, save_model
-from kdray.models.precision import device
-from kdray.models.vocabulary import cut_vocabulary, numbers, used_ids, whole_vocabulary
 from kdray.progress import Progress
 from kdray.storage import Store
 from kdray.tasks import TASKS
@@ -37,13 +28,12 @@ from kdray.training.batches import Batch, Batches, epoch_plan
 from kdray.training.engine import load_engine, make_engine, save_engine, take_step, whole_state
 from kdray.training.health import EVERY, ratio, squared_norms
 from kdray.training.job import TrainingJob
+from kdray.training.model import JobModel, publish
 from kdray.training.objective import terms
 from kdray.training.schedules import Moment, moment
+from kdray.training.state import Stage, State, Weights, read_state, stages, write_state
 from kdray.training.targets import open_targets, trained_splits
 from kdray.training.validation import Validation
-
-_BEST = "best.safetensors"
-_STATE = "state.json"
 
 
 class Surroundings(Protocol):
@@ -60,35 +50,6 @@ class Surroundings(Protocol):
 
     def progress(self, label: str, total: int, done: int) -> Progress:
         """Shows rows done."""
-
-
-@dataclass
-class State:
-    """Where a run is, and what it has seen."""
-
-    stage: int = 0
-    epoch: int = 0
-    """Epochs done in the stage."""
-    step: int = 0
-    """Steps done in the epoch."""
-    best: float = float("-inf")
-    best_epoch: int = 0
-    """Epoch of the best weights, counted from 1 over all stages."""
-    stale: int = 0
-    """Epochs since the best."""
-    history: list[dict[str, Any]] = field(default_factory=list)
-    seconds: float = 0.0
-    first_step: float = 0.0
-    """Unix time at which the first step began."""
-
-
-@dataclass(frozen=True)
-class Stage:
-    """Epochs with one alpha and one peak rate."""
-
-    epochs: int
-    lr: float
-    alpha: float
 
 
 def train(job: TrainingJob, here: Surroundings) -> dict[str, Any]:
@@ -109,7 +70,7 @@ class Run:
     def __init__(self, job: TrainingJob, here: Surroundings, store: Store):
         torch.set_num_threads(job.threads)
         self.job, self.here, self.store, self.task = job, here, store, TASKS[job.task]
-        self.settings, self.origin = job.settings, replace(job.origin, folder=str(at(job.origin.folder)))
+        self.settings, self.model = job.settings, JobModel(job)
         corpus = store.fetch("corpus", job.corpus)
         splits = trained_splits(store, job)
         self.train_rows, validation = Rows.open(corpus, *splits), Rows.open(corpus, "validation")
@@ -118,11 +79,9 @@ class Run:
         soft, watched = open_targets(store, job, self.settings["num_gpus"], splits) if job.distils else (None, None)
         self.batches = Batches(self.train_rows, soft, self.task.output, len(job.labels), job.pad_token_id)
         self.validation = Validation(job, validation, watched, here.rank, here.workers)
-        self.ids: np.ndarray | None = None
-        """Token ids that the student's rows have, where its embedding is cut to them."""
         self.stages = stages(self.settings)
         self.state = State()
-        self.best_weights: dict[str, torch.Tensor] | None = None
+        self.best_weights: Weights | None = None
         self.restored = self._restore()
         self.loss_sum, self.squares, self.waits = torch.zeros(()), list[torch.Tensor](), Waits()
         self.started = time.perf_counter()
@@ -143,38 +102,18 @@ class Run:
     def _restore(self) -> Path | None:
         folder = self.here.restore()
         if folder is not None:
-            self.state = State(**json.loads((folder / _STATE).read_text()))
-            if (folder / _BEST).exists():
-                self.best_weights = load_file(folder / _BEST)
+            self.state, self.best_weights = read_state(folder)
         return folder
 
     def _engine(self, stage: Stage) -> Any:
-        on = device(self.settings["num_gpus"])
-        self.model = self._model(self.settings["num_gpus"])
-        self._cut()
-        if on.type == "cpu":
-            quicken_dropout(self.model)
-        if self.best_weights is not None:
-            self.model.load_state_dict(self.best_weights)
+        columns = [self.train_rows.input_ids, self.validation.rows.input_ids]
         steps = stage.epochs * -(-self._rows(stage) // self.settings["batch_size"])
-        return make_engine(self.model.to(on), self.settings, self.job.precision, steps, stage.lr, self.here.workers)
+        return make_engine(self.model.to_train(columns, self.best_weights), self.settings, self.job.precision, steps,
+                           stage.lr, self.here.workers)
 
     def _rows(self, stage: Stage) -> int:
         """Rows of an epoch: those without labels teach nothing where the teacher has no say."""
         return len(self.train_rows) if stage.alpha < 1 else self.labelled
-
-    def _cut(self) -> None:
-        splits = [self.train_rows.input_ids, self.validation.rows.input_ids]
-        self.ids = used_ids(chain(*(split.parts() for split in splits)), self.model)
-        if self.ids is not None:
-            cut_vocabulary(self.model, self.ids)
-            places = numbers(self.ids)
-            for split in splits:
-                split.numbers = places
-
-    def _model(self, num_gpus: float) -> Any:
-        return build(self.task, self.origin, list(self.job.labels), self.settings["seed"], num_gpus,
-                     self.settings["dropout"])
 
     def _run_stage(self, engine: Any, stage: Stage) -> None:
         while self.state.epoch < stage.epochs:
@@ -278,55 +217,21 @@ class Run:
             folder = Path(name)
             save_engine(engine, folder)
             if self.here.rank == 0:
-                (folder / _STATE).write_text(json.dumps(asdict(self.state)))
-                if self.best_weights is not None:
-                    save_file(self.best_weights, folder / _BEST)
+                write_state(folder, self.state, self.best_weights)
             if self.here.workers > 1:
                 dist.barrier()
             self.here.report(metrics, folder)
 
     def _publish(self) -> dict[str, Any]:
         if self.here.rank == 0:
-            with self.store.staging(self.job.kind) as folder:
-                model = self._best_model()
-                save_model(self.task, model, at(self.job.tokenizer), folder)
-                self.store.publish(self.job.kind, self.job.key, folder, self._manifest(model))
+            assert self.best_weights is not None
+            publish(self.store, self.job, self.model.whole(self.best_weights), self.state,
+                    self.state.seconds + time.perf_counter() - self.started)
         if self.here.workers > 1:
             dist.barrier()
         manifest = self.store.manifest(self.job.kind, self.job.key)
         assert manifest is not None
         return manifest
-
-    def _best_model(self) -> Any:
-        model = self._model(0)
-        if self.ids is None:
-            model.load_state_dict(self.best_weights)
-        else:
-            whole = cut_vocabulary(model, self.ids)
-            model.load_state_dict(self.best_weights)
-            whole_vocabulary(model, self.ids, whole)
-        return model
-
-    def _manifest(self, model: Any) -> dict[str, Any]:
-        state = self.state
-        best = next(entry for entry in state.history if entry["epoch"] == state.best_epoch)
-        live = {"teacher": self.job.live.fingerprint} if self.job.live else {}
-        return {
-            "parents": {"corpus": self.job.corpus, "cache": self.job.cache, **live,
-                        "origin": self.job.origin_fingerprint},
-            "origin": asdict(self.job.origin), "task": self.job.task, "labels": list(self.job.labels),
-            "settings": self.settings, "precision": self.job.precision, "metric": self.job.metric,
-            "validation": {name: best[name] for name in self.task.metrics}, "best_epoch": state.best_epoch,
-            "history": state.history, "parameters": count_parameters(model),
-            "seconds": round(state.seconds + time.perf_counter() - self.started, 3), "first_step": state.first_step,
-        }
-
-
-def stages(settings: dict[str, Any]) -> list[Stage]:
-    """The distillation, and the last stage on hard labels where there is one."""
-    found = [Stage(settings["epochs"], settings["lr"], settings["alpha"])]
-    last = settings.get("finetune")
-    return [*found, Stage(last["epochs"], last["lr"], 1.0)] if last else found
 
 
 def reseed(seed: int) -> None:

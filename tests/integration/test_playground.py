@@ -127,7 +127,10 @@ def site(tmp_path_factory) -> Iterator[Site]:
     names = write_package(folder / "names", "token-classification", transformers.BertForTokenClassification,
                           ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"])
     evil = changed(Path(shutil.copytree(films, folder / "evil")), labels=[EVIL, "good", "<script>x</script>"])
-    site = Site({"default": films, "names": names, EVIL: evil})
+    moods, stars = (write_package(folder / name, task, transformers.BertForSequenceClassification, labels)
+                    for name, task, labels in (("moods", "multi-label-classification", ["calm", "glad", "sad"]),
+                                               ("stars", "regression", ["score"])))
+    site = Site({"default": films, "names": names, EVIL: evil, "moods": moods, "stars": stars})
     yield site
     site.close()
 
@@ -178,6 +181,33 @@ def test_a_text_gets_its_labels_best_first_with_bars(page, site):
     assert widths == pytest.approx([item["score"] * 100 for item in answer], abs=0.01)
     assert page.text("#status").startswith(f"{answer[0]['label']}, {percent(answer[0]['score'])}, ")
     assert page.text("#panels .head").startswith("Answer") and page.text("#panels .head").endswith(" ms")
+
+
+def test_several_labels_are_those_above_a_half(page, site):
+    choose(page, "moods")
+    page.answered(FILM)
+    (answer,) = site.ask(FILM, "moods")
+    on = [item["label"] for item in answer if item["score"] >= 0.5]
+    assert page.text("#status").startswith((", ".join(on) or "No label") + ", ")
+    assert page.texts("#panels .bars li.best") == [item["label"] + percent(item["score"]) for item in answer][:len(on)]
+    site.teacher = [[{**item, "score": 0.9} for item in answer]]
+    page.ready()
+    choose(page, "moods")
+    page.answered(FILM)
+    page.says("#agreement", "Both say" if len(on) == 3 else "the teacher calm, glad, sad")
+
+
+def test_a_number_is_shown_as_it_is_and_compared_with_the_teachers(page, site):
+    choose(page, "stars")
+    page.answered(FILM)
+    ((answer,),) = site.ask(FILM, "stars")
+    assert float(page.text("#panels .figure").replace(",", "")) == pytest.approx(answer["score"], abs=1e-3)
+    assert page.text("#go") == "Score" and page.texts("#panels .bars") == []
+    site.teacher = [[{"label": "score", "score": answer["score"] + 2}]]
+    page.ready()
+    choose(page, "stars")
+    page.answered(FILM)
+    page.says("#agreement", "✗ The student is 2 from the teacher.")
 
 
 def test_the_page_says_what_the_model_is(page):
@@ -243,7 +273,7 @@ def test_a_text_without_entities_says_so(page, site):
 
 
 def test_another_student_answers_the_same_text(page, site):
-    assert page.texts("#student option") == ["default", "names", EVIL]
+    assert page.texts("#student option") == ["default", "names", EVIL, "moods", "stars"]
     page.answered(FILM)
     choose(page, "names")
     page.wait("!!document.querySelector('.legend')")

@@ -7,7 +7,7 @@ import pytest
 from kdray.config import TrainingConfig
 from kdray.models.load import Origin
 from kdray.training.job import Live, TrainingJob
-from kdray.training.loop import Stage, stages
+from kdray.training.state import Stage, stages
 
 
 def job(alpha: float = 0.5, **settings) -> TrainingJob:
