@@ -153,8 +153,7 @@ def trained(made: Taught, subject: Subject) -> dict[str, Any]:
     published = corpus.store.fetch("students", student["key"])
     rows = corpus.rows("validation")
     again = load_model(corpus.task, published, corpus.labels).eval()
-    ours, theirs = (logits_of(made, model, rows) for model, rows in (
-        (run.model.eval(), run.validation.rows), (again, rows)))
+    ours, theirs = (logits_of(made, model, rows) for model in (run.model.whole(run.best_weights).eval(), again))
     assert len(theirs) and np.array_equal(ours, theirs) and theirs.std() > 0
     start = build(corpus.task, subject.origin, corpus.labels, job.settings["seed"]).eval()
     assert not np.array_equal(logits_of(made, start, rows), theirs), "it has learnt"
