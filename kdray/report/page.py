@@ -42,7 +42,7 @@ def draw(facts: Facts) -> str:
         confusions=[confusion(name, facts["labels"], part) for name, part in _parts(breakdown, "confusion")],
         reliabilities=[(name, reliability(name, part), part["ece"]) for name, part in _parts(breakdown, "calibration")],
         scatters=[scatter(name, part) for name, part in _parts(breakdown, "scatter")],
-        unit=TASKS[facts["task"]].unit,
+        unit=TASKS[facts["task"]].unit, tempered=TASKS[facts["task"]].output.tempered,
         sweep_plots=_sweep_plots(facts, chosen), named=len(names(facts["trials"])) > 1, trials=_trials(facts),
         gain=told(numbers["seeds"], metric), baselines=sum(row["baseline"] and row.get("name") == chosen
                                                            for row in facts["trials"] if not _again(row)),
@@ -114,9 +114,10 @@ def _sweep_plots(facts: Facts, chosen: str | None) -> list[tuple[str, str]]:
     """Each picture of the sweep that there is something to draw of, with what it says."""
     trials, winner, training = facts["trials"], facts["winner"], facts["config"]["training"]
     metric, students, limits = facts["numbers"]["metric"], facts["students"] or {}, facts["constraint"] or {}
+    tempered = TASKS[facts["task"]].output.tempered
     found = [
         ("Temperature and alpha of all trials. Hollow: stopped early. Cross: failed.",
-         trial_map(trials, winner, metric, training)),
+         trial_map(trials, winner, metric, training) if tempered else None),
         ("Validation by epoch.", learning_curves(trials, winner, metric, f"validation {metric}")),
         ("Agreement with the teacher by epoch.", learning_curves(trials, winner, "agreement", "agreement")),
         ("Settings of each trial and what they gave, which is the colour. Dashed: stopped early. Dotted: failed.",
