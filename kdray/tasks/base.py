@@ -4,7 +4,7 @@ A *unit* is what gets one label: the row itself for a sequence task, a word for 
 the model sees, so that it has a vector of logits. What these say is the task's *output*.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -103,6 +103,10 @@ class Task(Protocol):
     """What a unit is called."""
     ranked: bool
     """Whether an answer is a list of labels with scores, best first."""
+    markers: Mapping[str, str]
+    """Tokens that the task puts into rows, and words that say what each means; mostly none."""
+    example: Any
+    """An input of the inference protocol."""
     metrics: tuple[str, ...]
     """Metrics that may pick the winner, the one that does first; all are better when larger."""
 

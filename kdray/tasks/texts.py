@@ -1,12 +1,13 @@
 """What all tasks have in common that read a text, or a pair of texts, and say one thing of it."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
+from scipy.sparse import csr_array
 
 from kdray.outputs import Output
-from kdray.tasks.base import Cut, Encoded, Row, phrase_of
+from kdray.tasks.base import Counts, Cut, Encoded, Row, phrase_of
 
 TEXTS = {"text": True, "text_pair": False}
 
@@ -21,6 +22,8 @@ class Texts:
     problem: str | None = None
     unit = "row"
     ranked = True
+    markers: Mapping[str, str] = {}
+    example: Any = "Some text."
     output: Output
     label_column: str
 
@@ -98,6 +101,15 @@ class Texts:
             raise ValueError(f"top_k must be a whole number above 0, not {top_k!r}")
         order = np.argsort(-scores, kind="stable")[:top_k]
         return [{"label": labels[index], "score": float(scores[index])} for index in order]
+
+
+def confusions(gold: list[np.ndarray], predicted: list[np.ndarray], labels: list[str],
+               rated: Callable[[np.ndarray], dict[str, float]]) -> Counts:
+    """A tally of decisions, one a row, whose metrics follow from the confusion matrix (truth, guess)."""
+    cells = np.concatenate(gold) * len(labels) + np.concatenate(predicted)
+    rows = np.arange(len(cells))
+    return Counts(csr_array((np.ones(len(cells)), (rows, cells)), shape=(len(cells), len(labels) ** 2)),
+                  lambda counts: rated(counts.reshape(len(labels), len(labels))))
 
 
 def _activation(name: Any) -> Any:

@@ -5,7 +5,7 @@ A word's logits are those of its first sub-word, so that they do not depend on h
 
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -28,6 +28,8 @@ class TokenClassification:
     problem: str | None = None
     unit = "word"
     ranked = False
+    markers: Mapping[str, str] = {}
+    example: Any = "Ada Lovelace lived in London."
     pipeline_tag = "token-classification"
     codec = "float16"
     auto_class = "AutoModelForTokenClassification"
