@@ -77,11 +77,11 @@ class RelationExtraction(Texts):
         return made if "head" in row else {"text": marked(made)}
 
     def encode(self, tokenizer: Any, rows: list[Row], max_length: int) -> Encoded:
-        """One target a row; of a row that is too long, a window around both entities, or one around each."""
+        """One target a row; of a row that is too long, the text around both entities, or around each."""
         encoding = tokenizer([marked(row) for row in rows], return_attention_mask=False,
                              return_special_tokens_mask=True, verbose=False)
         markers = tokenizer.convert_tokens_to_ids(list(MARKERS))
-        kept = [_window(np.array(special, bool), np.flatnonzero(np.isin(ids, markers)), max_length)
+        kept = [_window(np.array(special, bool), [ids.index(marker) for marker in markers], max_length)
                 for ids, special in zip(encoding["input_ids"], encoding["special_tokens_mask"], strict=True)]
         ones, types = [[0]] * len(rows), encoding.get("token_type_ids")
         return Encoded(_taken(encoding["input_ids"], kept), types and _taken(types, kept), ones, ones)
@@ -122,23 +122,25 @@ def _phrase(text: str, random: np.random.Generator, cut: Cut) -> str:
     return text[:start] + made + text[start + len(words):]
 
 
-def _window(special: np.ndarray, markers: np.ndarray, most: int) -> np.ndarray:
-    """Which of a row's tokens stay, rising, at most `most`: the markers and special ones, and what is near them.
+def _window(special: np.ndarray, marks: list[int], most: int) -> np.ndarray:
+    """Which of a row's tokens stay, rising, at most `most`: the markers and special ones, then what is near them.
 
-    What is between the markers is as near as can be where there is room for all of it. `special` are booleans (tokens,)
-    and `markers` indices. Raises DataError where there is room for no word.
+    What is in an entity is as near as can be where there is room for all of it, and so is what is between the two.
+    `special` are booleans (tokens,), `marks` where each marker is, in the order of `MARKERS`. Raises DataError where
+    there is room for no word.
     """
     places = np.arange(len(special))
     if len(places) <= most:
         return places
-    away = np.abs(places[:, None] - markers).min(-1)
-    within = slice(markers.min(), markers.max() + 1)
-    if special.sum() + within.stop - within.start <= most:
-        away[within] = 0
-    away[special | (places[:, None] == markers).any(-1)] = -1
-    if (away < 0).sum() >= most:
-        raise DataError(f"data.max_length = {most} has no room for words beside {(away < 0).sum()} tokens that must be "
-                        "there, markers among them. Raise it")
+    away = np.abs(places[:, None] - marks).min(-1)
+    away[special] = 0
+    fixed = int((away == 0).sum())
+    if fixed >= most:
+        raise DataError(f"data.max_length = {most} has no room for words beside {fixed} tokens that must be there, "
+                        "markers among them. Raise it")
+    for first, last in (marks[:2], marks[2:], (min(marks), max(marks))):
+        nearer = np.where((places > first) & (places < last), 0, away)
+        away = nearer if (nearer == 0).sum() <= most else away
     return np.sort(np.argsort(away, kind="stable")[:most])
 
 

@@ -23,7 +23,7 @@ class Texts:
     unit = "row"
     ranked = True
     markers: Mapping[str, str] = {}
-    example: Any = "Some text."
+    example: Any = "What a lovely film."
     output: Output
     label_column: str
 
