@@ -34,11 +34,12 @@ def with_markers(store: Store, task: Task, folder: Path, as_is: bool) -> Path:
         raise ModelError(f"the tokenizer of teacher.model ({folder}) has no {', '.join(lacks)}: the teacher was not "
                          f"trained to read what a {task.name} marks so. Fine-tune it (teacher.finetune), which adds "
                          "them, or take a teacher that was trained with them")
-    key = content_key({"model": fingerprint(folder), "markers": dict(task.markers), "layout": _LAYOUT})
+    parent = fingerprint(folder)
+    key = content_key({"model": parent, "markers": dict(task.markers), "layout": _LAYOUT})
     if store.manifest(KIND, key) is None:
         with store.staging(KIND) as staged:
             _add(task, folder, lacks, staged)
-            store.publish(KIND, key, staged, {"parents": {"model": fingerprint(folder)}, "markers": lacks})
+            store.publish(KIND, key, staged, {"parents": {"model": parent}, "markers": lacks})
     return store.fetch(KIND, key)
 
 

@@ -131,6 +131,9 @@ class Task(Protocol):
     def item(self, row: Row) -> Any:
         """The row as an input of the inference protocol; equal rows have equal items."""
 
+    def group(self, row: Row) -> str:
+        """What a cut keeps on one side: rows with the same would tell each other's labels."""
+
     def space(self, tokenizer: Any) -> str:
         """What goes before each word that is given by itself, so that it is read as within a text; mostly nothing."""
 

@@ -56,9 +56,14 @@ def entities(text: str) -> Entities:
                              f"mark both entities, {FORM}")
     # What is before a marker counts all characters but those of the markers before it.
     places = {match.group(): match.start() - sum(map(len, names[:number])) for number, match in enumerate(found)}
-    plain = _MARKER.sub("", text)
+    plain = unmarked(text)
     return Entities(plain, *(_stripped(plain, role, places[first], places[last])
                              for role, (first, last) in _ROLES.items()))
+
+
+def unmarked(text: str) -> str:
+    """The text without markers."""
+    return _MARKER.sub("", text)
 
 
 def _stripped(text: str, role: str, start: int, end: int) -> Span:

@@ -11,7 +11,7 @@ import numpy as np
 from kdray.errors import DataError
 from kdray.outputs import Choice, Output
 from kdray.tasks.base import Counts, Cut, Encoded, Row, phrase_of
-from kdray.tasks.markers import FORM, MARKERS, entities, marked
+from kdray.tasks.markers import FORM, MARKERS, entities, marked, unmarked
 from kdray.tasks.texts import Texts, confusions
 
 _DIRECTION = re.compile(r"\s*\((e1,\s*e2|e2,\s*e1)\)$")
@@ -61,6 +61,10 @@ class RelationExtraction(Texts):
     def item(self, row: Row) -> str:
         """The text with markers."""
         return marked(row)
+
+    def group(self, row: Row) -> str:
+        """The text, whichever of its entities are meant."""
+        return unmarked(row["text"])
 
     def phrase(self, row: Row, random: np.random.Generator, cut: Cut) -> Row:
         """Both entities as they are, and phrases of what is before, between and behind them."""

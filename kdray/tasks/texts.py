@@ -55,6 +55,10 @@ class Texts:
         """The text, or both texts."""
         return {"text": row["text"], "text_pair": row["text_pair"]} if "text_pair" in row else row["text"]
 
+    def group(self, row: Row) -> str:
+        """All that is read."""
+        return str(self.item(row))
+
     def space(self, tokenizer: Any) -> str:
         """Nothing: texts are given whole."""
         return ""

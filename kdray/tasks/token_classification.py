@@ -85,6 +85,10 @@ class TokenClassification:
         """Words with spaces between."""
         return " ".join(row["tokens"])
 
+    def group(self, row: Row) -> str:
+        """All that is read."""
+        return str(self.item(row))
+
     def space(self, tokenizer: Any) -> str:
         """A space where the tokenizer cuts a word by itself otherwise than within a text, and a space before it helps.
 

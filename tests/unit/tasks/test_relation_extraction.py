@@ -181,6 +181,11 @@ def test_what_the_metrics_are_over_is_said(labels, words):
     assert level == logging.INFO and words in text
 
 
+def test_rows_of_one_text_are_kept_on_one_side_of_a_cut():
+    one, other = ({"text": TEXT, "head": head, "tail": [14, 17]} for head in ([0, 4, "PER"], [5, 9]))
+    assert TASK.group(one) == TASK.group(other) == TEXT and TASK.item(one) != TASK.item(other)
+
+
 def cut(text: str) -> Units:
     return Units(text.split(), " ", ("x", "y"))
 
