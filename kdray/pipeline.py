@@ -65,7 +65,17 @@ class Pipeline:
     @cached_property
     def base(self) -> Path:
         """Folder of the configured teacher model."""
-        return locate(self.config.teacher.model, self.config.teacher.revision)
+        teacher = self.config.teacher
+        return self._located(teacher.model, teacher.revision, as_is=teacher.finetune is None)
+
+    def _located(self, model: str, revision: str | None = None, as_is: bool = False) -> Path:
+        """Folder of a model, with the tokens that the task puts into rows; a model taken `as_is` has to have them."""
+        folder = locate(model, revision)
+        if not self.task.markers:
+            return folder
+        from kdray.models.markers import with_markers
+
+        return with_markers(self.store, self.task, folder, as_is)
 
     @cached_property
     def seen(self) -> dict[str, list[Seen]]:
@@ -122,7 +132,8 @@ class Pipeline:
         label(stage="models")
         subjects = [teacher_subject(self.config, self.base)]
         if self._last == "students":
-            subjects += [student_subject(self.config, name, locate(student.model) if student.model else self.base)
+            subjects += [student_subject(self.config, name,
+                                         self._located(student.model) if student.model else self.base)
                          for name, student in self.config.family.items()]
         logger.info("models: trying %s", ", ".join(subject.name for subject in subjects))
         for subject in subjects:
@@ -197,7 +208,7 @@ class Pipeline:
 
     def _teacher_name(self) -> str:
         name = self.config.teacher.model
-        return str(self.base.resolve()) if Path(name).expanduser().exists() else name
+        return str(Path(name).expanduser().resolve()) if Path(name).expanduser().exists() else name
 
     @property
     def schema(self) -> Any:
@@ -217,7 +228,7 @@ class Pipeline:
     def _student_job(self, student: StudentConfig) -> Any:
         from kdray.models.load import student_origin
 
-        model = self._model(locate(student.model)) if student.model else self.teacher
+        model = self._model(self._located(student.model)) if student.model else self.teacher
         own = self._tokenisation(model.folder) != self._tokenisation(self.base) if student.model else False
         corpus = self._corpus(model.folder) if own else self.corpus
         origin = replace(student_origin(student, model.folder), folder=model.place)

@@ -81,13 +81,13 @@ def _use(task: Task, max_length: int, backend: str) -> str:
 ```python
 from transformers import pipeline
 
-print(pipeline("{task.pipeline_tag}", model=".")("Some text."))
+print(pipeline("{task.pipeline_tag}", model=".")({json.dumps(task.example)}))
 ```
-{_use_onnx(max_length, FILES[backend]) if backend != "torch" else ""}
+{_use_onnx(task, max_length, FILES[backend]) if backend != "torch" else ""}
 Rows were cut to {max_length} tokens in training."""
 
 
-def _use_onnx(max_length: int, file: str) -> str:
+def _use_onnx(task: Task, max_length: int, file: str) -> str:
     return f"""
 With ONNX Runtime, for the logits (`{file}` is what kdray serves on a CPU):
 
@@ -97,7 +97,8 @@ from transformers import AutoTokenizer
 
 tokenizer = AutoTokenizer.from_pretrained(".")
 session = onnxruntime.InferenceSession("{file}")
-batch = tokenizer(["Some text."], padding=True, truncation=True, max_length={max_length}, return_tensors="np")
+texts = [{json.dumps(task.example)}]
+batch = tokenizer(texts, padding=True, truncation=True, max_length={max_length}, return_tensors="np")
 print(session.run(["logits"], {{item.name: batch[item.name] for item in session.get_inputs()}})[0])
 ```
 """

@@ -107,7 +107,7 @@ def _cut(task: Task, origin: Origin, labels: list[str], dropout: float | None, n
     whole_config = origin_config(task, replace(origin, layers=None), labels)
     whole = _load(task, origin.folder, whole_config, num_gpus, torch.float32, True)
     weights = whole.state_dict()
-    with _quiet():
+    with quiet():
         return type(whole).from_pretrained(
             None, config=origin_config(task, origin, labels, dropout), attn_implementation=attention(num_gpus),
             state_dict={name: weights[source] for name, source in names.items()}, dtype=torch.float32)
@@ -129,7 +129,7 @@ def check_weights(task: Task, folder: Path, labels: list[str], new_head: bool) -
     """
     config = read(folder)
     name_labels(config, labels, task)
-    with _quiet():
+    with quiet():
         model, found = type(outline(task, config)).from_pretrained(
             None, config=config, state_dict=_weightless(folder), ignore_mismatched_sizes=True,
             output_loading_info=True, dtype=torch.float32)
@@ -155,8 +155,20 @@ def _weight_files(folder: Path) -> list[Path]:
     return [folder / name for name in sorted(set(index["weight_map"].values()))]
 
 
+def load_parts(task: Task, folder: Path) -> tuple[Any, set[str]]:
+    """The model in `folder` in the precision of its file, and the names of its weights that were drawn at random.
+
+    These are what the folder lacks, or has in another size.
+    """
+    with quiet(), torch.random.fork_rng(devices=[]):
+        model, found = head_class(task).from_pretrained(
+            str(folder), config=read(folder), dtype="auto", use_safetensors=True, trust_remote_code=False,
+            ignore_mismatched_sizes=True, output_loading_info=True)
+    return model, {*found["missing_keys"], *(name for name, *_ in found["mismatched_keys"])}
+
+
 def _load(task: Task, folder: str | Path, config: Any, num_gpus: float, dtype: torch.dtype, new_head: bool) -> Any:
-    with _quiet():
+    with quiet():
         model, found = head_class(task).from_pretrained(
             str(folder), config=config, attn_implementation=attention(num_gpus), dtype=dtype, use_safetensors=True,
             trust_remote_code=False, ignore_mismatched_sizes=True, output_loading_info=True)
@@ -187,7 +199,7 @@ def _check_parts(model: Any, folder: str | Path, found: dict[str, Any], new_head
 def save_model(task: Task, model: Any, tokenizer_folder: Path, folder: Path) -> None:
     """Writes a Hugging Face folder: safetensors, config, tokenizer. Raises OSError where the disk is full."""
     try:
-        with _quiet():
+        with quiet():
             model.save_pretrained(str(folder))
     except SafetensorError as error:
         # The system's error number is only in the text.
@@ -202,7 +214,8 @@ def count_parameters(model: nn.Module) -> int:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
+    """Holds back the warnings and the progress of `transformers`."""
     level = transformers.logging.get_verbosity()
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()

@@ -25,7 +25,7 @@ def most_different(predictions: Path, rows: Rows, task: Task, labels: list[str])
     largest = _largest(table.column("divergence").combine_chunks())
     order = np.argsort(-largest, kind="stable")[:_MOST]
     said, raw = table.take(order).to_pylist(), rows.raw(task).take(order).to_pylist()
-    return [{"row": int(row), **_text(source, unit := int(np.nanargmax(found["divergence"]))),
+    return [{"row": int(row), **_text(task, source, unit := int(np.nanargmax(found["divergence"]))),
              "divergence": float(largest[row]), "truth": _told(task, found["gold"], unit, labels),
              **{name: _said(task, found, name, unit, labels) for name in ("teacher", "winner")}}
             for row, found, source in zip(order, said, raw, strict=True) if np.isfinite(largest[row])]
@@ -55,11 +55,12 @@ def _largest(lists: pa.ListArray) -> np.ndarray:
     return found
 
 
-def _text(source: dict[str, Any], unit: int) -> dict[str, Any]:
-    """A row's words around `unit`, or its texts, cut where they are long."""
+def _text(task: Task, source: dict[str, Any], unit: int) -> dict[str, Any]:
+    """A row's words around `unit`, or the texts of its input, cut where they are long."""
     words = source.get("tokens")
     if words is None:
-        return {"parts": [_cut(source[name]) for name in ("text", "text_pair") if name in source], "mark": None}
+        item = task.item(source)
+        return {"parts": [_cut(text) for text in (item.values() if isinstance(item, dict) else [item])], "mark": None}
     first, last = max(0, unit - _WORDS), unit + _WORDS + 1
     head, tail = ["…"] * (first > 0), ["…"] * (last < len(words))
     return {"parts": [*head, *words[first:last], *tail], "mark": unit - first + len(head)}

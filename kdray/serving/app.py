@@ -56,6 +56,8 @@ class ModelCard(BaseModel):
     checks: dict[str, Any]
     students: list[str]
     teacher: bool
+    columns: list[str]
+    example: Any
 
 
 def http_app(service: Service) -> FastAPI:
@@ -131,14 +133,16 @@ class _Routes:
             return _json({"answers": [told async for part in parts for told in part]})
 
     async def card(self, request: Request) -> Response:
-        """The task, the labels, the numbers it was accepted with, and the artefacts it was made from."""
+        """The task, its columns and an example, the labels, the numbers it was accepted with, what it was made from."""
         name = request.query_params.get("name") or DEFAULT
         manifest = self.service.manifests(name)[0]
+        task = TASKS[manifest["task"]]
         known: dict[str, Any] = {part: manifest.get(part) or {} for part in ("numbers", "parents", "lineage", "checks")}
         return _json({"name": name, **{part: manifest[part] for part in ("key", "task", "labels")}, **known,
-                      "shown": TASKS[manifest["task"]].shown,
+                      "shown": task.shown,
                       "students": list(self.service.roster.slots),
-                      "teacher": self.service.has_teacher and name == DEFAULT})
+                      "teacher": self.service.has_teacher and name == DEFAULT,
+                      "columns": list(task.columns), "example": task.example})
 
     async def health(self, _: Request) -> Response:
         """Whether it answers: 503 where a model is stuck."""

@@ -29,7 +29,7 @@ def check_parity(folder: Path, predictor: Predictor, task: Task) -> None:
     A package without a sample is asked for one answer.
     """
     file = folder / FILE
-    sample: dict[str, list[Any]] = {"inputs": ["ready"], "labels": [None]}
+    sample: dict[str, list[Any]] = {"inputs": [task.example], "labels": [None]}
     if file.exists():
         sample = json.loads(file.read_text(encoding="utf-8"))
     found = [_said(prediction) for prediction in predictor.predict([(item, {}) for item in sample["inputs"]])]

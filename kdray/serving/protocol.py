@@ -12,12 +12,15 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, WithJsonSche
 from kdray.serving.predictor import Prediction, RefusedError
 
 _TEXT: dict[str, Any] = {"type": "string", "minLength": 1}
-_INPUT: list[Any] = [_TEXT, {"type": "object", "additionalProperties": _TEXT, "minProperties": 1}]
+_SPAN: dict[str, Any] = {"type": "array", "items": {"type": "integer"}}
+_INPUT: list[Any] = [_TEXT, {"type": "object", "additionalProperties": {"anyOf": [_TEXT, _SPAN]}, "minProperties": 1}]
 _LIST: dict[str, Any] = {"type": "array", "items": {"anyOf": _INPUT}}
 _EXAMPLES: list[Any] = [
     {"inputs": "What a lovely film."},
     {"inputs": ["What a lovely film.", "I left after ten minutes."], "parameters": {"top_k": 1}},
     {"inputs": {"text": "A man plays the guitar.", "text_pair": "Somebody makes music."}},
+    {"inputs": "The <e1>author</e1> of the <e2>book</e2> lives here."},
+    {"inputs": {"text": "The author of the book lives here.", "head": [4, 10], "tail": [18, 22]}},
     {"inputs": "Ada Lovelace lived in London.", "parameters": {"aggregation_strategy": "simple"}},
 ]
 FULL = "the queue is full"
@@ -41,7 +44,8 @@ class InferenceRequest(BaseModel):
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": _EXAMPLES})
 
     inputs: Annotated[Any, WithJsonSchema({"anyOf": [*_INPUT, _LIST]})] = Field(
-        description='A text, a pair of texts as {"text": ..., "text_pair": ...}, or a list of either')
+        description='A text, a pair of texts as {"text": ..., "text_pair": ...}, a text with two spans as '
+        '{"text": ..., "head": [start, end], "tail": [start, end]}, or a list of these')
     parameters: dict[str, Any] | None = _PARAMETERS
     options: dict[str, Any] | None = Field(None, description="use_cache, wait_for_model and the like, as clients of "
                                            "Hugging Face's servers send them: taken, and without effect")

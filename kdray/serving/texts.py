@@ -18,6 +18,8 @@ from kdray.errors import DataError
 from kdray.storage import artefact
 from kdray.tasks import Row, Task
 
+_SHOWN = 60
+
 
 def read_texts(file: str, task: Task, columns: dict[str, str]) -> list[Any]:
     """The inputs in a file: rows of the task's columns, named as in `columns`, or one text a line.
@@ -65,7 +67,12 @@ def _from_rows(file: str, task: Task, columns: dict[str, str]) -> list[Any]:
 def _item(row: Row, task: Task) -> Any:
     """The input; words that a file without lists holds as one text are that text."""
     texts = [value for name, value in row.items() if task.columns[name]]
-    return texts[0] if len(row) == 1 and isinstance(texts[0], str) else task.item(row)
+    if len(row) == 1 and isinstance(texts[0], str):
+        return texts[0]
+    try:
+        return task.item(row)
+    except ValueError as error:
+        raise DataError(f"{str(row)[:_SHOWN]}...: {error}") from error
 
 
 def _lines(file: str) -> list[str]:

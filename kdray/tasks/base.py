@@ -4,7 +4,7 @@ A *unit* is what gets one label: the row itself for a sequence task, a word for 
 the model sees, so that it has a vector of logits. What these say is the task's *output*.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -105,6 +105,10 @@ class Task(Protocol):
     """How the service's page shows an answer: labels, flags, number or entities."""
     ranked: bool
     """Whether an answer is a list of labels with scores, best first."""
+    markers: Mapping[str, str]
+    """Tokens that the task puts into rows, and words that say what each means; mostly none."""
+    example: Any
+    """An input of the inference protocol."""
     metrics: tuple[str, ...]
     """Metrics that may pick the winner, the one that does first; all are better when larger."""
 
@@ -128,6 +132,9 @@ class Task(Protocol):
 
     def item(self, row: Row) -> Any:
         """The row as an input of the inference protocol; equal rows have equal items."""
+
+    def group(self, row: Row) -> str:
+        """What a cut keeps on one side: rows with the same would tell each other's labels."""
 
     def space(self, tokenizer: Any) -> str:
         """What goes before each word that is given by itself, so that it is read as within a text; mostly nothing."""

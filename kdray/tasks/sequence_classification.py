@@ -3,11 +3,10 @@
 from typing import Any
 
 import numpy as np
-from scipy.sparse import csr_array
 
 from kdray.outputs import Choice, Output
 from kdray.tasks.base import Counts, Row
-from kdray.tasks.texts import TEXTS, Texts
+from kdray.tasks.texts import TEXTS, Texts, confusions
 
 
 class SequenceClassification(Texts):
@@ -35,10 +34,7 @@ class SequenceClassification(Texts):
 
     def tally(self, gold: list[np.ndarray], predicted: list[np.ndarray], labels: list[str]) -> Counts:
         """One count a row: its cell of the flattened confusion matrix (truth, guess)."""
-        cells = np.concatenate(gold) * len(labels) + np.concatenate(predicted)
-        rows = np.arange(len(cells))
-        return Counts(csr_array((np.ones(len(cells)), (rows, cells)), shape=(len(cells), len(labels) ** 2)),
-                      lambda counts: _rates(counts.reshape(len(labels), len(labels))))
+        return confusions(gold, predicted, labels, _rates)
 
     def answer(self, rows: list[Row], logits: list[np.ndarray], targets: list[np.ndarray], labels: list[str],
                parameters: dict[str, Any]) -> list[dict[str, Any]]:

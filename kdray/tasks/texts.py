@@ -1,12 +1,13 @@
 """What all tasks have in common that read a text, or a pair of texts, and say one thing of it."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
+from scipy.sparse import csr_array
 
 from kdray.outputs import Output
-from kdray.tasks.base import Cut, Encoded, Row, phrase_of
+from kdray.tasks.base import Counts, Cut, Encoded, Row, phrase_of
 
 TEXTS = {"text": True, "text_pair": False}
 
@@ -22,6 +23,8 @@ class Texts:
     unit = "row"
     shown = "labels"
     ranked = True
+    markers: Mapping[str, str] = {}
+    example: Any = "What a lovely film."
     output: Output
     label_column: str
 
@@ -52,6 +55,10 @@ class Texts:
     def item(self, row: Row) -> Any:
         """The text, or both texts."""
         return {"text": row["text"], "text_pair": row["text_pair"]} if "text_pair" in row else row["text"]
+
+    def group(self, row: Row) -> str:
+        """All that is read."""
+        return str(self.item(row))
 
     def space(self, tokenizer: Any) -> str:
         """Nothing: texts are given whole."""
@@ -99,6 +106,15 @@ class Texts:
             raise ValueError(f"top_k must be a whole number above 0, not {top_k!r}")
         order = np.argsort(-scores, kind="stable")[:top_k]
         return [{"label": labels[index], "score": float(scores[index])} for index in order]
+
+
+def confusions(gold: list[np.ndarray], predicted: list[np.ndarray], labels: list[str],
+               rated: Callable[[np.ndarray], dict[str, float]]) -> Counts:
+    """A tally of decisions, one a row, whose metrics follow from the confusion matrix (truth, guess)."""
+    cells = np.concatenate(gold) * len(labels) + np.concatenate(predicted)
+    rows = np.arange(len(cells))
+    return Counts(csr_array((np.ones(len(cells)), (rows, cells)), shape=(len(cells), len(labels) ** 2)),
+                  lambda counts: rated(counts.reshape(len(labels), len(labels))))
 
 
 def _activation(name: Any) -> Any:

@@ -5,7 +5,7 @@ A word's logits are those of its first sub-word, so that they do not depend on h
 
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -29,6 +29,8 @@ class TokenClassification:
     unit = "word"
     shown = "entities"
     ranked = False
+    markers: Mapping[str, str] = {}
+    example: Any = "Ada Lovelace lived in London."
     pipeline_tag = "token-classification"
     codec = "float16"
     auto_class = "AutoModelForTokenClassification"
@@ -83,6 +85,10 @@ class TokenClassification:
     def item(self, row: Row) -> Any:
         """Words with spaces between."""
         return " ".join(row["tokens"])
+
+    def group(self, row: Row) -> str:
+        """All that is read."""
+        return str(self.item(row))
 
     def space(self, tokenizer: Any) -> str:
         """A space where the tokenizer cuts a word by itself otherwise than within a text, and a space before it helps.

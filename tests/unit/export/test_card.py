@@ -20,6 +20,7 @@ from kdray.export.card import model_card
 from kdray.export.files import student_files
 from kdray.export.package import build_package
 from kdray.models.folder import locate
+from kdray.models.markers import with_markers
 from kdray.storage import Store
 from kdray.tasks import TASKS
 
@@ -43,6 +44,9 @@ ROWS = {
     "multi-label-classification": [{"text": text, "labels": [["dull"], ["fine", "warm"], []][index % 3]}
                                    for index, text in enumerate(SENTENCES)],
     "regression": [{"text": text, "score": str(index % 4)} for index, text in enumerate(SENTENCES)],
+    "relation-extraction": [{"text": f"<e1>{text.split()[0]}</e1> of <e2>{text.split()[-1]}</e2>",
+                             "relation": ["Other", "Part(e1,e2)", "Part(e2,e1)"][index % 3]}
+                            for index, text in enumerate(SENTENCES)],
     "token-classification": [{"tokens": words, "tags": ["B-LOC" if word in ("Rome", "Lisbon") else "O"
                                                         for word in words]} for words in WORDS],
 }
@@ -64,7 +68,7 @@ def make_package(root: Path, task: str, max_drop: float = 1.0) -> tuple[Path, di
     store, tables = Store(str(root / "store")), {split: cut_up(pa.Table.from_pylist(ROWS[task]))
                                                  for split in ("train", "validation", "test")}
     labels = list(TASKS[task].names) or sorted({label for row in ROWS[task] for label in TASKS[task].labels(row)})
-    student = make_student(root / "student", task, labels)
+    student = with_markers(store, TASKS[task], make_student(root / "student", task, labels), as_is=False)
     build_corpus(store, "c", see_splits(tables), TASKS[task], DataConfig(source="x.csv"), str(student), None)
     return package_of(store, student, task, labels, max_drop, 1)
 
@@ -84,6 +88,7 @@ def package_of(store: Store, folder: Path, task: str, labels: list[str], max_dro
 def test_package_is_whole_and_does_what_its_card_says(task: str, tmp_path: Path,
                                                       monkeypatch: pytest.MonkeyPatch) -> None:
     folder, manifest = make_package(tmp_path, task)
+    student = Store(str(tmp_path / "store")).fetch("students", "s")
     assert Store(str(tmp_path / "store")).manifest("packages", "k") == manifest
     assert manifest["parents"] == {"student": "s"} and manifest["task"] == task
     assert list(manifest["bytes"]) == ["model.safetensors", "onnx/model.onnx", "onnx/model_int8.onnx"]
@@ -91,7 +96,7 @@ def test_package_is_whole_and_does_what_its_card_says(task: str, tmp_path: Path,
     assert manifest["checks"]["onnx"]["largest_difference"] < 1e-4
     assert manifest["checks"]["onnx"]["agreement"] == 1.0
     assert manifest["checks"]["onnx-int8"]["units"] == sum(map(len, map(TASKS[task].labels, ROWS[task])))
-    ours, theirs = (load_file(path / "model.safetensors") for path in (folder, tmp_path / "student"))
+    ours, theirs = (load_file(path / "model.safetensors") for path in (folder, student))
     assert ours.keys() == theirs.keys() and all(ours[name].equal(theirs[name]) for name in theirs)
 
     monkeypatch.chdir(folder)

@@ -11,6 +11,7 @@ from kdray.serving.texts import read_texts, split_texts, spread
 from kdray.tasks import TASKS
 
 SEQUENCE, TOKEN = TASKS["sequence-classification"], TASKS["token-classification"]
+RELATION = TASKS["relation-extraction"]
 
 
 def written(path: Path, content: str) -> str:
@@ -49,6 +50,14 @@ def test_a_file_without_texts_is_refused(tmp_path, name, content, words):
     file = str(tmp_path / name) if content is None else written(tmp_path / name, content)
     with pytest.raises(DataError, match=words):
         read_texts(file, SEQUENCE, {})
+
+
+def test_spans_become_markers_and_wrong_ones_are_refused(tmp_path):
+    file = written(tmp_path / "mine.jsonl", '{"text": "Ada met Bob", "head": [0, 3], "tail": [8, 11]}')
+    assert read_texts(file, RELATION, {}) == ["<e1>Ada</e1> met<e2> Bob</e2>"]
+    file = written(tmp_path / "mine.jsonl", '{"text": "Ada met Bob", "head": [0, 3], "tail": [8, 12]}')
+    with pytest.raises(DataError, match=r"Ada met Bob.*tail \[8, 12\] is not within its text"):
+        read_texts(file, RELATION, {})
 
 
 def test_a_file_that_is_no_text_is_refused(tmp_path):
