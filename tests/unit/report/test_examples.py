@@ -55,4 +55,5 @@ def test_long_rows_are_cut_around_what_is_meant(unit):
     assert found["parts"][found["mark"]] == f"w{unit}" and len(found["parts"]) <= 43
     assert (found["parts"][0] == "…") is (unit == 30 or unit == 59)
     assert (found["parts"][-1] == "…") is (unit == 0 or unit == 30)
-    assert [len(part) for part in _text(TASKS["sequence-classification"], {"text": "x" * 999, "text_pair": "y" * 9}, 0)["parts"]] == [301, 9]
+    pair = _text(TASKS["sequence-classification"], {"text": "x" * 999, "text_pair": "y" * 9}, 0)
+    assert [len(part) for part in pair["parts"]] == [301, 9]
