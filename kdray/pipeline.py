@@ -91,7 +91,7 @@ class Pipeline:
         return self._corpus(self.base)
 
     def _corpus(self, folder: Path) -> dict[str, Any]:
-        order = None if self.config.teacher.finetune else label_order(self.base)
+        order = None if self.config.teacher.finetune else label_order(self.base, self.task)
         if self.config.teacher.finetune is None and order is None and not self.task.names:
             raise ModelError(f"{self.base}/config.json has no id2label. Name the labels there, or fine-tune the "
                              "teacher (teacher.finetune)")
@@ -122,7 +122,8 @@ class Pipeline:
         label(stage="models")
         subjects = [teacher_subject(self.config, self.base)]
         if self._last == "students":
-            subjects += [student_subject(self.config, name, locate(student.model) if student.model else self.base)
+            subjects += [student_subject(self.config, name, locate(student.model) if student.model else self.base,
+                                         self._pooling)
                          for name, student in self.config.family.items()]
         logger.info("models: trying %s", ", ".join(subject.name for subject in subjects))
         for subject in subjects:
@@ -157,11 +158,11 @@ class Pipeline:
                         self.corpus, None)
         made = self._made("teacher", "teachers", job.key) or self._fit(job, "teacher", "teacher.finetune")
         folder = self.store.fetch("teachers", job.key)
-        return Teacher(folder, fingerprint(folder), self.store.uri_of("teachers", job.key), job.key,
+        return Teacher(folder, fingerprint(folder, self.task), self.store.uri_of("teachers", job.key), job.key,
                        made["parameters"])
 
     def _model(self, folder: Path) -> Model:
-        key = fingerprint(folder)
+        key = fingerprint(folder, self.task)
         return Model(folder, key, share(self.store, folder, key))
 
     @cached_property
@@ -220,9 +221,16 @@ class Pipeline:
         model = self._model(locate(student.model)) if student.model else self.teacher
         own = self._tokenisation(model.folder) != self._tokenisation(self.base) if student.model else False
         corpus = self._corpus(model.folder) if own else self.corpus
-        origin = replace(student_origin(student, model.folder), folder=model.place)
+        origin = replace(student_origin(student, model.folder, self._pooling), folder=model.place)
         settings = changed(self.config.training, student.training)
         return self._job("students", settings, model, origin, corpus, self._cache_key, self._live)
+
+    @property
+    def _pooling(self) -> Any:
+        """How the teacher pools, which its students do as well; None where nothing is pooled."""
+        from kdray.models.pooling import must_pool, pools
+
+        return replace(must_pool(self.base), dense=None) if pools(self.task) else None
 
     @property
     def _cache_key(self) -> str | None:

@@ -66,3 +66,17 @@ def make_model(folder: Path, labels: list[str] | None = None, layers: int = 4, s
         max_position_embeddings=64, id2label=dict(enumerate(names)), label2id={n: i for i, n in enumerate(names)})
     getattr(transformers, head)(config).save_pretrained(folder)
     return folder
+
+
+def make_embedder(folder: Path, mode: str = "mean", normalised: bool = True, layers: int = 4, seed: int = 0) -> Path:
+    """The same without a head, as a folder of sentence-transformers."""
+    make_model(folder, layers=layers, seed=seed, head="BertModel")
+    parts = [("", "Transformer"), ("1_Pooling", "Pooling"), *([("2_Normalize", "Normalize")] if normalised else [])]
+    (folder / "modules.json").write_text(json.dumps([
+        {"idx": index, "name": str(index), "path": path, "type": f"sentence_transformers.models.{kind}"}
+        for index, (path, kind) in enumerate(parts)]))
+    (folder / "1_Pooling").mkdir()
+    (folder / "1_Pooling/config.json").write_text(json.dumps({
+        "word_embedding_dimension": 32, "pooling_mode_cls_token": mode == "cls",
+        "pooling_mode_mean_tokens": mode == "mean", "pooling_mode_max_tokens": mode == "max"}))
+    return folder

@@ -89,6 +89,9 @@ def make_ensemble(store: Store, own: str, wanted: CacheConfig) -> dict[str, Any]
 
 def _check(store: Store, first: dict[str, Any], other: dict[str, Any]) -> None:
     answers = [{"task": made["schema"]["task"], "labels": sorted(made["schema"]["labels"])} for made in (first, other)]
+    one, two = (len(made["schema"]["labels"]) for made in (first, other))
+    if one != two and not TASKS[first["schema"]["task"]].output.named:
+        raise CacheError(f"cache.ensemble: what cache {other['key'][:12]} says of a row is {two} numbers, not {one}")
     for name, wanted in answers[0].items():
         found = answers[1][name]
         if found != wanted:

@@ -35,7 +35,8 @@ def model_card(task: Task, package: dict[str, Any]) -> str:
 
 
 def _front_matter(task: Task) -> str:
-    return "\n".join(["---", "library_name: transformers", f"pipeline_tag: {task.pipeline_tag}", "tags:",
+    library = task.use[0] if task.use else "transformers"
+    return "\n".join(["---", f"library_name: {library}", f"pipeline_tag: {task.pipeline_tag}", "tags:",
                       "- distillation", "- kdray", "---"])
 
 
@@ -43,8 +44,9 @@ def _summary(task: Task, labels: list[str], numbers: dict[str, Any]) -> str:
     parameters = numbers.get("parameters", {})
     size = f" with {parameters['winner']:,} parameters" if "winner" in parameters else ""
     teacher = f" of {parameters['teacher']:,}" if "teacher" in parameters else ""
-    return (f"A {task.name} model{size}, distilled by kdray from a teacher{teacher}. "
-            f"Its labels are {', '.join(f'`{label}`' for label in labels)}.")
+    what = (f"Its labels are {', '.join(f'`{label}`' for label in labels)}" if task.output.named or task.names else
+            f"Its vectors have {len(labels)} dimensions")
+    return f"A {task.name} model{size}, distilled by kdray from a teacher{teacher}. {what}."
 
 
 def _metrics_table(numbers: dict[str, Any]) -> str:
@@ -76,12 +78,12 @@ def _checks_table(checks: dict[str, dict[str, Any]]) -> str:
 
 
 def _use(task: Task, max_length: int, backend: str) -> str:
-    return f"""In this folder, with transformers:
+    library, code = task.use or ("transformers", "from transformers import pipeline\n\n"
+                                 f'print(pipeline("{task.pipeline_tag}", model=".")("Some text."))')
+    return f"""In this folder, with {library}:
 
 ```python
-from transformers import pipeline
-
-print(pipeline("{task.pipeline_tag}", model=".")("Some text."))
+{code}
 ```
 {_use_onnx(max_length, FILES[backend]) if backend != "torch" else ""}
 Rows were cut to {max_length} tokens in training."""

@@ -19,7 +19,10 @@ _SPREAD, _KAPPA = 0.01, 0.05
 class Choice:
     """The largest logit is the label."""
 
-    tempered = True
+    losses: tuple[str, ...] = ("kl", "mse", "huber", "annealing")
+    tempered: tuple[str, ...] = ("kl", "annealing")
+    sure = True
+    named = True
     unknown: float = UNLABELLED
     whole = True
     fewest = 2

@@ -22,7 +22,10 @@ _LEAST = 1e-7
 class Flags:
     """A label is on where its logit is above 0, which is a probability of a half."""
 
-    tempered = True
+    losses: tuple[str, ...] = ("kl", "mse", "huber", "annealing")
+    tempered: tuple[str, ...] = ("kl", "annealing")
+    sure = True
+    named = True
     unknown: float = UNLABELLED
     whole = True
     fewest = 1

@@ -27,7 +27,10 @@ _POINTS = 1000
 class Value:
     """The logits are what is said."""
 
-    tempered = False
+    losses: tuple[str, ...] = ("kl", "mse", "huber")
+    tempered: tuple[str, ...] = ()
+    sure = False
+    named = False
     unknown = float("nan")
     whole = False
     fewest = 1

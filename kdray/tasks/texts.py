@@ -21,6 +21,10 @@ class Texts:
     problem: str | None = None
     unit = "row"
     ranked = True
+    labelled = True
+    options: tuple[str, ...] = ()
+    routes: tuple[str, ...] = ()
+    use: tuple[str, str] | None = None
     output: Output
     label_column: str
 
@@ -48,6 +52,10 @@ class Texts:
         """None."""
         return iter(())
 
+    def entries(self, row: Row) -> list[Row]:
+        """The row."""
+        return [row]
+
     def item(self, row: Row) -> Any:
         """The text, or both texts."""
         return {"text": row["text"], "text_pair": row["text_pair"]} if "text_pair" in row else row["text"]
@@ -72,7 +80,11 @@ class Texts:
         """The output's decision for the text."""
         return self.output.decide(logits)
 
-    def cut_by_pipeline(self, max_length: int) -> dict[str, Any]:
+    def truth(self, gold: np.ndarray, teacher: np.ndarray) -> np.ndarray:
+        """The gold."""
+        return gold
+
+    def cut_by_pipeline(self, max_length: int) -> dict[str, Any] | None:
         """The tokenizer's own options."""
         return {"truncation": True, "max_length": max_length}
 

@@ -113,14 +113,15 @@ class Run:
         corpus = store.fetch("corpus", job.corpus)
         splits = trained_splits(store, job)
         self.train_rows, validation = Rows.open(corpus, *splits), Rows.open(corpus, "validation")
-        self.labelled = len(Rows.open(corpus, "train"))
+        self.labelled = len(Rows.open(corpus, "train")) if self.task.labelled else 0
         """How many of the rows have labels: the first."""
-        soft, watched = open_targets(store, job, self.settings["num_gpus"], splits) if job.distils else (None, None)
+        asked = job.distils or not self.task.labelled
+        soft, watched = open_targets(store, job, self.settings["num_gpus"], splits) if asked else (None, None)
         self.batches = Batches(self.train_rows, soft, self.task.output, len(job.labels), job.pad_token_id)
         self.validation = Validation(job, validation, watched, here.rank, here.workers)
         self.ids: np.ndarray | None = None
         """Token ids that the student's rows have, where its embedding is cut to them."""
-        self.stages = stages(self.settings)
+        self.stages = stages(self.settings) if job.learns else [Stage(1, self.settings["lr"], 1.0)]
         self.state = State()
         self.best_weights: dict[str, torch.Tensor] | None = None
         self.restored = self._restore()
@@ -238,7 +239,7 @@ class Run:
         return task + soft
 
     def _mean_loss(self, stage: Stage, step: int, first: int) -> float:
-        mean = self.loss_sum / (step - first + 1)
+        mean = self.loss_sum / max(1, step - first + 1)
         if self.here.workers > 1:
             dist.all_reduce(mean)
             mean = mean / self.here.workers
@@ -316,8 +317,8 @@ class Run:
                         "origin": self.job.origin_fingerprint},
             "origin": asdict(self.job.origin), "task": self.job.task, "labels": list(self.job.labels),
             "settings": self.settings, "precision": self.job.precision, "metric": self.job.metric,
-            "validation": {name: best[name] for name in self.task.metrics}, "best_epoch": state.best_epoch,
-            "history": state.history, "parameters": count_parameters(model),
+            "validation": {name: best[name] for name in self.task.metrics if name in best},
+            "best_epoch": state.best_epoch, "history": state.history, "parameters": count_parameters(model),
             "seconds": round(state.seconds + time.perf_counter() - self.started, 3), "first_step": state.first_step,
         }
 
