@@ -513,6 +513,7 @@ class Config(Settings):
         self._check_soft_targets("training", self.training)
         for name, domain in (self.search.space or {}).items():
             self._check_searched(name, domain)
+        self._check_losses()
         return self
 
     def _check_own_training(self, name: str, student: StudentConfig) -> None:
@@ -561,15 +562,19 @@ class Config(Settings):
                        f"has a temperature in the loss {' and '.join(output.tempered)} alone")
                 raise ValueError(f"training.{field} = {getattr(training, field)}: {self.task} {why}. Leave it out; its "
                                  f"losses are {', '.join(output.losses)}")
-        losses = (self.search.space or {}).get("loss", Domain(values=["kl"])).values or []
-        if other := [loss for loss in losses if loss not in output.losses]:
-            raise ValueError(f"search.space.loss: {self.task} has no loss {other[0]}, only {', '.join(output.losses)}")
         if output.sure:
             return
         if self.cache.mean == "probabilities" and self.cache.ensemble:
             raise ValueError(f"cache.mean probabilities: {self.task} has none. Take logits")
         if self.serve.teacher and self.serve.teacher.cascade is not None:
             raise ValueError(f"serve.teacher.cascade: {self.task} does not say how sure it is")
+
+    def _check_losses(self) -> None:
+        """Refuses a search among losses that the task's output has not."""
+        output = TASKS[self.task].output
+        searched = (self.search.space or {}).get("loss", Domain(values=["kl"])).values or []
+        if other := [loss for loss in searched if loss not in output.losses]:
+            raise ValueError(f"search.space.loss: {self.task} has no loss {other[0]}, only {', '.join(output.losses)}")
 
     def _check_searched(self, name: str, domain: Domain) -> None:
         for field, reason in _NOT_SEARCHED.items():

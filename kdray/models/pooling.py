@@ -68,15 +68,15 @@ def read_pooling(folder: Path) -> Pooling | None:
     """
     if not (folder / MODULES).exists():
         return None
-    parts = [(str(part["type"]).rpartition(".")[2], folder / part["path"]) for part in _json(folder / MODULES)]
-    normalised = parts[-1][0] == "Normalize"
-    names = [name for name, _ in parts[:-1] if normalised] or [name for name, _ in parts]
-    if names not in _ORDER:
-        raise ModelError(f"{folder}/{MODULES}: a text goes through {', '.join(name for name, _ in parts)}, and kdray "
-                         "knows Transformer, Pooling, then perhaps Dense, then perhaps Normalize. Take another teacher")
+    parts = _parts(folder)
+    names = [name for name, _ in parts]
+    normalised = names[-1:] == ["Normalize"]
+    if names[:-1 if normalised else None] not in _ORDER:
+        raise ModelError(f"{folder}/{MODULES}: a text goes through {', '.join(names) or 'nothing'}, and kdray knows "
+                         "Transformer, Pooling, then perhaps Dense, then perhaps Normalize. Take another teacher")
     pooled = _json(parts[1][1] / "config.json")
     mode, width = _mode(folder, pooled), pooled.get("embedding_dimension", pooled.get("word_embedding_dimension"))
-    return Pooling(mode, width, normalised, _dense(parts[2][1]) if len(names) > 2 else None)
+    return Pooling(mode, width, normalised, _dense(parts[2][1]) if "Dense" in names else None)
 
 
 def must_pool(folder: Path) -> Pooling:
@@ -92,9 +92,8 @@ def pooling_files(folder: Path) -> list[Path]:
     """The files that say how the model in `folder` pools, and the weights of that."""
     if not (folder / MODULES).exists():
         return []
-    places = [folder / part["path"] for part in _json(folder / MODULES) if part["path"]]
-    return [folder / MODULES, *sorted(file for place in places for name in ("config.json", WEIGHTS)
-                                      if (file := place / name).exists())]
+    return [folder / MODULES, *sorted(file for _, place in _parts(folder) for name in ("config.json", WEIGHTS)
+                                      if place != folder and (file := place / name).exists())]
 
 
 def copy_pooling(source: Path, target: Path) -> None:
@@ -122,6 +121,17 @@ def write_pooling(pooling: Pooling, folder: Path) -> None:
 def write_length(folder: Path, max_length: int) -> None:
     """Has sentence-transformers cut texts at so many tokens."""
     _write(folder / LENGTH, {"max_seq_length": max_length, "do_lower_case": False})
+
+
+def _parts(folder: Path) -> list[tuple[str, Path]]:
+    """What a text goes through: the kind of each part, and its folder."""
+    found = _json(folder / MODULES)
+    if not isinstance(found, list) or not all(
+            isinstance(part, dict) and isinstance(part.get("type"), str) and isinstance(part.get("path"), str)
+            for part in found):
+        raise ModelError(f"{folder}/{MODULES} is no list of parts, each with a type and a path. Save the model again "
+                         "with sentence-transformers")
+    return [(part["type"].rpartition(".")[2], folder / part["path"]) for part in found]
 
 
 def _mode(folder: Path, pooled: dict[str, Any]) -> str:

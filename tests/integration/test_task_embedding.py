@@ -31,7 +31,9 @@ def ran(kdray: Command, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path,
     folder = tmp_path_factory.mktemp("embedding")
     teacher = make_embedder(folder / "teacher")
     config = small_config(folder / "store", write_jsonl(folder / "rows.jsonl", pairs(250)), teacher, {
-        "task": "sentence-embedding", "student": {"layers": 2}, "training": {"epochs": 3, "lr": 3e-3},
+        "task": "sentence-embedding",
+        "student": {"fresh": {"num_hidden_layers": 2, "hidden_size": 16, "intermediate_size": 32}},
+        "training": {"epochs": 6, "lr": 3e-3},
         "search": {"trials": 2, "seeds": 2, "space": {"lr": {"values": [1e-3, 3e-3]}}}, "export": {"max_drop": 1.0}})
     done = kdray("run", str(write_config(folder / "c.yaml", config)))
     assert done.returncode == 0, done.stderr
