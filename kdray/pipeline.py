@@ -21,7 +21,7 @@ from kdray.corpus.pieces import Each, Seen, one_by_one
 from kdray.corpus.rows import KIND as CORPUS
 from kdray.corpus.sources import read_splits
 from kdray.corpus.tokenizer import tokenisation
-from kdray.errors import ConfigError, ExportError, ModelError
+from kdray.errors import ConfigError, DataError, ExportError, ModelError
 from kdray.models.folder import fingerprint, label_order, locate, share
 from kdray.needs import needs
 from kdray.storage import Store, content_key
@@ -88,7 +88,21 @@ class Pipeline:
     @cached_property
     def corpus(self) -> dict[str, Any]:
         """Manifest of the corpus, tokenised for the teacher."""
-        return self._corpus(self.base)
+        made = self._corpus(self.base)
+        self._check_metric(made)
+        return made
+
+    def _check_metric(self, corpus: dict[str, Any]) -> None:
+        """Raises DataError where a metric is to pick the winner that no row of validation has gold for."""
+        if self.task.labelled or self.config.metric == self.task.metrics[0]:
+            return
+        from kdray.corpus.rows import Rows
+        from kdray.tasks.base import measured
+
+        gold = Rows.of_split(self.store, corpus, "validation").gold(self.task.output.shape(len(corpus["labels"])))
+        if self.config.metric not in measured(self.task, gold):
+            raise DataError(f"search.metric = {self.config.metric}: no pair of validation has a score. Give some rows "
+                            f"one, or leave it out: {self.task.metrics[0]} needs none")
 
     def _corpus(self, folder: Path) -> dict[str, Any]:
         order = None if self.config.teacher.finetune else label_order(self.base, self.task)

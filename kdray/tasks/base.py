@@ -186,6 +186,13 @@ class Task(Protocol):
         """The inference protocol's answer to one input, from the logits of its rows."""
 
 
+def measured(task: Task, gold: list[np.ndarray]) -> list[str]:
+    """The metrics that there is gold for, (units, ...) of each row, of a task that is not `labelled`."""
+    nothing = [np.zeros((len(part), 1)) for part in gold]
+    truth = [task.truth(*both) for both in zip(gold, nothing, strict=True)]
+    return list(scores_of(task, truth, nothing, []))
+
+
 def scores_of(task: Task, gold: list[np.ndarray], predicted: list[np.ndarray], labels: list[str]) -> dict[str, float]:
     """Every metric, from gold and decisions (units, ...) of each row."""
     return task.tally(gold, predicted, labels).rates(np.ones(len(gold)))
