@@ -24,7 +24,7 @@ def model_card(task: Task, package: dict[str, Any]) -> str:
     numbers, checks = package.get("numbers", {}), package["checks"]
     parts = [
         _front_matter(task), "# A distilled model", _summary(task, package["labels"], numbers),
-        _section("Test split", _metrics_table(numbers)),
+        _section("Test split", _metrics_table(task, numbers)),
         _section("Files", _sizes_table(package["bytes"]) + _refused(package["refused"])),
         _section("ONNX against PyTorch, on the validation split", _checks_table(checks)),
         _section("Use", _use(task, package["max_length"], package["backend"])),
@@ -49,10 +49,11 @@ def _summary(task: Task, labels: list[str], numbers: dict[str, Any]) -> str:
     return f"A {task.name} model{size}, distilled by kdray from a teacher{teacher}. {what}."
 
 
-def _metrics_table(numbers: dict[str, Any]) -> str:
+def _metrics_table(task: Task, numbers: dict[str, Any]) -> str:
     test, parameters = numbers.get("test", {}), numbers.get("parameters", {})
     metrics = list(dict.fromkeys(name for scores in test.values() for name in scores))
-    lines = [[_WHO[who], *(_interval(test[who].get(name)) for name in metrics), _count(parameters.get(who))]
+    titles = _WHO if task.labelled else {**_WHO, "baseline": "baseline: this student with its first weights"}
+    lines = [[titles[who], *(_interval(test[who].get(name)) for name in metrics), _count(parameters.get(who))]
              for who in _WHO if who in test]
     if not lines:
         return ""

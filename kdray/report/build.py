@@ -72,8 +72,7 @@ def _numbers(store: Store, package: dict[str, Any], sweep: dict[str, Any], evalu
         "parameters": {**found["parameters"], "served": found["parameters"]["winner"]},
         "bytes": {**{name: _weights(path) for name, path in folders.items()},
                   "served": (folder / FILES[package["backend"]]).stat().st_size},
-        "speed": measure(task, package["labels"], folders, folder, items, config.data.max_length, threads,
-                         config.serve.batch_tokens),
+        "speed": measure(task, folders, folder, items, config.data.max_length, threads, config.serve.batch_tokens),
         "backend": package["backend"], "refused": package["refused"], "timed_rows": len(items), "threads": threads,
     }
 

@@ -1,8 +1,8 @@
 """Model folders and test inputs become examples a second and latencies, all measured in one run on this machine.
 
-The teacher and the students run as people run them, in `transformers.pipeline` with batches of 32 in
-float32; the package as it is served. They take turns, and what is told is the median of their turns: a machine that
-others share is slower at one moment than at the next.
+The teacher and the students run as people run them, in `transformers.pipeline` with batches of 32 in float32, or,
+where no pipeline gives the task's answers, in PyTorch as kdray runs it; the package as it is served. They take turns,
+and what is told is the median of their turns: a machine that others share is slower at one moment than at the next.
 """
 
 import time
@@ -15,7 +15,7 @@ import torch
 
 from kdray.corpus.tokenizer import load_tokenizer
 from kdray.serving.backends import torch_model
-from kdray.serving.predictor import Predictor, load_predictor
+from kdray.serving.predictor import Predictor, load_predictor, read_package
 from kdray.serving.texts import spread
 from kdray.tasks import Task
 
@@ -31,7 +31,7 @@ _ALONE, _SECONDS = 200, 5.0
 Model = Callable[[list[Any]], Any]
 
 
-def measure(task: Task, labels: list[str], folders: dict[str, Path], package: Path, items: list[Any], max_length: int,
+def measure(task: Task, folders: dict[str, Path], package: Path, items: list[Any], max_length: int,
             threads: int, batch_tokens: int) -> dict[str, dict[str, float]]:
     """{examples_per_second, p50, p99} of the model in each folder, and of the `package` as `served` by its own backend.
 
@@ -39,6 +39,7 @@ def measure(task: Task, labels: list[str], folders: dict[str, Path], package: Pa
     token-classification, which reads the rest as further rows.
     """
     torch.set_num_threads(threads)
+    labels = read_package(package)["labels"]
     models = {name: _plain(task, labels, folder, max_length, threads) for name, folder in folders.items()}
     predictor = load_predictor(package, "auto", 0, threads, batch_tokens)
     return take_turns({**models, "served": _asked(predictor)}, items)

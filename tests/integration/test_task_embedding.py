@@ -13,9 +13,10 @@ from huggingface_hub import InferenceClient
 from huggingface_hub.errors import HfHubHTTPError
 
 from kdray.serving.predictor import load_predictor
+from tests.browser import CHROMIUM, Browser
 from tests.integration.asking import post
 from tests.integration.conftest import Command, small_config, write_config
-from tests.integration.test_playground import Site
+from tests.integration.test_playground import Playground, Site
 from tests.packages import write_package
 from tests.small import make_embedder, sentences, write_jsonl
 
@@ -171,3 +172,20 @@ def test_what_embeddings_cannot_do_is_refused_before_work(kdray_here: Command, t
                       else [override])
     assert done.returncode == 1 and words in done.stderr and "Traceback" not in done.stderr
     assert not (tmp_path / "store" / "caches").exists()
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium on the PATH")
+def test_the_page_compares_texts(url: str, tmp_path: Path) -> None:
+    browser = Browser(tmp_path)
+    page = Playground(browser, url)
+    page.ready()
+    page.ask(TEXTS[0])
+    page.says("#status", "Type texts to compare it with first.")
+    page.type("#second", f"{TEXTS[1]}\n\n{TEXTS[0]}")
+    page.ask(TEXTS[0])
+    page.says("#status", f"{TEXTS[0]}, 100.0 %")
+    assert all(text.startswith(wanted) for text, wanted in zip(
+        page.texts("#panels .bars li"), (TEXTS[0], TEXTS[1]), strict=True))
+    assert "32" in page.texts("#facts")[0] and not page.complaints()
+    page.close()
+    browser.close()
