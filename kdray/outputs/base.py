@@ -87,6 +87,10 @@ class Output(Protocol):
         `stack` is (models, targets, labels), `weights` (models,), whose sum is 1.
         """
 
+    def related(self, one: np.ndarray, other: np.ndarray) -> bool:
+        """Whether logits of two models for the same targets mean the same, number by number, so that they have a mean.
+        """
+
     def task_loss(self, logits: "Tensor", gold: "Tensor") -> "Tensor":
         """Loss on the gold (targets, *shape): (targets,), 0 where that is not known."""
 

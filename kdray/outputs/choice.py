@@ -69,6 +69,10 @@ class Choice:
         likely = log_softmax(stack / temperature, -1)
         return temperature * logsumexp(likely, 0, b=np.broadcast_to(weights[:, None, None], likely.shape))
 
+    def related(self, one: np.ndarray, other: np.ndarray) -> bool:
+        """They do: labels have names."""
+        return True
+
     def task_loss(self, logits: "Tensor", gold: "Tensor") -> "Tensor":
         """Cross-entropy."""
         from kdray.outputs.losses import cross_entropy

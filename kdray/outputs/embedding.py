@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 _BINS = 10
 _ALIKE = 0.95
 """Cosine from which on two vectors are alike: 18 degrees."""
+_RELATED = 0.3
+"""Mean cosine below which vectors are of two spaces."""
 _SAME, _LEAST = 1e-4, 1e-12
 
 
@@ -39,6 +41,10 @@ class Embedding(Value):
     def alike(self, one: np.ndarray, other: np.ndarray) -> np.ndarray:
         """Whether their cosine is 0.95 or more."""
         return cosines(one, other) >= _ALIKE
+
+    def related(self, one: np.ndarray, other: np.ndarray) -> bool:
+        """Whether they point the same way at all: dimensions of models that were not trained from one are unrelated."""
+        return bool(cosines(one, other).mean() >= _RELATED)
 
     def task_loss(self, logits: "Tensor", gold: "Tensor") -> "Tensor":
         """Nothing: no gold says what a vector should be."""

@@ -74,6 +74,10 @@ class Flags:
         odds = (weights[:, None, None] * expit(stack.astype(np.float64) / temperature)).sum(0)
         return temperature * logit(odds.clip(_LEAST, 1 - _LEAST))
 
+    def related(self, one: np.ndarray, other: np.ndarray) -> bool:
+        """They do: labels have names."""
+        return True
+
     def task_loss(self, logits: "Tensor", gold: "Tensor") -> "Tensor":
         """Binary cross-entropy, summed over labels."""
         from kdray.outputs.losses import binary_cross_entropy

@@ -76,6 +76,10 @@ class Value:
         """The mean."""
         return (weights[:, None, None] * stack).sum(0)
 
+    def related(self, one: np.ndarray, other: np.ndarray) -> bool:
+        """They do."""
+        return True
+
     def task_loss(self, logits: "Tensor", gold: "Tensor") -> "Tensor":
         """Mean squared error."""
         from kdray.outputs.losses import squared_error

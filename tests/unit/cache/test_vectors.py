@@ -80,6 +80,17 @@ def test_members_of_another_width_are_refused(corpus: Corpus, cache: dict[str, A
         make_ensemble(corpus.store, cache["key"], CacheConfig(ensemble=[other["key"]]))
 
 
+def test_members_of_another_space_are_refused_and_those_of_one_are_averaged(
+        corpus: Corpus, cache: dict[str, Any], tmp_path: Path) -> None:
+    stranger = make_cache(corpus, teacher=make_embedder(tmp_path / "other", layers=1, seed=9))
+    with pytest.raises(CacheError, match="of another space than those of"):
+        make_ensemble(corpus.store, cache["key"], CacheConfig(ensemble=[stranger["key"]]))
+    again = make_cache(corpus, teacher=corpus.model)
+    made = make_ensemble(corpus.store, cache["key"], CacheConfig(ensemble=[again["key"]]))
+    one, both = (open_cache(corpus.store, key, "test")[3][1] for key in (cache["key"], made["key"]))
+    assert np.allclose(one, both, atol=1e-3)
+
+
 def test_a_score_of_one_text_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="row 1 of the train split: score 3 is of one text"):
         make_corpus(tmp_path, TASK.name, [{"text": "a", "score": None}, {"text": "b", "score": "3"}] * 10,
