@@ -17,8 +17,9 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from kdray.errors import ConfigError, StorageError
+from kdray.outputs import Output
 from kdray.storage import absolute_uri
-from kdray.tasks import TASKS
+from kdray.tasks import TASKS, Task
 
 
 class Settings(BaseModel):
@@ -46,11 +47,11 @@ PLACES = ("source", "train", "validation", "test", "transfer")
 OF_DISTILLATION = ("loss", "temperature", "huber_delta", "alpha_schedule", "alpha_end", "temperature_schedule",
                    "temperature_end", "confidence")
 """Fields of TrainingConfig that a student trained without a teacher does not feel, beside alpha."""
-_OF_LOSS = {**dict.fromkeys(("temperature", "temperature_end", "temperature_schedule"), ("kl", "annealing")),
-            "huber_delta": ("huber",)}
-"""Fields of TrainingConfig that a student feels with some losses alone."""
 _OF_TEMPERATURE = ("temperature", "temperature_schedule", "temperature_end", "confidence")
 """Fields of TrainingConfig that act where the output has a temperature."""
+_OF_LABELS = ("alpha", "alpha_schedule", "alpha_end", "finetune")
+"""Fields of TrainingConfig that act where there are hard labels."""
+PLAIN = TASKS["sequence-classification"]
 _NOT_SEARCHED = {
     **dict.fromkeys(("accumulation", "workers", "num_cpus", "num_gpus", "labels", "checkpoint_steps", "max_failures",
                      "deepspeed.zero_optimization"),
@@ -172,8 +173,8 @@ class CacheConfig(Settings):
 
     rows_per_shard: int = Field(1024, ge=1, description="Rows an Arrow shard")
     codec: Literal["auto", "float32", "float16", "int8"] = Field(
-        "auto", description="How logits are stored; auto is float16 for token-classification, else float32. The "
-        "manifest says what it costs")
+        "auto", description="How logits are stored; auto is float16 for token-classification and sentence-embedding, "
+        "else float32. The manifest says what it costs")
     compression: Literal["none", "zstd"] = Field(
         "none", description="zstd is smaller in storage, but read into memory instead of mapped")
     ensemble: list[str] = Field([], description="Keys of other caches of the same rows, read together with this one "
@@ -227,9 +228,10 @@ class TrainingConfig(Optimisation):
 
     epochs: int = Field(4, ge=1, description="Passes over the training split")
     lr: float = Field(1e-4, gt=0, description="Peak learning rate of AdamW")
-    loss: Literal["kl", "mse", "huber", "annealing"] = Field(
-        "kl", description="Distillation loss on the logits; annealing is mse to a share of the teacher's logits that "
-        "grows as the temperature falls to 1, best with alpha 0 and `finetune`")
+    loss: Literal["kl", "mse", "huber", "annealing", "cosine", "similarity"] = Field(
+        "kl", description="Distillation loss on the logits, of numbers half their squared distance; annealing is mse "
+        "to a share of the teacher's logits that grows as the temperature falls to 1, best with alpha 0 and "
+        "`finetune`. Embeddings: cosine, and similarity, the kl of softmax(cosine / T) over the others in the batch")
     temperature: float = Field(2.0, gt=0, description="Softening of teacher and student in the KL loss, at the start "
                                "where it changes; where annealing starts")
     temperature_end: float | None = Field(None, gt=0, description="Temperature at the last step of the distillation; "
@@ -262,7 +264,7 @@ class TrainingConfig(Optimisation):
     def _temperature_matters(self) -> Self:
         if self.loss == "annealing" and self.temperature < 1:
             raise ValueError(f"temperature {self.temperature} must be 1 or more for loss annealing, which ends at 1")
-        if self.loss in ("mse", "huber") and self.temperature_end is not None:
+        if self.loss in ("mse", "huber", "cosine") and self.temperature_end is not None:
             raise ValueError(f"temperature_end {self.temperature_end}: loss {self.loss} has no temperature; take kl or "
                              "annealing")
         if self.loss != "kl" and self.confidence == "temperature":
@@ -344,14 +346,17 @@ class SearchConfig(Settings):
             raise ValueError(f"space.{open_ended[0]} is an interval: algorithm grid needs `values`")
         return self
 
-    def searched(self, training: TrainingConfig, tempered: bool = True) -> dict[str, Domain]:
-        """What of the space a student with such a `training` feels; `tempered`: whether a temperature acts."""
-        return {name: domain for name, domain in self._whole.items() if not self.idle(name, training, tempered)}
+    def searched(self, training: TrainingConfig, task: Task = PLAIN) -> dict[str, Domain]:
+        """What of the space a student of the task with such a `training` feels."""
+        return {name: domain for name, domain in self._whole.items() if not self.idle(name, training, task)}
 
-    def idle(self, name: str, training: TrainingConfig, tempered: bool = True) -> str:
+    def idle(self, name: str, training: TrainingConfig, task: Task = PLAIN) -> str:
         """Why the field `name` changes nothing beside the rest of the space and of `training`; empty where it does."""
-        if not tempered and name in _OF_TEMPERATURE:
+        tempered = task.output.tempered
+        if name in _OF_TEMPERATURE and (not tempered or (name == "confidence" and not task.output.sure)):
             return "numbers have no temperature, and nothing of their teacher's confidence is known"
+        if name.partition(".")[0] in _OF_LABELS and not task.labelled:
+            return f"{task.name} has no hard labels, whose weight it would be"
         fixed = {field: value for field, value in training.model_dump().items() if field not in self._whole}
         if name in OF_DISTILLATION and fixed.get("alpha") == 1:
             return "training.alpha is 1, so nothing is distilled"
@@ -359,7 +364,8 @@ class SearchConfig(Settings):
         if name != schedule and fixed.get(schedule) == "constant":
             return f"training.{schedule} is constant, so there is no end"
         losses = [fixed["loss"]] if "loss" in fixed else self._whole["loss"].values or []
-        if name in _OF_LOSS and not any(loss in _OF_LOSS[name] for loss in losses):
+        of_loss = {"huber_delta": ("huber",), **dict.fromkeys(_OF_TEMPERATURE[:-1], tempered)}
+        if name in of_loss and not any(loss in of_loss[name] for loss in losses):
             return f"loss {', '.join(map(str, losses))} does not use it"
         return ""
 
@@ -502,10 +508,12 @@ class Config(Settings):
         if self.search.metric not in (None, *task.metrics):
             raise ValueError(f"search.metric: {self.task} has no metric {self.search.metric!r}, "
                              f"only {', '.join(task.metrics)}")
+        self._check_labelled()
         self._check_tempered()
         self._check_soft_targets("training", self.training)
         for name, domain in (self.search.space or {}).items():
             self._check_searched(name, domain)
+        self._check_losses()
         return self
 
     def _check_own_training(self, name: str, student: StudentConfig) -> None:
@@ -516,35 +524,67 @@ class Config(Settings):
             except ConfigError as error:
                 raise ValueError(f"{at}.training.{error}") from error
 
-    def _check_tempered(self) -> None:
-        """Refuses what needs a temperature, or a confidence, where the task's output has none."""
-        if TASKS[self.task].output.tempered:
+    @model_validator(mode="before")
+    @classmethod
+    def _nothing_to_weigh(cls, tree: Any) -> Any:
+        """Where there are no hard labels, alpha is 0 unless something else is asked for."""
+        task = TASKS.get(str(tree.get("task"))) if isinstance(tree, dict) else None
+        given = tree.get("training") or {} if task else None
+        if task is None or task.labelled or not isinstance(given, dict):
+            return tree
+        return {**tree, "training": {"alpha": 0.0, **given}}
+
+    def _check_labelled(self) -> None:
+        """Refuses what needs hard labels where there are none."""
+        if TASKS[self.task].labelled:
             return
+        why = f"{self.task} has no hard labels"
         for student in self.family.values():
             training = changed(self.training, student.training)
-            asked = {field: value for field in (*_OF_TEMPERATURE[1:], "loss") if (value := getattr(training, field))
-                     and (field != "loss" or value == "annealing")}
-            if asked:
-                field, value = next(iter(asked.items()))
-                raise ValueError(f"training.{field} = {value}: {self.task} has no temperature. Leave it out, or take "
-                                 "loss kl (half a squared distance here), mse or huber")
-        losses = (self.search.space or {}).get("loss", Domain(values=["kl"])).values or []
-        if "annealing" in losses:
-            raise ValueError(f"search.space.loss: annealing needs a temperature, and {self.task} has none")
+            for field in _OF_LABELS:
+                if value := getattr(training, field):
+                    raise ValueError(f"training.{field} = {value}: {why}, all is learned from the teacher. Leave it "
+                                     "out")
+        if self.teacher.finetune is not None:
+            raise ValueError(f"teacher.finetune: {why} to fine-tune on. Take a teacher whose vectors are good as they "
+                             "are")
+        if self.teacher.live:
+            raise ValueError(f"teacher.live: {why}, so students are measured against their teacher's answers, which "
+                             "must be in a cache. Leave it out")
+
+    def _check_tempered(self) -> None:
+        """Refuses losses that the task's output has not, and what needs a temperature or a confidence that it lacks."""
+        output = TASKS[self.task].output
+        for student in self.family.values():
+            training = changed(self.training, student.training)
+            if field := _lacking(training, output):
+                why = ("has no temperature" if not output.tempered else "has no such loss" if field == "loss" else
+                       f"has a temperature in the loss {' and '.join(output.tempered)} alone")
+                raise ValueError(f"training.{field} = {getattr(training, field)}: {self.task} {why}. Leave it out; its "
+                                 f"losses are {', '.join(output.losses)}")
+        if output.sure:
+            return
         if self.cache.mean == "probabilities" and self.cache.ensemble:
             raise ValueError(f"cache.mean probabilities: {self.task} has none. Take logits")
         if self.serve.teacher and self.serve.teacher.cascade is not None:
             raise ValueError(f"serve.teacher.cascade: {self.task} does not say how sure it is")
+
+    def _check_losses(self) -> None:
+        """Refuses a search among losses that the task's output has not."""
+        output = TASKS[self.task].output
+        searched = (self.search.space or {}).get("loss", Domain(values=["kl"])).values or []
+        if other := [loss for loss in searched if loss not in output.losses]:
+            raise ValueError(f"search.space.loss: {self.task} has no loss {other[0]}, only {', '.join(output.losses)}")
 
     def _check_searched(self, name: str, domain: Domain) -> None:
         for field, reason in _NOT_SEARCHED.items():
             if f"{name}.".startswith(f"{field}."):
                 raise ValueError(f"search.space.{name}: {reason.format(name=field)}")
         trainings = [changed(self.training, student.training) for student in self.family.values()]
-        tempered = TASKS[self.task].output.tempered
-        feeling = [training for training in trainings if not self.search.idle(name, training, tempered)]
+        task = TASKS[self.task]
+        feeling = [training for training in trainings if not self.search.idle(name, training, task)]
         if not feeling:
-            raise ValueError(f"search.space.{name}: {self.search.idle(name, trainings[0], tempered)}. Leave it out")
+            raise ValueError(f"search.space.{name}: {self.search.idle(name, trainings[0], task)}. Leave it out")
         for training, value in itertools.product(feeling, domain.values or [domain.min, domain.max]):
             try:
                 self._check_soft_targets(f"search.space.{name}", changed(training, {name: value}))
@@ -564,6 +604,16 @@ class Config(Settings):
     def metric(self) -> str:
         """Name of the validation metric that picks the winner."""
         return self.search.metric or TASKS[self.task].metrics[0]
+
+
+def _lacking(training: TrainingConfig, output: Output) -> str | None:
+    """The field of `training` that the output has nothing for, None where there is no such field."""
+    if training.loss not in output.losses:
+        return "loss"
+    if output.sure:
+        return None
+    fields = ("confidence",) if training.loss in output.tempered else _OF_TEMPERATURE[1:]
+    return next((field for field in fields if getattr(training, field) is not None), None)
 
 
 def load(path: str | Path, overrides: list[str] | None = None) -> Config:

@@ -12,6 +12,7 @@ from kdray.cache.manifest import KIND, find_cache, missing_shards
 from kdray.cache.summary import Seen, summarise
 from kdray.errors import CacheError
 from kdray.storage import MANIFEST, Store
+from kdray.tasks import TASKS
 
 _BAR = 40
 
@@ -117,10 +118,15 @@ def _find(uri: str, start: str) -> tuple[Store, dict[str, Any]]:
     return store, cache
 
 
+def _labels(schema: dict[str, Any]) -> str:
+    task, labels = TASKS[schema["task"]], schema["labels"]
+    return ", ".join(labels) if task.output.named or task.names else f"{len(labels)} dimensions"
+
+
 def _facts(cache: dict[str, Any]) -> list[tuple[str, str]]:
     schema = cache["schema"]
     facts = [
-        ("cache", cache["key"]), ("task", f"{schema['task']}: {', '.join(schema['labels'])}"),
+        ("cache", cache["key"]), ("task", f"{schema['task']}: {_labels(schema)}"),
         ("teacher", f"{cache['teacher_model']} (fingerprint {schema['teacher']})"),
         ("precision", f"{schema['precision']}, rows of at most {schema['max_length']} tokens"),
         ("rows", ", ".join(f"{split} {rows:,}" for split, rows in cache["rows"].items())),

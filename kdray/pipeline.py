@@ -21,7 +21,7 @@ from kdray.corpus.pieces import Each, Seen, one_by_one
 from kdray.corpus.rows import KIND as CORPUS
 from kdray.corpus.sources import read_splits
 from kdray.corpus.tokenizer import tokenisation
-from kdray.errors import ConfigError, ExportError, ModelError
+from kdray.errors import ConfigError, DataError, ExportError, ModelError
 from kdray.models.folder import fingerprint, label_order, locate, share
 from kdray.needs import needs
 from kdray.storage import Store, content_key
@@ -98,10 +98,24 @@ class Pipeline:
     @cached_property
     def corpus(self) -> dict[str, Any]:
         """Manifest of the corpus, tokenised for the teacher."""
-        return self._corpus(self.base)
+        made = self._corpus(self.base)
+        self._check_metric(made)
+        return made
+
+    def _check_metric(self, corpus: dict[str, Any]) -> None:
+        """Raises DataError where a metric is to pick the winner that no row of validation has gold for."""
+        if self.task.labelled or self.config.metric == self.task.metrics[0]:
+            return
+        from kdray.corpus.rows import Rows
+        from kdray.tasks.base import measured
+
+        gold = Rows.of_split(self.store, corpus, "validation").gold(self.task.output.shape(len(corpus["labels"])))
+        if self.config.metric not in measured(self.task, gold):
+            raise DataError(f"search.metric = {self.config.metric}: no pair of validation has a score. Give some rows "
+                            f"one, or leave it out: {self.task.metrics[0]} needs none")
 
     def _corpus(self, folder: Path) -> dict[str, Any]:
-        order = None if self.config.teacher.finetune else label_order(self.base)
+        order = None if self.config.teacher.finetune else label_order(self.base, self.task)
         if self.config.teacher.finetune is None and order is None and not self.task.names:
             raise ModelError(f"{self.base}/config.json has no id2label. Name the labels there, or fine-tune the "
                              "teacher (teacher.finetune)")
@@ -133,7 +147,7 @@ class Pipeline:
         subjects = [teacher_subject(self.config, self.base)]
         if self._last == "students":
             subjects += [student_subject(self.config, name,
-                                         self._located(student.model) if student.model else self.base)
+                                         self._located(student.model) if student.model else self.base, self._pooling)
                          for name, student in self.config.family.items()]
         logger.info("models: trying %s", ", ".join(subject.name for subject in subjects))
         for subject in subjects:
@@ -168,11 +182,11 @@ class Pipeline:
                         self.corpus, None)
         made = self._made("teacher", "teachers", job.key) or self._fit(job, "teacher", "teacher.finetune")
         folder = self.store.fetch("teachers", job.key)
-        return Teacher(folder, fingerprint(folder), self.store.uri_of("teachers", job.key), job.key,
+        return Teacher(folder, fingerprint(folder, self.task), self.store.uri_of("teachers", job.key), job.key,
                        made["parameters"])
 
     def _model(self, folder: Path) -> Model:
-        key = fingerprint(folder)
+        key = fingerprint(folder, self.task)
         return Model(folder, key, share(self.store, folder, key))
 
     @cached_property
@@ -231,9 +245,16 @@ class Pipeline:
         model = self._model(self._located(student.model)) if student.model else self.teacher
         own = self._tokenisation(model.folder) != self._tokenisation(self.base) if student.model else False
         corpus = self._corpus(model.folder) if own else self.corpus
-        origin = replace(student_origin(student, model.folder), folder=model.place)
+        origin = replace(student_origin(student, model.folder, self._pooling), folder=model.place)
         settings = changed(self.config.training, student.training)
         return self._job("students", settings, model, origin, corpus, self._cache_key, self._live)
+
+    @property
+    def _pooling(self) -> Any:
+        """How the teacher pools, which its students do as well; None where nothing is pooled."""
+        from kdray.models.pooling import must_pool, pools
+
+        return replace(must_pool(self.base), dense=None) if pools(self.task) else None
 
     @property
     def _cache_key(self) -> str | None:

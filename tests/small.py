@@ -52,7 +52,7 @@ def make_tokenizer(folder: Path, more: tuple[str, ...] = ()) -> None:
 
 
 def make_model(folder: Path, labels: list[str] | None = None, layers: int = 4, seed: int = 0,
-               head: str = "BertForSequenceClassification", more: tuple[str, ...] = ()) -> Path:
+               head: str = "BertForSequenceClassification", more: tuple[str, ...] = (), hidden: int = 32) -> Path:
     """A tiny random BERT (hidden 32) with a tokenizer, as a Hugging Face folder."""
     import torch
     import transformers
@@ -62,7 +62,22 @@ def make_model(folder: Path, labels: list[str] | None = None, layers: int = 4, s
     names = labels or ["negative", "positive"]
     size = len(transformers.AutoTokenizer.from_pretrained(folder))
     config = transformers.BertConfig(
-        vocab_size=size, hidden_size=32, num_hidden_layers=layers, num_attention_heads=4, intermediate_size=64,
+        vocab_size=size, hidden_size=hidden, num_hidden_layers=layers, num_attention_heads=4, intermediate_size=64,
         max_position_embeddings=64, id2label=dict(enumerate(names)), label2id={n: i for i, n in enumerate(names)})
     getattr(transformers, head)(config).save_pretrained(folder)
+    return folder
+
+
+def make_embedder(folder: Path, mode: str = "mean", normalised: bool = True, layers: int = 4, seed: int = 0,
+                  hidden: int = 32) -> Path:
+    """The same without a head, as a folder of sentence-transformers."""
+    make_model(folder, layers=layers, seed=seed, head="BertModel", hidden=hidden)
+    parts = [("", "Transformer"), ("1_Pooling", "Pooling"), *([("2_Normalize", "Normalize")] if normalised else [])]
+    (folder / "modules.json").write_text(json.dumps([
+        {"idx": index, "name": str(index), "path": path, "type": f"sentence_transformers.models.{kind}"}
+        for index, (path, kind) in enumerate(parts)]))
+    (folder / "1_Pooling").mkdir()
+    (folder / "1_Pooling/config.json").write_text(json.dumps({
+        "word_embedding_dimension": hidden, "pooling_mode_cls_token": mode == "cls",
+        "pooling_mode_mean_tokens": mode == "mean", "pooling_mode_max_tokens": mode == "max"}))
     return folder

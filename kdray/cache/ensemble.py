@@ -15,6 +15,9 @@ from kdray.errors import CacheError
 from kdray.storage import Store, content_key
 from kdray.tasks import TASKS
 
+_SAMPLE = 64
+"""Rows on which two members are compared."""
+
 
 class Ensemble:
     """The mean of several teachers' logits for every row of one split, read like `SoftTargets`.
@@ -89,6 +92,9 @@ def make_ensemble(store: Store, own: str, wanted: CacheConfig) -> dict[str, Any]
 
 def _check(store: Store, first: dict[str, Any], other: dict[str, Any]) -> None:
     answers = [{"task": made["schema"]["task"], "labels": sorted(made["schema"]["labels"])} for made in (first, other)]
+    one, two = (len(made["schema"]["labels"]) for made in (first, other))
+    if one != two and not TASKS[first["schema"]["task"]].output.named:
+        raise CacheError(f"cache.ensemble: what cache {other['key'][:12]} says of a row is {two} numbers, not {one}")
     for name, wanted in answers[0].items():
         found = answers[1][name]
         if found != wanted:
@@ -100,6 +106,11 @@ def _check(store: Store, first: dict[str, Any], other: dict[str, Any]) -> None:
         if split not in other["rows"] or not _same_rows(store, first, other, split):
             raise CacheError(f"cache.ensemble: the {split} split of cache {other['key'][:12]} has other rows than that "
                              f"of {first['key'][:12]}. Fill it with the same `data`")
+    soft = [SoftTargets(store, made["key"], "validation") for made in (first, other)]
+    said = [np.concatenate([each[row][1] for row in range(min(_SAMPLE, *map(len, soft)))]) for each in soft]
+    if len(said[0]) == len(said[1]) and not TASKS[first["schema"]["task"]].output.related(*said):
+        raise CacheError(f"cache.ensemble: the vectors of cache {other['key'][:12]} are of another space than those of "
+                         f"{first['key'][:12]}: their mean means nothing. Take teachers that were trained from one")
 
 
 def _same_rows(store: Store, first: dict[str, Any], other: dict[str, Any], split: str) -> bool:

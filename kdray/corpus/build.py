@@ -119,7 +119,7 @@ def _cut_missing(pieces: Splits, task: Task, data: DataConfig) -> Splits:
     check(train, "train", 0, task)
     count, off = train.num_rows, dict[str, Sequence[Known]]()
     for split, share in missing:
-        known = [(task.stratum(row), () if task.names else task.labels(row), task.group(row))
+        known = [(task.stratum(row), task.labels(row) if task.output.named else (), task.group(row))
                  for row in rows_of(train)]
         strata, labels, texts = zip(*known, strict=True)
         kept, taken = cut(strata, labels, texts, min(0.5, share * count / train.num_rows), data.seed)
@@ -139,7 +139,7 @@ def _labelled(seen: dict[str, list[Seen]], task: Task, data: DataConfig, tokeniz
 
 def _check_transfer(seen: dict[str, list[Seen]], task: Task) -> None:
     wanted = [name for name in seen["train"][0].columns if name != task.label_column]
-    if "transfer" in seen and list(seen["transfer"][0].columns) != wanted:
+    if task.labelled and "transfer" in seen and list(seen["transfer"][0].columns) != wanted:
         raise DataError(f"the rows without labels (data.transfer) have {', '.join(seen['transfer'][0].columns)}, "
                         f"but train has {', '.join(wanted)}")
 
@@ -179,15 +179,16 @@ def write_part(recipe: Recipe, split: str, number: int, piece: Known,
     else:
         data = _encoded(recipe, split, piece.read(), told)
         store.write(memoryview(data), KIND, recipe.key, name)
-    return {"file": name, "rows": piece.rows, "bytes": data.size, "sha256": hashlib.sha256(data).hexdigest()}
+    rows = pa.ipc.open_file(data).read_all().num_rows
+    return {"file": name, "rows": rows, "bytes": data.size, "sha256": hashlib.sha256(data).hexdigest()}
 
 
 def _encoded(recipe: Recipe, split: str, table: pa.Table, told: Callable[[int], None]) -> pa.Buffer:
     sink, writer = pa.BufferOutputStream(), None
-    for batch in _batches(recipe, split, table):
+    for number, batch in enumerate(_batches(recipe, split, table)):
         writer = writer or pa.ipc.new_file(sink, batch.schema)
         writer.write_batch(batch)
-        told(batch.num_rows)
+        told(min(_BATCH, table.num_rows - number * _BATCH))
     if writer is not None:
         writer.close()
     return sink.getvalue()
@@ -225,7 +226,7 @@ def _all_cores() -> Iterator[None]:
 def _batches(recipe: Recipe, split: str, table: pa.Table) -> Iterator[pa.RecordBatch]:
     task, tokenizer = TASKS[recipe.task], _tokenizer(recipe.tokenizer)
     for start in range(0, table.num_rows, _BATCH):
-        part = table.slice(start, _BATCH).to_pylist()
+        part = [entry for row in table.slice(start, _BATCH).to_pylist() for entry in task.entries(row)]
         encoded = task.encode(tokenizer, part, recipe.max_length)
         columns = {name: [row[name] for row in part] for name in part[0]}
         columns |= {"input_ids": pa.array(encoded.input_ids, pa.list_(pa.int32()))}

@@ -73,7 +73,7 @@ def survey(piece: Known, split: str, first: int, task: str) -> Survey:
         text = str(its.item(row)).encode()
         texts[index] = int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little", signed=True)
         if split != "transfer":
-            for name in () if its.names else set(its.labels(row)):
+            for name in set(its.labels(row)) if its.output.named else ():
                 counts[name] = counts.get(name, 0) + 1
                 firsts.setdefault(name, first + index)
             traits |= its.traits(row)

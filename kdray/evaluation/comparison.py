@@ -39,11 +39,11 @@ def lost_by_chance(task: Task, metric: str, gold: Ids, one: Ids, other: Ids, lab
     hypotheses; for F1, Yeh 2000, COLING. Of accuracy it is McNemar's exact test.
     """
     differ = np.flatnonzero([not np.array_equal(a, b) for a, b in zip(one, other, strict=True)])
-    both = task.tally([*gold, *(gold[row] for row in differ)], [*one, *(other[row] for row in differ)], labels)
+    both = task.tally(gold, one, labels).beside(task.tally(gold, other, labels))
 
     def rate(kept: np.ndarray) -> float:
-        weights = np.ones(len(gold) + len(differ))
-        weights[differ], weights[len(gold):] = kept, 1 - kept
+        weights = np.concatenate([np.ones(len(gold)), np.zeros(len(gold))])
+        weights[differ], weights[len(gold) + differ] = kept, 1 - kept
         return both.rates(weights)[metric]
 
     def lead(kept: np.ndarray) -> float:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from kdray.cache.truth import truth
 from kdray.corpus.rows import Rows
 from kdray.evaluation.answers import HERE, Answers, Asked, Where, ask
 from kdray.evaluation.comparison import Ids, mcnemar, paired
@@ -41,7 +42,8 @@ def evaluate(store: Store, key: str, task: Task, corpus: dict[str, Any], teacher
     winner, baseline} that they are of, and on how many `seeds` pairs were to be trained.
     """
     labels = list(corpus["labels"])
-    gold = Rows.of_split(store, corpus, "test").gold(task.output.shape(len(labels)))
+    known = Rows.of_split(store, corpus, "test").gold(task.output.shape(len(labels)))
+    gold = known if task.labelled else truth(store, corpus, "test", cache)
     pairs = chosen["pairs"]
     students = [pair[name] for pair in pairs for name in _PAIR]
     manifests = {student: store.manifest("students", student) or {} for student in students}
@@ -62,10 +64,10 @@ def evaluate(store: Store, key: str, task: Task, corpus: dict[str, Any], teacher
         **({"mcnemar": mcnemar(gold, named["winner"], named["baseline"])} if task.output.whole else {}),
     }
     with store.staging(KIND) as folder:
-        _write_predictions(folder / PREDICTIONS, gold, models, sides if len(sides) > 1 else [])
+        _write_predictions(folder / PREDICTIONS, known, models, sides if len(sides) > 1 else [])
         return store.publish(KIND, key, folder, {
             "parents": {"corpus": corpus["key"], "cache": cache, "students": students}, "numbers": numbers,
-            "breakdown": {name: task.output.breakdown(np.concatenate(gold), found.decided, found.confidence, labels)
+            "breakdown": {name: task.output.breakdown(np.concatenate(known), found.decided, found.confidence, labels)
                           for name, found in models.items()}})
 
 

@@ -24,7 +24,7 @@ def model_card(task: Task, package: dict[str, Any]) -> str:
     numbers, checks = package.get("numbers", {}), package["checks"]
     parts = [
         _front_matter(task), "# A distilled model", _summary(task, package["labels"], numbers),
-        _section("Test split", _metrics_table(numbers)),
+        _section("Test split", _metrics_table(task, numbers)),
         _section("Files", _sizes_table(package["bytes"]) + _refused(package["refused"])),
         _section("ONNX against PyTorch, on the validation split", _checks_table(checks)),
         _section("Use", _use(task, package["max_length"], package["backend"])),
@@ -35,7 +35,8 @@ def model_card(task: Task, package: dict[str, Any]) -> str:
 
 
 def _front_matter(task: Task) -> str:
-    return "\n".join(["---", "library_name: transformers", f"pipeline_tag: {task.pipeline_tag}", "tags:",
+    library = task.use[0] if task.use else "transformers"
+    return "\n".join(["---", f"library_name: {library}", f"pipeline_tag: {task.pipeline_tag}", "tags:",
                       "- distillation", "- kdray", "---"])
 
 
@@ -43,14 +44,16 @@ def _summary(task: Task, labels: list[str], numbers: dict[str, Any]) -> str:
     parameters = numbers.get("parameters", {})
     size = f" with {parameters['winner']:,} parameters" if "winner" in parameters else ""
     teacher = f" of {parameters['teacher']:,}" if "teacher" in parameters else ""
-    return (f"A {task.name} model{size}, distilled by kdray from a teacher{teacher}. "
-            f"Its labels are {', '.join(f'`{label}`' for label in labels)}.")
+    what = (f"Its labels are {', '.join(f'`{label}`' for label in labels)}" if task.output.named or task.names else
+            f"Its vectors have {len(labels)} dimensions")
+    return f"A {task.name} model{size}, distilled by kdray from a teacher{teacher}. {what}."
 
 
-def _metrics_table(numbers: dict[str, Any]) -> str:
+def _metrics_table(task: Task, numbers: dict[str, Any]) -> str:
     test, parameters = numbers.get("test", {}), numbers.get("parameters", {})
     metrics = list(dict.fromkeys(name for scores in test.values() for name in scores))
-    lines = [[_WHO[who], *(_interval(test[who].get(name)) for name in metrics), _count(parameters.get(who))]
+    titles = _WHO if task.labelled else {**_WHO, "baseline": "baseline: this student with its first weights"}
+    lines = [[titles[who], *(_interval(test[who].get(name)) for name in metrics), _count(parameters.get(who))]
              for who in _WHO if who in test]
     if not lines:
         return ""
@@ -76,12 +79,12 @@ def _checks_table(checks: dict[str, dict[str, Any]]) -> str:
 
 
 def _use(task: Task, max_length: int, backend: str) -> str:
-    return f"""In this folder, with transformers:
+    library, code = task.use or ("transformers", "from transformers import pipeline\n\n"
+                                 f'print(pipeline("{task.pipeline_tag}", model=".")({json.dumps(task.example)}))')
+    return f"""In this folder, with {library}:
 
 ```python
-from transformers import pipeline
-
-print(pipeline("{task.pipeline_tag}", model=".")({json.dumps(task.example)}))
+{code}
 ```
 {_use_onnx(task, max_length, FILES[backend]) if backend != "torch" else ""}
 Rows were cut to {max_length} tokens in training."""

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from kdray.cache.truth import truth
 from kdray.corpus.rows import Rows
 from kdray.errors import ExportError
 from kdray.evaluation.answers import HERE, Answers, Asked, Where, ask
@@ -86,6 +87,7 @@ class Export:
         self.folder, self.where, self.refused = folder, where, dict[str, str]()
         corpus = store.manifest("corpus", student["parents"]["corpus"])
         assert corpus is not None
+        self.gold = truth(store, corpus, "validation", student["parents"]["cache"])
         self.rows, self.pad = Rows.of_split(store, corpus, "validation"), corpus["pad_token_id"]
         self.source = store.fetch("students", student["key"])
         self.asked = Asked(store.uri, self.task.name, tuple(self.labels), corpus["key"], "validation",
@@ -135,8 +137,7 @@ class Export:
         with lent(self.store, self.folder, self.where) as place:
             found = [replace(self.asked, place=place, file=file) for file in files]
             ((expected, *answers),) = ask([(self.asked, *found)], len(self.rows), self.where)
-        gold = self.rows.gold(self.task.output.shape(len(self.labels)))
-        return [compare(self.task, gold, self.labels, expected, one) for one in answers]
+        return [compare(self.task, self.gold, self.labels, expected, one) for one in answers]
 
     def _refuse(self, what: str, file: str, why: str) -> None:
         (self.folder / file).unlink(missing_ok=True)

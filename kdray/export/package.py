@@ -12,6 +12,7 @@ from kdray.corpus.tokenizer import copy_tokenizer, load_tokenizer
 from kdray.errors import ExportError
 from kdray.export.card import model_card
 from kdray.export.files import KIND as EXPORTS
+from kdray.models.pooling import copy_pooling, pools, write_length
 from kdray.serving.backends import FILES, torch_model
 from kdray.serving.parity import INPUTS, write_parity
 from kdray.serving.predictor import Predictor
@@ -41,6 +42,8 @@ def build_package(store: Store, key: str, student: dict[str, Any], export: dict[
     assert corpus is not None
     with store.staging(KIND) as folder:
         _copy_model(task, store.fetch("students", student["key"]), folder)
+        if pools(task):
+            write_length(folder, corpus["max_length"])
         _copy_files(store.fetch(EXPORTS, export["key"]), list(export["bytes"]), folder)
         predictor = Predictor(task, labels, corpus["max_length"], load_tokenizer(folder),
                               torch_model(folder, task, labels, 0, threads, "float32"), _BATCH_TOKENS)
@@ -66,6 +69,7 @@ def check_backend(package: dict[str, Any], backend: str) -> None:
 def _copy_model(task: Task, source: Path, target: Path) -> None:
     for file in [source / "config.json", *source.glob("*.safetensors"), *source.glob("*.index.json")]:
         shutil.copyfile(file, target / file.name)
+    copy_pooling(source, target)
     copy_tokenizer(source, target, task)
 
 

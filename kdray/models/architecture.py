@@ -6,6 +6,7 @@ answers what its config does not say. Knows nothing about weights.
 
 import copy
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from torch import nn
 
 from kdray.corpus.tokenizer import load_tokenizer, model_config
 from kdray.errors import ModelError, first_line
+from kdray.models.embedder import Embedder, pooled
+from kdray.models.pooling import Pooling, must_pool, pools, read_pooling
 from kdray.models.precision import attention
 from kdray.tasks import Task
 
@@ -40,8 +43,17 @@ def read(folder: str | Path) -> Any:
     return config
 
 
-def name_labels(config: Any, labels: Sequence[str], task: Task) -> None:
-    """Sets the labels of the task's head."""
+def shape_head(config: Any, labels: Sequence[str], task: Task, folder: str | Path,
+               pooling: Pooling | None = None) -> None:
+    """Sets the labels of the task's head; of a task without one, how the model in `folder` pools, as it says itself.
+
+    Where it does not say, it pools as `pooling`, which decides in any case whether vectors are of length 1.
+    """
+    if pools(task):
+        own = read_pooling(Path(folder))
+        pooled(config, replace(own, normalised=pooling.normalised) if own and pooling else own or pooling
+               or must_pool(Path(folder)), len(labels))
+        return
     if task.problem is not None:
         config.problem_type = task.problem
     config.id2label = dict(enumerate(labels))
@@ -70,8 +82,8 @@ def outline(task: Task, config: Any) -> Any:
 
 
 def head_class(task: Task) -> Any:
-    """The class in `transformers` that makes models with the task's head."""
-    return getattr(transformers, task.auto_class)
+    """The class that makes models with the task's head: one of `transformers`, or of those that pool."""
+    return Embedder if pools(task) else getattr(transformers, task.auto_class)
 
 
 def layer_count(config: Any) -> int:

@@ -14,7 +14,9 @@ from typing import Any
 
 from kdray.corpus.tokenizer import tokenizer_files
 from kdray.errors import ModelError
+from kdray.models.pooling import must_pool, pooling_files, pools
 from kdray.storage import MANIFEST, Store, file_digest, folder_at
+from kdray.tasks import Task
 
 KIND = "models"
 HUB_FILES = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.txt", "*.model"]
@@ -44,12 +46,14 @@ def locate(model: str, revision: str | None = None) -> Path:
     return folder
 
 
-def fingerprint(folder: Path) -> str:
-    """SHA-256 (32 hex digits) over weights, config and tokenizer."""
+def fingerprint(folder: Path, task: Task | None = None) -> str:
+    """SHA-256 (32 hex digits) over weights, config and tokenizer; for a task that pools, over how that is done, too."""
     digest = hashlib.sha256()
     files = [*sorted(folder.glob("*.safetensors")), folder / "config.json", *tokenizer_files(folder)]
     for file in files:
         digest.update(f"{file.name}\0{file_digest(file)}\0".encode())
+    for file in pooling_files(folder) if task is not None and pools(task) else ():
+        digest.update(f"{file.relative_to(folder)}\0{file_digest(file)}\0".encode())
     return digest.hexdigest()[:32]
 
 
@@ -62,9 +66,10 @@ def share(store: Store, folder: Path, key: str) -> str:
         return str(folder)
     if store.manifest(KIND, key) is None:
         with store.staging(KIND) as staged:
-            for file in {file for pattern in HUB_FILES for file in folder.glob(pattern)}:
-                if file.name != MANIFEST:
-                    (staged / file.name).symlink_to(file.resolve())
+            files = {file for pattern in HUB_FILES for file in folder.glob(pattern)} | set(pooling_files(folder))
+            for place in {file.relative_to(folder) for file in files if file.name != MANIFEST}:
+                (staged / place).parent.mkdir(exist_ok=True)
+                (staged / place).symlink_to((folder / place).resolve())
             store.publish(KIND, key, staged, {})
     return store.uri_of(KIND, key)
 
@@ -90,8 +95,10 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise ModelError(f"{folder}/config.json is not JSON: {error}") from error
 
 
-def label_order(folder: Path) -> list[str] | None:
-    """Label names by id from the config's id2label, None where it has none."""
+def label_order(folder: Path, task: Task | None = None) -> list[str] | None:
+    """Label names by id from the config's id2label, None where it has none; of a task that pools, its dimensions."""
+    if task is not None and pools(task):
+        return [str(number) for number in range(must_pool(folder).dimensions)]
     names = read_config(folder).get("id2label")
     if not names:
         return None

@@ -60,6 +60,7 @@ def collate(rows: Rows, indices: np.ndarray, pad_token_id: int) -> Inputs:
 def taken(model: Any, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Those of the inputs that a model takes: tokenizers may give types of tokens to one that knows none."""
     inner = getattr(model, "module", model)
+    inner = getattr(inner, "body", inner)
     if isinstance(inner, nn.Module) and not _knows_types(type(inner).forward):
         return {name: tensor for name, tensor in inputs.items() if name != "token_type_ids"}
     return inputs

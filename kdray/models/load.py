@@ -25,13 +25,14 @@ from kdray.models.architecture import (
     head_class,
     keep_layers,
     layer_count,
-    name_labels,
     new_model,
     outline,
     read,
     set_dropout,
+    shape_head,
 )
 from kdray.models.layers import kept_names
+from kdray.models.pooling import Pooling
 from kdray.models.precision import attention
 from kdray.tasks import Task
 
@@ -48,14 +49,19 @@ class Origin:
     """Layers of the folder's model to keep; None keeps all."""
     fresh: dict[str, Any] | None = None
     """Random weights for the folder's config with these changes; None loads weights."""
+    pooling: Pooling | None = None
+    """How its teacher pools; None where nothing is pooled, or it is its own."""
 
 
-def student_origin(student: StudentConfig, folder: Path) -> Origin:
-    """Where a student of the model in `folder` comes from. Raises ModelError where it has fewer layers than to keep."""
+def student_origin(student: StudentConfig, folder: Path, pooling: Pooling | None = None) -> Origin:
+    """Where a student of the model in `folder` comes from, whose teacher has that `pooling`, where it pools.
+
+    Raises ModelError where it has fewer layers than to keep.
+    """
     keep = student.layers
     if isinstance(keep, int):
         keep = list(even_layers(layer_count(read(folder)), keep))
-    return Origin(str(folder), None if keep is None else tuple(keep), student.fresh)
+    return Origin(str(folder), None if keep is None else tuple(keep), student.fresh, pooling)
 
 
 def load_model(task: Task, folder: str | Path, labels: list[str], num_gpus: float = 0,
@@ -65,7 +71,7 @@ def load_model(task: Task, folder: str | Path, labels: list[str], num_gpus: floa
     Raises ModelError where the folder lacks a part of it, or has one of another size.
     """
     config = read(folder)
-    name_labels(config, labels, task)
+    shape_head(config, labels, task, folder)
     return _load(task, folder, config, num_gpus, dtype, False)
 
 
@@ -93,9 +99,9 @@ def build(task: Task, origin: Origin, labels: list[str], seed: int, num_gpus: fl
 def origin_config(task: Task, origin: Origin, labels: list[str], dropout: float | None = None) -> Any:
     """The config of the model that `build` makes. Raises ModelError as `build` does."""
     config = read(origin.folder)
-    name_labels(config, labels, task)
     if origin.fresh is not None:
         change(config, origin.fresh)
+    shape_head(config, labels, task, origin.folder, origin.pooling)
     if dropout is not None:
         set_dropout(config, dropout)
     return config if origin.layers is None else keep_layers(config, origin.layers)
@@ -122,13 +128,13 @@ def weights_kept(task: Task, origin: Origin, labels: list[str]) -> dict[str, str
     return kept_names(whole, outline(task, origin_config(task, origin, labels)), origin.layers or ())
 
 
-def check_weights(task: Task, folder: Path, labels: list[str], new_head: bool) -> None:
+def check_weights(task: Task, folder: Path, labels: list[str], new_head: bool, pooling: Pooling | None = None) -> None:
     """Raises ModelError where loading the model in `folder` would draw a part at random that is no new head.
 
     Reads the names and shapes of its weights alone, so that a model of any size is checked in a moment.
     """
     config = read(folder)
-    name_labels(config, labels, task)
+    shape_head(config, labels, task, folder, pooling)
     with quiet():
         model, found = type(outline(task, config)).from_pretrained(
             None, config=config, state_dict=_weightless(folder), ignore_mismatched_sizes=True,

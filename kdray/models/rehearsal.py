@@ -71,7 +71,7 @@ def rehearse(task: Task, subject: Subject, max_length: int) -> Rehearsed:
     folder, config = Path(subject.origin.folder), origin_config(task, subject.origin, subject.labels)
     whole, tokenizer = outline(task, config), load_tokenizer(folder)
     if subject.origin.fresh is None:
-        check_weights(task, folder, subject.labels, subject.trained is not None)
+        check_weights(task, folder, subject.labels, subject.trained is not None, subject.origin.pooling)
     if subject.origin.layers is not None:
         weights_kept(task, subject.origin, subject.labels)
     _check_positions(subject, positions(config, whole), max_length)

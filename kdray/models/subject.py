@@ -9,6 +9,7 @@ from pathlib import Path
 from kdray.config import Config, changed
 from kdray.models.folder import label_order
 from kdray.models.load import Origin, student_origin
+from kdray.models.pooling import Pooling
 from kdray.models.precision import resolve_precision
 from kdray.tasks import TASKS
 
@@ -41,13 +42,16 @@ def teacher_subject(config: Config, folder: Path) -> Subject:
     teacher, tuning = config.teacher, config.teacher.finetune
     answers = resolve_precision(teacher.precision, config.training.num_gpus if teacher.live else teacher.num_gpus)
     trained = None if tuning is None else resolve_precision(tuning.precision, tuning.num_gpus)
-    known = list(TASKS[config.task].names) or (label_order(folder) if tuning is None else None)
+    known = list(TASKS[config.task].names) or (label_order(folder, TASKS[config.task]) if tuning is None else None)
     return Subject(TEACHER, Origin(str(folder)), trained, known or _LABELS, answers)
 
 
-def student_subject(config: Config, name: str, folder: Path) -> Subject:
-    """The student `name`, made from the model in `folder`. Raises ModelError where that has too few layers."""
+def student_subject(config: Config, name: str, folder: Path, pooling: Pooling | None = None) -> Subject:
+    """The student `name`, made from the model in `folder`, whose teacher has that `pooling`, where it pools.
+
+    Raises ModelError where the folder's model has too few layers.
+    """
     student = config.family[name]
     settings = changed(config.training, student.training)
-    return Subject(f"students.{name}" if config.students else "student", student_origin(student, folder),
+    return Subject(f"students.{name}" if config.students else "student", student_origin(student, folder, pooling),
                    resolve_precision(settings.precision, settings.num_gpus), list(TASKS[config.task].names) or _LABELS)

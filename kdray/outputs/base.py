@@ -39,8 +39,14 @@ class Summary:
 class Output(Protocol):
     """What logits (targets, labels) mean."""
 
-    tempered: bool
-    """Whether a temperature softens it; only then is a model more or less sure of a target."""
+    losses: tuple[str, ...]
+    """Soft losses that there are for it."""
+    tempered: tuple[str, ...]
+    """Those in which a temperature acts."""
+    sure: bool
+    """Whether a model is more or less sure of a target."""
+    named: bool
+    """Whether what rows say are names of labels."""
     unknown: float
     """What stands for gold that is not known."""
     whole: bool
@@ -49,7 +55,7 @@ class Output(Protocol):
     """Labels that there must be, so that there is something to learn."""
 
     def shape(self, labels: int) -> tuple[int, ...]:
-        """Shape of the gold, and of the decision, of one unit."""
+        """Shape of the gold of one unit."""
 
     def gold(self, said: Sequence[str], ids: Mapping[str, int], labels: int) -> list[float]:
         """The gold of all units of a row, flat, from what the row says of them and the id of each of so many labels."""
@@ -64,7 +70,7 @@ class Output(Protocol):
         """Which decisions are the same: boolean (targets,)."""
 
     def told(self, decided: np.ndarray, labels: Sequence[str]) -> list[Any]:
-        """Each decision as JSON has it: a name, several, or a number."""
+        """Each decision as JSON has it: a name, several, or numbers."""
 
     def told_alike(self, one: Any, other: Any) -> bool:
         """Whether two decisions that were told are the same."""
@@ -79,6 +85,10 @@ class Output(Protocol):
         """Logits (targets, labels) whose probabilities at T are the weighted mean of those of `stack`.
 
         `stack` is (models, targets, labels), `weights` (models,), whose sum is 1.
+        """
+
+    def related(self, one: np.ndarray, other: np.ndarray) -> bool:
+        """Whether logits of two models for the same targets mean the same, number by number, so that they have a mean.
         """
 
     def task_loss(self, logits: "Tensor", gold: "Tensor") -> "Tensor":

@@ -19,7 +19,10 @@ _SPREAD, _KAPPA = 0.01, 0.05
 class Choice:
     """The largest logit is the label."""
 
-    tempered = True
+    losses: tuple[str, ...] = ("kl", "mse", "huber", "annealing")
+    tempered: tuple[str, ...] = ("kl", "annealing")
+    sure = True
+    named = True
     unknown: float = UNLABELLED
     whole = True
     fewest = 2
@@ -65,6 +68,10 @@ class Choice:
         """T times the logarithm of the mean probability."""
         likely = log_softmax(stack / temperature, -1)
         return temperature * logsumexp(likely, 0, b=np.broadcast_to(weights[:, None, None], likely.shape))
+
+    def related(self, one: np.ndarray, other: np.ndarray) -> bool:
+        """They do: labels have names."""
+        return True
 
     def task_loss(self, logits: "Tensor", gold: "Tensor") -> "Tensor":
         """Cross-entropy."""

@@ -22,7 +22,10 @@ _LEAST = 1e-7
 class Flags:
     """A label is on where its logit is above 0, which is a probability of a half."""
 
-    tempered = True
+    losses: tuple[str, ...] = ("kl", "mse", "huber", "annealing")
+    tempered: tuple[str, ...] = ("kl", "annealing")
+    sure = True
+    named = True
     unknown: float = UNLABELLED
     whole = True
     fewest = 1
@@ -70,6 +73,10 @@ class Flags:
         """T times the logit of the mean probability."""
         odds = (weights[:, None, None] * expit(stack.astype(np.float64) / temperature)).sum(0)
         return temperature * logit(odds.clip(_LEAST, 1 - _LEAST))
+
+    def related(self, one: np.ndarray, other: np.ndarray) -> bool:
+        """They do: labels have names."""
+        return True
 
     def task_loss(self, logits: "Tensor", gold: "Tensor") -> "Tensor":
         """Binary cross-entropy, summed over labels."""

@@ -44,6 +44,26 @@ def huber(student: Tensor, teacher: Tensor, delta: float) -> Tensor:
     return F.huber_loss(student, teacher, reduction="none", delta=delta).mean(-1)
 
 
+def cosine(student: Tensor, teacher: Tensor) -> Tensor:
+    """1 - cosine of the two vectors."""
+    return 1 - F.cosine_similarity(student, teacher, -1)
+
+
+def similarity(student: Tensor, teacher: Tensor, temperature: float | Tensor) -> Tensor:
+    """T^2 * KL of how alike the vector of a target is to those of all others in the batch: softmax of cosines / T.
+
+    How alike they are is all that is compared, so that student and teacher need not share a space; the larger the
+    batch, the more it says. After Passalis, Tefas 2018 (arXiv 1803.10837), with a softmax in place of their kernel; the
+    target itself is left out. A batch is what one worker has in hand at a time.
+    """
+    if len(student) < 2:
+        return student.sum(-1) * 0
+    others = ~torch.eye(len(student), dtype=torch.bool, device=student.device)
+    given, wanted = (F.normalize(vectors, dim=-1) for vectors in (student, teacher))
+    found, asked = (cosines[others].view(len(student), -1) for cosines in (given @ given.T, wanted @ wanted.T))
+    return kl(found, asked, temperature)
+
+
 def cross_entropy(student: Tensor, labels: Tensor) -> Tensor:
     """-log softmax(student)[label]; `labels` are ids (targets,)."""
     return F.cross_entropy(student, labels, reduction="none")
@@ -67,7 +87,7 @@ def squared_error(student: Tensor, gold: Tensor) -> Tensor:
 
 def distillation(name: str, own: Kl, temperature: float | Tensor, delta: float,
                  share: float = 1.0) -> Callable[[Tensor, Tensor], Tensor]:
-    """The loss called `name`, kl, mse, huber or annealing, as a function of student and teacher logits.
+    """The loss called `name` as a function of student and teacher logits.
 
     `own` is the KL of the output that the logits are of.
 
@@ -78,6 +98,8 @@ def distillation(name: str, own: Kl, temperature: float | Tensor, delta: float,
         "kl": lambda student, teacher: own(student, teacher, temperature),
         "mse": mse,
         "huber": lambda student, teacher: huber(student, teacher, delta),
+        "cosine": cosine,
+        "similarity": lambda student, teacher: similarity(student, teacher, temperature),
         "annealing": lambda student, teacher: mse(student, share * teacher),
     }
     return losses[name]

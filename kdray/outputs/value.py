@@ -27,7 +27,10 @@ _POINTS = 1000
 class Value:
     """The logits are what is said."""
 
-    tempered = False
+    losses: tuple[str, ...] = ("kl", "mse", "huber")
+    tempered: tuple[str, ...] = ()
+    sure = False
+    named = False
     unknown = float("nan")
     whole = False
     fewest = 1
@@ -72,6 +75,10 @@ class Value:
     def mean(self, stack: np.ndarray, weights: np.ndarray, temperature: float) -> np.ndarray:
         """The mean."""
         return (weights[:, None, None] * stack).sum(0)
+
+    def related(self, one: np.ndarray, other: np.ndarray) -> bool:
+        """They do."""
+        return True
 
     def task_loss(self, logits: "Tensor", gold: "Tensor") -> "Tensor":
         """Mean squared error."""

@@ -9,6 +9,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from kdray.cache.truth import truth
 from kdray.config import Config
 from kdray.corpus.rows import Rows
 from kdray.evaluation.answers import HERE, Asked, Where, ask
@@ -82,7 +83,7 @@ def _served(task: Task, store: Store, package: dict[str, Any], sweep: dict[str, 
     corpus = store.manifest("corpus", winner["parents"]["corpus"]) or {}
     served = Asked(store.uri, task.name, tuple(labels), corpus["key"], "test", store.uri_of("packages", package["key"]),
                    "" if backend == "torch" else FILES[backend], batch_tokens=_BATCH_TOKENS)
-    gold = Rows.of_split(store, corpus, "test").gold(task.output.shape(len(labels)))
+    gold = truth(store, corpus, "test", winner["parents"]["cache"])
     ((answers,),) = ask([(served,)], len(gold), where)
     return interval_scores(task, gold, answers.by_row(), labels)
 

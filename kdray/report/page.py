@@ -32,7 +32,7 @@ def draw(facts: Facts) -> str:
     page = jinja2.Environment(loader=files, autoescape=True, trim_blocks=True, lstrip_blocks=True,
                               undefined=jinja2.StrictUndefined).get_template("page.html")
     numbers, breakdown = facts["numbers"], facts["breakdown"]
-    metric, chosen = numbers["metric"], _chosen(facts)
+    metric, chosen, task = numbers["metric"], _chosen(facts), TASKS[facts["task"]]
     titles = {name: title(name, numbers) for name in NAMES}
     return page.render(
         facts, metric=metric, models=_MODELS, served=titles["served"], kept=_kept(numbers),
@@ -42,7 +42,8 @@ def draw(facts: Facts) -> str:
         confusions=[confusion(name, facts["labels"], part) for name, part in _parts(breakdown, "confusion")],
         reliabilities=[(name, reliability(name, part), part["ece"]) for name, part in _parts(breakdown, "calibration")],
         scatters=[scatter(name, part) for name, part in _parts(breakdown, "scatter")],
-        unit=TASKS[facts["task"]].unit, tempered=TASKS[facts["task"]].output.tempered,
+        unit=task.unit, tempered=bool(task.output.tempered), labelled=task.labelled, sure=task.output.sure,
+        piped=task.cut_by_pipeline(0) is not None,
         sweep_plots=_sweep_plots(facts, chosen), named=len(names(facts["trials"])) > 1, trials=_trials(facts),
         gain=told(numbers["seeds"], metric), baselines=sum(row["baseline"] and row.get("name") == chosen
                                                            for row in facts["trials"] if not _again(row)),

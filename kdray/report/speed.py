@@ -1,8 +1,8 @@
 """Model folders and test inputs become examples a second and latencies, all measured in one run on this machine.
 
-The teacher and the students run as people run them, in `transformers.pipeline` with batches of 32 in
-float32; the package as it is served. They take turns, and what is told is the median of their turns: a machine that
-others share is slower at one moment than at the next.
+The teacher and the students run as people run them, in `transformers.pipeline` with batches of 32 in float32, or,
+where no pipeline gives the task's answers, in PyTorch as kdray runs it; the package as it is served. They take turns,
+and what is told is the median of their turns: a machine that others share is slower at one moment than at the next.
 """
 
 import time
@@ -14,13 +14,16 @@ import numpy as np
 import torch
 
 from kdray.corpus.tokenizer import load_tokenizer
-from kdray.serving.predictor import load_predictor
+from kdray.serving.backends import torch_model
+from kdray.serving.predictor import Predictor, load_predictor, read_package
 from kdray.serving.texts import spread
 from kdray.tasks import Task
 
 ROWS = 512
 TURNS = 5
 _BATCH = 32
+_BATCH_TOKENS = 2048
+"""Padded tokens of a batch, where no pipeline makes them."""
 _TOGETHER = 0.4
 """Seconds that the slowest model's turn with many texts may take; with fewer than two batches it says nothing."""
 _ALONE, _SECONDS = 200, 5.0
@@ -36,9 +39,10 @@ def measure(task: Task, folders: dict[str, Path], package: Path, items: list[Any
     token-classification, which reads the rest as further rows.
     """
     torch.set_num_threads(threads)
-    models = {name: _pipeline(task, folder, max_length) for name, folder in folders.items()}
+    labels = read_package(package)["labels"]
+    models = {name: _plain(task, labels, folder, max_length, threads) for name, folder in folders.items()}
     predictor = load_predictor(package, "auto", 0, threads, batch_tokens)
-    return take_turns({**models, "served": lambda part: predictor.predict([(item, {}) for item in part])}, items)
+    return take_turns({**models, "served": _asked(predictor)}, items)
 
 
 def take_turns(models: dict[str, Model], items: list[Any]) -> dict[str, dict[str, float]]:
@@ -71,7 +75,20 @@ def _seconds(run: Model, items: list[Any]) -> float:
     return time.perf_counter() - started
 
 
-def _pipeline(task: Task, folder: Path, max_length: int) -> Model:
+def _asked(predictor: Predictor) -> Model:
+    return lambda part: predictor.predict([(item, {}) for item in part])
+
+
+def _plain(task: Task, labels: list[str], folder: Path, max_length: int, threads: int) -> Model:
+    """The model as people run it; where no pipeline gives the task's answers, in PyTorch as kdray runs it."""
+    cut = task.cut_by_pipeline(max_length)
+    if cut is not None:
+        return _pipeline(task, folder, max_length, cut)
+    return _asked(Predictor(task, labels, max_length, load_tokenizer(folder),
+                            torch_model(folder, task, labels, 0, threads, "float32"), _BATCH_TOKENS))
+
+
+def _pipeline(task: Task, folder: Path, max_length: int, cut: dict[str, Any]) -> Model:
     import transformers
 
     from kdray.models.architecture import head_class, read
@@ -81,6 +98,6 @@ def _pipeline(task: Task, folder: Path, max_length: int) -> Model:
     found = head_class(task).from_pretrained(str(folder), config=read(folder))
     model: Any = transformers.pipeline(  # type: ignore[call-overload]
         task.pipeline_tag, model=found, tokenizer=load_tokenizer(folder), device="cpu",
-        **task.cut_by_pipeline(max_length))
+        **cut)
     model.tokenizer.model_max_length = max_length  # at which the pipelines that take no such option cut
     return lambda part: model(part, batch_size=_BATCH)

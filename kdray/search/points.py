@@ -9,10 +9,11 @@ from typing import Any
 import optuna
 from optuna.trial import TrialState
 
-from kdray.config import OF_DISTILLATION, Domain, SearchConfig, TrainingConfig
+from kdray.config import OF_DISTILLATION, PLAIN, Domain, SearchConfig, TrainingConfig
 from kdray.search.describe import BASELINE
 from kdray.search.plan import Plan, Points, Told, ahead
 from kdray.search.space import choice_of, distributions, first_point, grid, point_of
+from kdray.tasks import Task
 
 _MOST_STARTUPS = 10
 _STATES = {"finished": TrialState.COMPLETE, "stopped": TrialState.PRUNED, "failed": TrialState.FAIL}
@@ -70,15 +71,16 @@ class Sampled:
         self._study.tell(trial, last, state)
 
 
-def make_plans(search: SearchConfig, training: TrainingConfig, tempered: bool = True) -> dict[str, Plan]:
+def make_plans(search: SearchConfig, training: TrainingConfig, task: Task = PLAIN) -> dict[str, Plan]:
     """The plans of a search by role: the student's distilled trials and, where there is something to search, baselines.
 
     That is what the space has of settings that a student feels without a teacher, such as lr: it is searched in the
-    same way, else a winner would be compared with a baseline that nobody has tuned. `tempered`: whether a temperature
-    acts on the output.
+    same way, else a winner would be compared with a baseline that nobody has tuned. Without labels it
+    feels nothing: its one trial has its first weights.
     """
-    space = search.searched(training, tempered)
-    felt = {name: domain for name, domain in space.items() if name not in ("alpha", *OF_DISTILLATION)}
+    space = search.searched(training, task)
+    felt = {name: domain for name, domain in space.items()
+            if task.labelled and name not in ("alpha", *OF_DISTILLATION)}
     plain = {"baseline": Plan(_points(search, felt, training), training, search.grace, BASELINE)} if felt else {}
     return {**plain, "distilled": Plan(_points(search, space, training), training, search.grace)}
 

@@ -73,7 +73,7 @@ class Sweep:
 
     def _plans(self, name: str, training: TrainingConfig) -> dict[str, Plan]:
         if self.points is None:
-            return make_plans(self.search, training, TASKS[self.jobs[name].task].output.tempered)
+            return make_plans(self.search, training, TASKS[self.jobs[name].task])
         return {role: Plan(Listed(points), training) for role, points in self.points[name].items()}
 
     @property

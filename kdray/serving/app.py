@@ -20,11 +20,12 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 import kdray
-from kdray.serving import metrics, openinference, protocol
+from kdray.serving import metrics, openinference, protocol, vectors
 from kdray.serving.protocol import BulkRequest, InferenceRequest, Refusal, dumps
 from kdray.serving.roster import DEFAULT
 from kdray.serving.service import Answers, Service, log_bug
-from kdray.tasks import TASKS
+from kdray.serving.vectors import EmbeddingsRequest, RerankRequest
+from kdray.tasks import TASKS, Task
 
 _PAGE = Path(__file__).with_name("page.html")
 _PAGE_HEADERS = {"content-security-policy": "frame-ancestors 'none'", "x-content-type-options": "nosniff"}
@@ -71,6 +72,8 @@ def http_app(service: Service) -> FastAPI:
     _add(api, "POST", "/models/{name}", routes.posted(routes.answer), asks)
     _add(api, "POST", "/v1/predict", routes.posted(routes.bulk), _asks(BulkRequest))
     _add(api, "POST", "/v1/teacher", routes.posted(routes.teacher), asks)
+    _add(api, "POST", "/v1/embeddings", routes.posted(routes.embeddings), _asks(EmbeddingsRequest))
+    _add(api, "POST", "/rerank", routes.posted(routes.rerank), _asks(RerankRequest))
     _add(api, "GET", "/v1/model", routes.card,
          {"responses": {200: {"model": ModelCard}}, "parameters": [_name("query")]})
     _add(api, "GET", "/health", routes.health)
@@ -113,9 +116,10 @@ class _Routes:
         return await self._inference(request, body, DEFAULT, self.service.ask_teacher)
 
     async def _inference(self, request: Request, body: bytes, name: str, ask: Ask) -> Response:
+        task = self._task(name)
         inputs, parameters, many = protocol.parse_inference(
-            body, request.headers.get("content-type", ""), self.service.limits)
-        nested = _scored(self.service.manifests(name)[0])
+            body, request.headers.get("content-type", ""), self.service.limits, task.options)
+        nested = task.ranked
         found = protocol.answered((await ask(inputs, parameters)).predictions, many)
         answers: list[Any] = [prediction.answer for prediction in found]
         return _json(answers if many or nested else answers[0])
@@ -131,6 +135,32 @@ class _Routes:
             return StreamingResponse(_lines(parts), media_type=_NDJSON)
         async with aclosing(parts):
             return _json({"answers": [told async for part in parts for told in part]})
+
+    async def embeddings(self, request: Request, body: bytes) -> Response:
+        """The vectors of texts, as OpenAI's service answers."""
+        asked: EmbeddingsRequest = protocol.parse(EmbeddingsRequest, body, request.headers.get("content-type", ""))
+        name = self._answering(asked.model, "embeddings")
+        inputs, parameters = vectors.embedding_inputs(asked, self.service.limits)
+        answers = await self.service.ask(name, inputs, parameters)
+        return _json(vectors.embeddings(asked, name, protocol.answered(answers.predictions, many=True)))
+
+    async def rerank(self, request: Request, body: bytes) -> Response:
+        """Texts by how well they go with a query, best first, as text-embeddings-inference answers."""
+        asked: RerankRequest = protocol.parse(RerankRequest, body, request.headers.get("content-type", ""))
+        name = self._answering(asked.model, "rerank")
+        answers = await self.service.ask(name, vectors.rerank_inputs(asked, self.service.limits), {})
+        return _json(vectors.ranking(asked, protocol.answered(answers.predictions, many=True)))
+
+    def _answering(self, model: str | None, route: str) -> str:
+        """Name of a student that a route is for. Raises Refusal (404)."""
+        name = model or DEFAULT
+        task = self._task(name)
+        if route not in task.routes:
+            raise Refusal(404, f"{name} is a student of {task.name}, which has no {route}: ask for its answers at /")
+        return name
+
+    def _task(self, name: str) -> Task:
+        return TASKS[self.service.manifests(name)[0]["task"]]
 
     async def card(self, request: Request) -> Response:
         """The task, its columns and an example, the labels, the numbers it was accepted with, what it was made from."""
@@ -164,7 +194,7 @@ class _Routes:
         """Open Inference Protocol: what a student takes and gives."""
         manifests = self.service.manifests(request.path_params["name"])
         return _json(openinference.metadata(request.path_params["name"], [one["key"] for one in manifests],
-                                            _scored(manifests[0])))
+                                            self._task(request.path_params["name"]).ranked))
 
     async def ready(self, request: Request) -> Response:
         """Open Inference Protocol: whether a student is there."""
@@ -174,7 +204,7 @@ class _Routes:
     async def infer(self, request: Request, body: bytes) -> Response:
         """Open Inference Protocol: the answers to a tensor of texts."""
         name, limits = request.path_params["name"], self.service.limits
-        scored = _scored(self.service.manifests(name)[0])
+        scored = self._task(name).ranked
         asked = openinference.parse_infer(body, request.headers.get(openinference.HEADER))
         protocol.check_count(len(asked.texts), limits.bulk)
         for index, text in enumerate(asked.texts):
@@ -286,10 +316,6 @@ def _json(value: Any) -> Response:
     return Response(dumps(value), media_type="application/json")
 
 
-def _scored(manifest: dict[str, Any]) -> bool:
-    return TASKS[manifest["task"]].ranked
-
-
 def _asks(model: type[BaseModel]) -> dict[str, Any]:
     schema = {"$ref": f"#/components/schemas/{model.__name__}"}
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
@@ -306,7 +332,7 @@ def _describe(api: FastAPI) -> None:
     page["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
     page["security"] = [{}, {"key": []}]
     schemas = page["components"]["schemas"]
-    for model in (InferenceRequest, BulkRequest, openinference.InferRequest):
+    for model in (InferenceRequest, BulkRequest, EmbeddingsRequest, RerankRequest, openinference.InferRequest):
         schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
         schemas.update(schema.pop("$defs", {}))
         schemas[model.__name__] = schema

@@ -20,7 +20,13 @@ from kdray.tasks import TASKS, Row, Task
 
 Item = tuple[Any, dict[str, Any]]
 """An input of the inference protocol and its parameters."""
-Answer = list[dict[str, Any]]
+Answer = list[Any]
+
+
+def texts_in(item: Any) -> list[str]:
+    """The texts of an input: itself, or those in it and in its lists."""
+    parts = list(item.values()) if isinstance(item, dict) else [item]
+    return [text for part in parts for text in (part if isinstance(part, list) else [part]) if isinstance(text, str)]
 
 
 class RefusedError(ValueError):
@@ -42,6 +48,17 @@ class _Tokens:
 
 
 @dataclass(frozen=True)
+class _Output:
+    """What the model says of one row."""
+
+    logits: np.ndarray
+    """(targets, labels)."""
+    targets: np.ndarray
+    """(targets,): their units."""
+    tokens: int
+
+
+@dataclass(frozen=True)
 class Prediction:
     """What the model says of one input."""
 
@@ -50,6 +67,8 @@ class Prediction:
     """What the output says of each target, as JSON has it."""
     confidence: float
     """How sure the model is of the least sure of them; 1 where there is none, or it cannot say."""
+    tokens: int = 0
+    """That it has read."""
 
 
 class Predictor:
@@ -73,9 +92,8 @@ class Predictor:
 
     def _rows(self, item: Any) -> list[Row] | Exception:
         try:
-            for text in item.values() if isinstance(item, dict) else [item]:
-                if isinstance(text, str):
-                    text.encode()
+            for text in texts_in(item):
+                text.encode()
             return self._task.requests(item, self._tokenizer, self._max_length)
         except UnicodeEncodeError as error:
             return RefusedError("inputs", f"character {error.start} is half of a surrogate pair")
@@ -84,9 +102,9 @@ class Predictor:
         except Exception as error:
             return error
 
-    def _prediction(self, rows: list[Row], outputs: list[tuple[np.ndarray, np.ndarray]],
+    def _prediction(self, rows: list[Row], outputs: list[_Output],
                     parameters: dict[str, Any]) -> Prediction | Exception:
-        logits, targets = [part for part, _ in outputs], [part for _, part in outputs]
+        logits, targets = [one.logits for one in outputs], [one.targets for one in outputs]
         try:
             answer = self._task.answer(rows, logits, targets, self._labels, parameters)
         except ValueError as error:
@@ -96,16 +114,17 @@ class Predictor:
         together = np.concatenate([np.empty((0, len(self._labels)), np.float32), *logits])
         output = self._task.output
         sure = float(output.confidence(together).min(initial=1.0))
-        return Prediction(answer, output.told(output.decide(together), self._labels), sure if sure == sure else 1.0)
+        return Prediction(answer, output.told(output.decide(together), self._labels), sure if sure == sure else 1.0,
+                          sum(one.tokens for one in outputs))
 
-    def _outputs(self, rows: list[Row]) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Logits (targets, labels) and unit indices (targets,) of each row."""
+    def _outputs(self, rows: list[Row]) -> list[_Output]:
         tokens = self._tokenise(rows)
         logits = [np.empty(0)] * len(rows)
         for batch in length_batches(np.array([len(row.ids) for row in tokens]), self._batch_tokens):
             for index, part in zip(batch, self._forward([tokens[index] for index in batch]), strict=True):
                 logits[index] = part
-        return [(part, np.array(row.targets, np.int64)) for part, row in zip(logits, tokens, strict=True)]
+        return [_Output(part, np.array(row.targets, np.int64), len(row.ids))
+                for part, row in zip(logits, tokens, strict=True)]
 
     def _tokenise(self, rows: list[Row]) -> list[_Tokens]:
         """Rows with the same columns are tokenised together: some have a pair and some have none."""

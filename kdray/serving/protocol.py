@@ -4,16 +4,19 @@ The Hugging Face inference protocol, and bulk requests. Knows nothing about mode
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema
 
-from kdray.serving.predictor import Prediction, RefusedError
+from kdray.serving.predictor import Prediction, RefusedError, texts_in
 
 _TEXT: dict[str, Any] = {"type": "string", "minLength": 1}
 _SPAN: dict[str, Any] = {"type": "array", "items": {"type": "integer"}}
 _INPUT: list[Any] = [_TEXT, {"type": "object", "additionalProperties": {"anyOf": [_TEXT, _SPAN]}, "minProperties": 1}]
+_COMPARED: dict[str, Any] = {"type": "object", "required": ["source_sentence", "sentences"], "properties": {
+    "source_sentence": _TEXT, "sentences": {"type": "array", "items": _TEXT, "minItems": 1}}}
 _LIST: dict[str, Any] = {"type": "array", "items": {"anyOf": _INPUT}}
 _EXAMPLES: list[Any] = [
     {"inputs": "What a lovely film."},
@@ -21,6 +24,8 @@ _EXAMPLES: list[Any] = [
     {"inputs": {"text": "A man plays the guitar.", "text_pair": "Somebody makes music."}},
     {"inputs": "The <e1>author</e1> of the <e2>book</e2> lives here."},
     {"inputs": {"text": "The author of the book lives here.", "head": [4, 10], "tail": [18, 22]}},
+    {"inputs": "What a lovely film.", "normalize": True},
+    {"inputs": {"source_sentence": "A man plays the guitar.", "sentences": ["Somebody makes music."]}},
     {"inputs": "Ada Lovelace lived in London.", "parameters": {"aggregation_strategy": "simple"}},
 ]
 FULL = "the queue is full"
@@ -41,11 +46,12 @@ class Refusal(Exception):
 class InferenceRequest(BaseModel):
     """The body of a request in the Hugging Face inference protocol."""
 
-    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": _EXAMPLES})
+    model_config = ConfigDict(extra="allow", json_schema_extra={"examples": _EXAMPLES})
 
-    inputs: Annotated[Any, WithJsonSchema({"anyOf": [*_INPUT, _LIST]})] = Field(
+    inputs: Annotated[Any, WithJsonSchema({"anyOf": [*_INPUT, _COMPARED, _LIST]})] = Field(
         description='A text, a pair of texts as {"text": ..., "text_pair": ...}, a text with two spans as '
-        '{"text": ..., "head": [start, end], "tail": [start, end]}, or a list of these')
+        '{"text": ..., "head": [start, end], "tail": [start, end]}, or a list of these; for sentence-similarity '
+        '{"source_sentence": ..., "sentences": [...]}')
     parameters: dict[str, Any] | None = _PARAMETERS
     options: dict[str, Any] | None = Field(None, description="use_cache, wait_for_model and the like, as clients of "
                                            "Hugging Face's servers send them: taken, and without effect")
@@ -87,30 +93,41 @@ def parse(model: type[BaseModel], body: bytes, content_type: str) -> Any:
         raise Refusal(422, "; ".join(complaints)) from None
 
 
-def parse_inference(body: bytes, content_type: str, limits: Limits) -> tuple[list[Any], dict[str, Any], bool]:
-    """Inputs, parameters, and whether the inputs were a list. Raises Refusal (413, 422)."""
+def parse_inference(body: bytes, content_type: str, limits: Limits,
+                    options: Sequence[str] = ()) -> tuple[list[Any], dict[str, Any], bool]:
+    """Inputs, parameters, and whether the inputs were a list; `options` are parameters that may be at the root.
+
+    Raises Refusal (413, 422).
+    """
     asked: InferenceRequest = parse(InferenceRequest, body, content_type)
+    beside = asked.model_extra or {}
+    if unknown := sorted(beside.keys() - set(options)):
+        known = ", ".join([*InferenceRequest.model_fields, *options])
+        raise Refusal(422, "; ".join(f"unknown key {name[:50]!r}; known are {known}" for name in unknown[:_COMPLAINTS]))
     many = isinstance(asked.inputs, list)
     inputs = asked.inputs if many else [asked.inputs]
     check_count(len(inputs), limits.texts)
     for index, item in enumerate(inputs):
         if problem := complaint(item, limits):
             raise Refusal(problem[0], f"{place(many, index)}: {problem[1]}")
-    return inputs, asked.parameters or {}, many
+    return inputs, {**beside, **(asked.parameters or {})}, many
 
 
-def check_count(count: int, most: int) -> None:
+def check_count(count: int, most: int, field: str = "inputs") -> None:
     """Raises Refusal (413) where a request holds too many inputs."""
     if count > most:
-        raise Refusal(413, f"inputs: {count} of them, a request may hold {most}; /v1/predict takes more at once")
+        raise Refusal(413, f"{field}: {count} of them, a request may hold {most}; /v1/predict takes more at once")
 
 
 def complaint(item: Any, limits: Limits) -> tuple[int, str] | None:
     """Status and reason where an input cannot be one, whatever the task."""
-    texts = [text for text in (item.values() if isinstance(item, dict) else [item]) if isinstance(text, str)]
+    texts = texts_in(item)
+    if len(texts) > limits.texts:
+        return 413, f"{len(texts)} texts, a request may hold {limits.texts}"
     if any(not text.strip() for text in texts):
         return 422, "the text is empty"
-    length = sum(map(len, texts))
+    together = isinstance(item, dict) and not any(isinstance(part, list) for part in item.values())
+    length = sum(map(len, texts)) if together else max(map(len, texts), default=0)
     return (413, f"{length} characters, an input may have {limits.characters}") if length > limits.characters else None
 
 

@@ -22,7 +22,7 @@ from kdray.serving import metrics
 from kdray.serving.batcher import Batcher
 from kdray.serving.pace import Pace
 from kdray.serving.parity import check_parity
-from kdray.serving.predictor import Item, Prediction, Predictor, load_predictor, read_package
+from kdray.serving.predictor import Item, Prediction, Predictor, load_predictor, read_package, texts_in
 from kdray.storage import artefact
 from kdray.tasks import TASKS
 
@@ -250,8 +250,9 @@ def tokens_of(max_length: int) -> Callable[[Item], int]:
     """Tokens of an item, roughly: what it costs is known before anything is tokenised."""
 
     def cost(item: Item) -> int:
-        texts = item[0].values() if isinstance(item[0], dict) else [item[0]]
-        return min(max_length, 2 + sum(len(text) for text in texts if isinstance(text, str)) // _CHARACTERS_PER_TOKEN)
+        if isinstance(item[0], dict) and any(isinstance(part, list) for part in item[0].values()):
+            return sum(cost((text, {})) for text in texts_in(item[0]))  # each is read by itself
+        return min(max_length, 2 + sum(map(len, texts_in(item[0]))) // _CHARACTERS_PER_TOKEN)
 
     return cost
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
-from scipy.sparse import csr_array
+from scipy.sparse import csr_array, vstack
 
 from kdray.outputs import Output
 
@@ -64,7 +64,10 @@ class Tally(Protocol):
     """What some rows show of a model's quality."""
 
     def rates(self, weights: np.ndarray) -> dict[str, float]:
-        """Every metric, of the rows each taken `weights` times: (rows,)."""
+        """Every metric that there is gold for, of the rows each taken `weights` times: (rows,)."""
+
+    def beside(self, other: Any) -> "Tally":
+        """Of these rows, and behind them of those of another tally of the same task and labels."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,10 @@ class Counts:
     def rates(self, weights: np.ndarray) -> dict[str, float]:
         """Those of the weighed sums."""
         return self.rated(weights @ self.counts)
+
+    def beside(self, other: "Counts") -> "Counts":
+        """Rows of both."""
+        return Counts(csr_array(vstack([self.counts, other.counts])), self.rated)
 
 
 class Task(Protocol):
@@ -102,13 +109,21 @@ class Task(Protocol):
     unit: str
     """What a unit is called."""
     shown: str
-    """How the service's page shows an answer: labels, flags, number or entities."""
+    """How the service's page shows an answer: labels, flags, number, vectors or entities."""
     ranked: bool
     """Whether an answer is a list of labels with scores, best first."""
     markers: Mapping[str, str]
     """Tokens that the task puts into rows, and words that say what each means; mostly none."""
     example: Any
     """An input of the inference protocol."""
+    labelled: bool
+    """Whether rows say what is right; where none does, a teacher alone is learned from, and measured against."""
+    options: tuple[str, ...]
+    """Parameters that the inference protocol has at the root of a request."""
+    routes: tuple[str, ...]
+    """What answers beside the inference protocol: embeddings, rerank."""
+    use: tuple[str, str] | None
+    """A library that loads what is packed, and Python that uses it; None where that is a pipeline of transformers."""
     metrics: tuple[str, ...]
     """Metrics that may pick the winner, the one that does first; all are better when larger."""
 
@@ -129,6 +144,9 @@ class Task(Protocol):
 
     def remarks(self, labels: list[str], traits: set[Any]) -> Iterator[tuple[int, str]]:
         """What is to be said of the labels of a corpus and their `traits`: levels of logging, and texts."""
+
+    def entries(self, row: Row) -> list[Row]:
+        """What is read of a row by itself, each a row of the corpus; mostly the row."""
 
     def item(self, row: Row) -> Any:
         """The row as an input of the inference protocol; equal rows have equal items."""
@@ -151,11 +169,20 @@ class Task(Protocol):
     def decide(self, logits: np.ndarray, targets: np.ndarray, units: int, labels: list[str]) -> np.ndarray:
         """The output's decision for each of the row's `units`, from logits (targets, labels)."""
 
+    def truth(self, gold: np.ndarray, teacher: np.ndarray) -> np.ndarray:
+        """What a row is measured against, from its gold (units, ...) and its teacher's logits (targets, labels).
+
+        Asked where the task is not `labelled`; elsewhere it is the gold.
+        """
+
     def tally(self, gold: list[np.ndarray], predicted: list[np.ndarray], labels: list[str]) -> Tally:
         """What decides the metrics of any of these rows, from gold and decisions (units, ...) of each."""
 
-    def cut_by_pipeline(self, max_length: int) -> dict[str, Any]:
-        """What makes `transformers.pipeline` cut rows at so many tokens, where it takes that as an option."""
+    def cut_by_pipeline(self, max_length: int) -> dict[str, Any] | None:
+        """What makes `transformers.pipeline` cut rows at so many tokens, where it takes that as an option.
+
+        None where no pipeline gives the task's answers.
+        """
 
     def taught(self, row: Row, said: list[Any]) -> Row | None:
         """A row of `requests` as data, with what a model said of it; None where that is not of all its units."""
@@ -164,8 +191,15 @@ class Task(Protocol):
         """Rows to run for one input of the inference protocol, raising ValueError where it is none."""
 
     def answer(self, rows: list[Row], logits: list[np.ndarray], targets: list[np.ndarray], labels: list[str],
-               parameters: dict[str, Any]) -> list[dict[str, Any]]:
+               parameters: dict[str, Any]) -> list[Any]:
         """The inference protocol's answer to one input, from the logits of its rows."""
+
+
+def measured(task: Task, gold: list[np.ndarray]) -> list[str]:
+    """The metrics that there is gold for, (units, ...) of each row, of a task that is not `labelled`."""
+    nothing = [np.zeros((len(part), 1)) for part in gold]
+    truth = [task.truth(*both) for both in zip(gold, nothing, strict=True)]
+    return list(scores_of(task, truth, nothing, []))
 
 
 def scores_of(task: Task, gold: list[np.ndarray], predicted: list[np.ndarray], labels: list[str]) -> dict[str, float]:

@@ -22,10 +22,11 @@ class Regression(Texts):
     columns = {**TEXTS, "score": True}
     label_column = "score"
     metrics: tuple[str, ...] = ("spearman", "pearson")
+    routes: tuple[str, ...] = ("rerank",)
 
     def complaint(self, row: Row) -> str | None:
         """Texts must not be empty; the score must be a number."""
-        return self.text_complaint(row) or (_score_complaint(row["score"]) if "score" in row else None)
+        return self.text_complaint(row) or (score_complaint(row["score"]) if "score" in row else None)
 
     def labels(self, row: Row) -> list[str]:
         """The score."""
@@ -57,8 +58,12 @@ class Numbers:
     def rates(self, weights: np.ndarray) -> dict[str, float]:
         """Spearman's and Pearson's correlation, 0 where either side does not vary; root of the mean squared error."""
         error = float(weights @ (self.truth - self.said) ** 2 / weights.sum())
-        return {"spearman": _pearson(ranks(self.truth, weights), ranks(self.said, weights), weights),
-                "pearson": _pearson(self.truth, self.said, weights), "rmse": math.sqrt(error)}
+        return {"spearman": pearson(ranks(self.truth, weights), ranks(self.said, weights), weights),
+                "pearson": pearson(self.truth, self.said, weights), "rmse": math.sqrt(error)}
+
+    def beside(self, other: "Numbers") -> "Numbers":
+        """Rows of both."""
+        return Numbers(np.concatenate([self.truth, other.truth]), np.concatenate([self.said, other.said]))
 
 
 def ranks(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -68,14 +73,16 @@ def ranks(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
     return (np.cumsum(there) - (there - 1) / 2)[place]
 
 
-def _pearson(one: np.ndarray, other: np.ndarray, weights: np.ndarray) -> float:
+def pearson(one: np.ndarray, other: np.ndarray, weights: np.ndarray) -> float:
+    """Pearson's correlation of values that are there `weights` times; 0 where either side does not vary."""
     total = weights.sum()
     one, other = one - weights @ one / total, other - weights @ other / total
     spread = math.sqrt((weights @ one**2) * (weights @ other**2))
     return float(weights @ (one * other) / spread) if spread > 1e-12 else 0.0
 
 
-def _score_complaint(score: Any) -> str | None:
+def score_complaint(score: Any) -> str | None:
+    """What is wrong with a score, None where nothing is."""
     if score in (None, ""):
         return "score is missing"
     try:

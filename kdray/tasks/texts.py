@@ -25,6 +25,10 @@ class Texts:
     ranked = True
     markers: Mapping[str, str] = {}
     example: Any = "What a lovely film."
+    labelled = True
+    options: tuple[str, ...] = ()
+    routes: tuple[str, ...] = ()
+    use: tuple[str, str] | None = None
     output: Output
     label_column: str
 
@@ -51,6 +55,10 @@ class Texts:
     def remarks(self, labels: list[str], traits: set[Any]) -> Iterator[tuple[int, str]]:
         """None."""
         return iter(())
+
+    def entries(self, row: Row) -> list[Row]:
+        """The row."""
+        return [row]
 
     def item(self, row: Row) -> Any:
         """The text, or both texts."""
@@ -80,7 +88,11 @@ class Texts:
         """The output's decision for the text."""
         return self.output.decide(logits)
 
-    def cut_by_pipeline(self, max_length: int) -> dict[str, Any]:
+    def truth(self, gold: np.ndarray, teacher: np.ndarray) -> np.ndarray:
+        """The gold."""
+        return gold
+
+    def cut_by_pipeline(self, max_length: int) -> dict[str, Any] | None:
         """The tokenizer's own options."""
         return {"truncation": True, "max_length": max_length}
 

@@ -31,6 +31,10 @@ class TokenClassification:
     ranked = False
     markers: Mapping[str, str] = {}
     example: Any = "Ada Lovelace lived in London."
+    labelled = True
+    options: tuple[str, ...] = ()
+    routes: tuple[str, ...] = ()
+    use: tuple[str, str] | None = None
     pipeline_tag = "token-classification"
     codec = "float16"
     auto_class = "AutoModelForTokenClassification"
@@ -81,6 +85,10 @@ class TokenClassification:
                                     "that has them (ClassLabel)")
         elif said := remark(labels, traits):
             yield logging.INFO, said
+
+    def entries(self, row: Row) -> list[Row]:
+        """The row."""
+        return [row]
 
     def item(self, row: Row) -> Any:
         """Words with spaces between."""
@@ -133,7 +141,11 @@ class TokenClassification:
             counts[row] = len(there & found), len(found), len(there), (truth == guess).sum(), len(truth)
         return Counts(csr_array(counts), _rates)
 
-    def cut_by_pipeline(self, max_length: int) -> dict[str, Any]:
+    def truth(self, gold: np.ndarray, teacher: np.ndarray) -> np.ndarray:
+        """The gold."""
+        return gold
+
+    def cut_by_pipeline(self, max_length: int) -> dict[str, Any] | None:
         """It takes no such option."""
         return {}
 

@@ -100,7 +100,7 @@ def cached_teacher(store: Store, cache: dict[str, Any], given: str | None = None
     """
     key = cache.get("teacher_key")
     folder = locate(given or cache["teacher_model"]) if given or key is None else store.fetch("teachers", key)
-    found = fingerprint(folder)
+    found = fingerprint(folder, TASKS[cache["schema"]["task"]])
     if found != cache["schema"]["teacher"]:
         raise ModelError(f"{folder} has the fingerprint {found}, the cache's teacher {cache['schema']['teacher']}: "
                          "it has changed since. Name the teacher's folder with --teacher")

@@ -6,6 +6,7 @@ from typing import Any
 from kdray.config import OF_DISTILLATION
 from kdray.models.load import Origin
 from kdray.storage import content_key
+from kdray.tasks import TASKS
 
 RESOURCES = ("workers", "num_cpus", "num_gpus", "labels", "max_failures", "checkpoint_steps")
 
@@ -57,19 +58,26 @@ class TrainingJob:
         return (self.cache is not None or self.live is not None) and self.settings["alpha"] < 1
 
     @property
+    def learns(self) -> bool:
+        """Whether there is anything to learn from: a teacher, or labels."""
+        return self.distils or TASKS[self.task].labelled
+
+    @property
     def key(self) -> str:
         """Content key of the trained model: what it was made from, without what it ran on."""
         origin = asdict(self.origin)
         origin["folder"] = self.origin_fingerprint
+        del origin["pooling"]  # follows from the fingerprints of the folder and of the teacher
         plain = self.settings["alpha"] == 1
         left_out = (*RESOURCES, *OF_DISTILLATION) if plain else RESOURCES
         settings = {name: value for name, value in self.settings.items() if name not in left_out}
         for name in OF_DISTILLATION:
             if settings.get(name, ...) is None:
                 settings.pop(name)  # a setting that came later leaves the keys of those without it alone
+        unasked = plain and TASKS[self.task].labelled  # else its metrics are against the teacher's answers
         return content_key({"kind": self.kind, "task": self.task, "labels": self.labels,
                             "corpus": self.labelled if plain and self.labelled else self.corpus,
-                            "cache": None if plain else self._soft_targets, "origin": origin, "metric": self.metric,
+                            "cache": None if unasked else self._soft_targets, "origin": origin, "metric": self.metric,
                             "settings": settings, "precision": self.precision})
 
     @property

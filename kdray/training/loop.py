@@ -74,12 +74,13 @@ class Run:
         corpus = store.fetch("corpus", job.corpus)
         splits = trained_splits(store, job)
         self.train_rows, validation = Rows.open(corpus, *splits), Rows.open(corpus, "validation")
-        self.labelled = len(Rows.open(corpus, "train"))
+        self.labelled = len(Rows.open(corpus, "train")) if self.task.labelled else 0
         """How many of the rows have labels: the first."""
-        soft, watched = open_targets(store, job, self.settings["num_gpus"], splits) if job.distils else (None, None)
+        asked = job.distils or not self.task.labelled
+        soft, watched = open_targets(store, job, self.settings["num_gpus"], splits) if asked else (None, None)
         self.batches = Batches(self.train_rows, soft, self.task.output, len(job.labels), job.pad_token_id)
         self.validation = Validation(job, validation, watched, here.rank, here.workers)
-        self.stages = stages(self.settings)
+        self.stages = stages(self.settings) if job.learns else [Stage(1, self.settings["lr"], 1.0)]
         self.state = State()
         self.best_weights: Weights | None = None
         self.restored = self._restore()
@@ -177,7 +178,7 @@ class Run:
         return task + soft
 
     def _mean_loss(self, stage: Stage, step: int, first: int) -> float:
-        mean = self.loss_sum / (step - first + 1)
+        mean = self.loss_sum / max(1, step - first + 1)
         if self.here.workers > 1:
             dist.all_reduce(mean)
             mean = mean / self.here.workers

@@ -3,6 +3,7 @@
 Workers share the rows, but under ZeRO 3 all must run every batch together.
 """
 
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -53,12 +54,21 @@ class Validation:
             self._teacher = teacher, known
         return closeness(self.task.output, np.concatenate(logits), *self._teacher)
 
+    @cached_property
+    def _truth(self) -> list[np.ndarray]:
+        """What each row is measured against."""
+        gold = self.rows.gold(self.task.output.shape(len(self.labels)))
+        if self.task.labelled or self.soft is None:
+            return gold
+        said, _ = aligned(self.soft, self.rows, np.arange(len(self.rows)), len(self.labels))
+        parts = np.split(said, np.cumsum(self.rows.targets.lengths)[:-1])
+        return [self.task.truth(*both) for both in zip(gold, parts, strict=True)]
+
     def _joined(self, parts: list[Any]) -> tuple[dict[str, float], dict[str, float]]:
         if not all(finite for _, _, finite in parts):
             raise TrainingError(f"the student's logits on validation are not finite, precision {self.job.precision}. "
                                 "Lower the rate, or set precision: float32")
         found = {row: ids for decided, _, _ in parts for row, ids in decided.items()}
-        shape = self.task.output.shape(len(self.labels))
-        scores = scores_of(self.task, self.rows.gold(shape), [found[row] for row in range(len(self.rows))], self.labels)
+        scores = scores_of(self.task, self._truth, [found[row] for row in range(len(self.rows))], self.labels)
         known, same, kl = sum(sums for _, sums, _ in parts)
         return scores, {"agreement": float(same / known), "kl": float(kl / known)} if known else {}

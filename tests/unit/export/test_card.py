@@ -84,7 +84,7 @@ def package_of(store: Store, folder: Path, task: str, labels: list[str], max_dro
     return store.fetch("packages", "k"), manifest
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", ROWS)
 def test_package_is_whole_and_does_what_its_card_says(task: str, tmp_path: Path,
                                                       monkeypatch: pytest.MonkeyPatch) -> None:
     folder, manifest = make_package(tmp_path, task)
