@@ -20,7 +20,7 @@ from kdray.training.job import TrainingJob
 from kdray.training.loop import run_in_process
 from kdray.training.targets import sample_targets
 from tests.small import make_embedder
-from tests.unit.cache.test_vectors import corpus_of
+from tests.unit.cache.test_truth import corpus_of
 from tests.unit.conftest import Corpus, make_cache
 from tests.unit.training.test_loop import Here
 
