@@ -167,7 +167,7 @@ def test_open_inference_gives_the_vector_as_json(url: str) -> None:
     ("teacher.finetune={epochs: 1}", "teacher.finetune: sentence-embedding has no hard labels to fine-tune on"),
     ("teacher.live=true", "teacher.live: sentence-embedding"),
     ("search.metric=accuracy", "only recall_at_10, spearman"),
-    ("search.metric=spearman", "no pair of validation has a score"),
+    ("search.metric=spearman", "no row of validation has a score"),
     ("task=sequence-classification", "no column 'label'"),
     ("training.loss=cosine task=regression", "regression has no temperature")])
 def test_what_embeddings_cannot_do_is_refused_before_work(kdray_here: Command, tmp_path: Path, override: str,
