@@ -111,8 +111,9 @@ class Pipeline:
 
         gold = Rows.of_split(self.store, corpus, "validation").gold(self.task.output.shape(len(corpus["labels"])))
         if self.config.metric not in measured(self.task, gold):
-            raise DataError(f"search.metric = {self.config.metric}: no pair of validation has a score. Give some rows "
-                            f"one, or leave it out: {self.task.metrics[0]} needs none")
+            raise DataError(f"search.metric = {self.config.metric}: no row of validation has a "
+                            f"{self.task.label_column}. Give some one, or leave it out: {self.task.metrics[0]} needs "
+                            "none")
 
     def _corpus(self, folder: Path) -> dict[str, Any]:
         order = None if self.config.teacher.finetune else label_order(self.base, self.task)

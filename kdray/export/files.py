@@ -87,7 +87,7 @@ class Export:
         self.folder, self.where, self.refused = folder, where, dict[str, str]()
         corpus = store.manifest("corpus", student["parents"]["corpus"])
         assert corpus is not None
-        self.gold = truth(store, corpus, "validation", student["parents"]["cache"])
+        self.gold = truth(store, corpus, "validation", student["parents"].get("cache"))
         self.rows, self.pad = Rows.of_split(store, corpus, "validation"), corpus["pad_token_id"]
         self.source = store.fetch("students", student["key"])
         self.asked = Asked(store.uri, self.task.name, tuple(self.labels), corpus["key"], "validation",

@@ -80,4 +80,4 @@ def _copy_files(source: Path, names: list[str], target: Path) -> None:
 
 
 def _weights(folder: Path) -> dict[str, int]:
-    return {path.name: path.stat().st_size for path in sorted(folder.glob("*.safetensors"))}
+    return {str(path.relative_to(folder)): path.stat().st_size for path in sorted(folder.rglob("*.safetensors"))}

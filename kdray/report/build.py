@@ -83,10 +83,10 @@ def _served(task: Task, store: Store, package: dict[str, Any], sweep: dict[str, 
     corpus = store.manifest("corpus", winner["parents"]["corpus"]) or {}
     served = Asked(store.uri, task.name, tuple(labels), corpus["key"], "test", store.uri_of("packages", package["key"]),
                    "" if backend == "torch" else FILES[backend], batch_tokens=_BATCH_TOKENS)
-    gold = truth(store, corpus, "test", winner["parents"]["cache"])
+    gold = truth(store, corpus, "test", winner["parents"].get("cache"))
     ((answers,),) = ask([(served,)], len(gold), where)
     return interval_scores(task, gold, answers.by_row(), labels)
 
 
 def _weights(folder: Path) -> int:
-    return sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+    return sum(file.stat().st_size for file in folder.rglob("*.safetensors"))

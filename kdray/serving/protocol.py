@@ -44,9 +44,10 @@ class Refusal(Exception):
 
 
 class InferenceRequest(BaseModel):
-    """The body of a request in the Hugging Face inference protocol."""
+    """The body of a request in the Hugging Face inference protocol; some tasks have parameters beside these."""
 
-    model_config = ConfigDict(extra="allow", json_schema_extra={"examples": _EXAMPLES})
+    model_config = ConfigDict(extra="allow", json_schema_extra={"examples": _EXAMPLES,
+                                                                      "additionalProperties": False})
 
     inputs: Annotated[Any, WithJsonSchema({"anyOf": [*_INPUT, _COMPARED, _LIST]})] = Field(
         description='A text, a pair of texts as {"text": ..., "text_pair": ...}, a text with two spans as '

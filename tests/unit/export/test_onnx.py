@@ -15,8 +15,11 @@ from kdray.export import files, onnx
 from kdray.export.files import check_export
 from kdray.export.onnx import FLOAT32, export_onnx
 from kdray.export.quantise import INT8, WAYS, quantise
+from kdray.models.architecture import head_class
+from kdray.models.embedder import pooled
 from kdray.models.forward import predict
 from kdray.models.onnx_file import OnnxModel
+from kdray.models.pooling import Pooling, pools
 from kdray.tasks import TASKS
 
 SMALL = {"vocab_size": 100, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4,
@@ -35,8 +38,10 @@ SHAPES = ((1, 5), (7, 120), (1, 2))
 
 def make_model(name: str, task: str) -> torch.nn.Module:
     torch.manual_seed(0)
-    auto = getattr(transformers, TASKS[task].auto_class)
-    return auto.from_config(CONFIGS[name](), attn_implementation="eager").eval()
+    config = CONFIGS[name]()
+    if pools(TASKS[task]):
+        pooled(config, Pooling("mean", 32, True), 16)
+    return head_class(TASKS[task]).from_config(config, attn_implementation="eager").eval()
 
 
 def input_names(name: str) -> list[str]:

@@ -9,14 +9,10 @@ import pytest
 from kdray.cache.ensemble import make_ensemble, open_cache
 from kdray.cache.summary import summarise
 from kdray.cache.truth import truth
-from kdray.config import CacheConfig, TrainingConfig
+from kdray.config import CacheConfig
 from kdray.errors import CacheError, DataError
 from kdray.models.folder import label_order
-from kdray.models.load import Origin
 from kdray.tasks import TASKS
-from kdray.training.health import check_targets
-from kdray.training.job import TrainingJob
-from kdray.training.targets import sample_targets
 from tests.small import make_embedder, sentences
 from tests.unit.conftest import Corpus, make_cache, make_corpus
 
@@ -95,21 +91,3 @@ def test_a_score_of_one_text_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="row 1 of the train split: score 3 is of one text"):
         make_corpus(tmp_path, TASK.name, [{"text": "a", "score": None}, {"text": "b", "score": "3"}] * 10,
                     make_embedder(tmp_path / "teacher", layers=1), order=["0"])
-
-
-def job(corpus: Corpus, cache: dict[str, Any] | str, **settings: Any) -> TrainingJob:
-    key = cache if isinstance(cache, str) else cache["key"]
-    return TrainingJob("students", corpus.store.uri, TASK.name, tuple(corpus.labels), corpus.manifest["key"], key,
-                       Origin(str(corpus.model)), "origin", str(corpus.model), corpus.manifest["pad_token_id"],
-                       "recall_at_10", TrainingConfig(**{"alpha": 0.0, **settings}).model_dump(), "float32")
-
-
-def test_first_weights_are_measured_against_a_teacher_and_are_of_it(corpus: Corpus, cache: dict[str, Any]) -> None:
-    plain = job(corpus, cache, alpha=1.0)
-    assert not plain.learns and job(corpus, cache).learns
-    assert plain.key != job(corpus, "another", alpha=1.0).key != job(corpus, "another").key
-
-
-def test_vectors_that_differ_are_worth_learning(corpus: Corpus, cache: dict[str, Any]) -> None:
-    teacher, gold = sample_targets(job(corpus, cache))
-    assert teacher.shape == (len(gold), 32) and check_targets(TASK.output, teacher, gold) is None
