@@ -7,6 +7,7 @@ import pyarrow as pa
 import pytest
 
 from kdray.report.examples import most_different
+from kdray.tasks import TASKS
 
 
 def written(path: Path, rows: list[list[float]], label: int = 0) -> Path:
@@ -50,8 +51,9 @@ def test_long_rows_are_cut_around_what_is_meant(unit):
     from kdray.report.examples import _text
 
     words = [f"w{index}" for index in range(60)]
-    found = _text({"tokens": words}, unit)
+    found = _text(TASKS["token-classification"], {"tokens": words}, unit)
     assert found["parts"][found["mark"]] == f"w{unit}" and len(found["parts"]) <= 43
     assert (found["parts"][0] == "…") is (unit == 30 or unit == 59)
     assert (found["parts"][-1] == "…") is (unit == 0 or unit == 30)
-    assert [len(part) for part in _text({"text": "x" * 999, "text_pair": "y" * 9}, 0)["parts"]] == [301, 9]
+    assert [len(part) for part in _text(
+        TASKS["regression"], {"text": "x" * 999, "text_pair": "y" * 9}, 0)["parts"]] == [301, 9]
