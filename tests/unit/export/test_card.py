@@ -44,9 +44,6 @@ ROWS = {
     "multi-label-classification": [{"text": text, "labels": [["dull"], ["fine", "warm"], []][index % 3]}
                                    for index, text in enumerate(SENTENCES)],
     "regression": [{"text": text, "score": str(index % 4)} for index, text in enumerate(SENTENCES)],
-    "relation-extraction": [{"text": f"<e1>{text.split()[0]}</e1> of <e2>{text.split()[-1]}</e2>",
-                             "relation": ["Other", "Part(e1,e2)", "Part(e2,e1)"][index % 3]}
-                            for index, text in enumerate(SENTENCES)],
     "token-classification": [{"tokens": words, "tags": ["B-LOC" if word in ("Rome", "Lisbon") else "O"
                                                         for word in words]} for words in WORDS],
     "relation-extraction": [{"text": text, "head": [0, 1], "tail": [-1 + len(text), len(text)],
