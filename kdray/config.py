@@ -502,6 +502,7 @@ class Config(Settings):
         if self.search.metric not in (None, *task.metrics):
             raise ValueError(f"search.metric: {self.task} has no metric {self.search.metric!r}, "
                              f"only {', '.join(task.metrics)}")
+        self._check_losses()
         self._check_tempered()
         self._check_soft_targets("training", self.training)
         for name, domain in (self.search.space or {}).items():
@@ -515,6 +516,16 @@ class Config(Settings):
                 changed(self.training, {field: value})
             except ConfigError as error:
                 raise ValueError(f"{at}.training.{error}") from error
+
+    def _check_losses(self) -> None:
+        """Refuses losses that the task's output cannot be taught by."""
+        known = TASKS[self.task].output.losses
+        given = {"training.loss": [changed(self.training, student.training).loss for student in self.family.values()],
+                 "search.space.loss": (self.search.space or {}).get("loss", Domain(values=["kl"])).values or []}
+        for where, losses in given.items():
+            for loss in losses:
+                if loss not in known:
+                    raise ValueError(f"{where} = {loss}: {self.task} is taught by {' or '.join(known)}")
 
     def _check_tempered(self) -> None:
         """Refuses what needs a temperature, or a confidence, where the task's output has none."""

@@ -243,10 +243,11 @@ class Pipeline:
         from kdray.training.health import check_targets
         from kdray.training.targets import sample_targets
 
-        teacher, gold = sample_targets(job)
+        teacher, gold, units = sample_targets(job)
+        output = self.task.output.among(units)
         if self.config.teacher.live and self.config.teacher.finetune is None:
-            self.task.output.check_teacher(gold, self.task.output.decide(teacher), job.labels)
-        warning = check_targets(self.task.output, teacher, gold)
+            output.check_teacher(gold, output.decide(teacher), job.labels)
+        warning = check_targets(output, teacher, gold)
         if warning:
             logger.warning(warning)
 

@@ -79,12 +79,20 @@ def _use(task: Task, max_length: int, backend: str) -> str:
     return f"""In this folder, with transformers:
 
 ```python
-from transformers import pipeline
-
-print(pipeline("{task.pipeline_tag}", model=".")("Some text."))
+{_use_transformers(task)}
 ```
 {_use_onnx(max_length, FILES[backend]) if backend != "torch" else ""}
 Rows were cut to {max_length} tokens in training."""
+
+
+def _use_transformers(task: Task) -> str:
+    if task.piped:
+        return f"""from transformers import pipeline
+
+print(pipeline("{task.pipeline_tag}", model=".")("Some text."))"""
+    return f"""from transformers import {task.auto_class}, AutoTokenizer
+
+model, tokenizer = {task.auto_class}.from_pretrained("."), AutoTokenizer.from_pretrained(".")"""
 
 
 def _use_onnx(max_length: int, file: str) -> str:

@@ -3,6 +3,7 @@
 from kdray.outputs.base import Output
 from kdray.outputs.choice import Choice
 from kdray.outputs.flags import Flags
+from kdray.outputs.span import Span
 from kdray.outputs.value import Value
 
-__all__ = ["Choice", "Flags", "Output", "Value"]
+__all__ = ["Choice", "Flags", "Output", "Span", "Value"]

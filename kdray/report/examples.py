@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 
 from kdray.corpus.rows import Rows
-from kdray.tasks import Task
+from kdray.tasks import Row, Task
 
 _MOST = 20
 _CHARACTERS = 300
@@ -25,25 +25,23 @@ def most_different(predictions: Path, rows: Rows, task: Task, labels: list[str])
     largest = _largest(table.column("divergence").combine_chunks())
     order = np.argsort(-largest, kind="stable")[:_MOST]
     said, raw = table.take(order).to_pylist(), rows.raw(task).take(order).to_pylist()
-    return [{"row": int(row), **_text(source, unit := int(np.nanargmax(found["divergence"]))),
-             "divergence": float(largest[row]), "truth": _told(task, found["gold"], unit, labels),
-             **{name: _said(task, found, name, unit, labels) for name in ("teacher", "winner")}}
+    return [{"row": int(row), **_text(task, source, unit := int(np.nanargmax(found["divergence"]))),
+             "divergence": float(largest[row]), "truth": _told(task, source, found["gold"], unit, labels),
+             **{name: _said(task, source, found, name, unit, labels) for name in ("teacher", "winner")}}
             for row, found, source in zip(order, said, raw, strict=True) if np.isfinite(largest[row])]
 
 
-def _said(task: Task, found: dict[str, Any], name: str, unit: int, labels: list[str]) -> dict[str, Any]:
+def _said(task: Task, source: Row, found: dict[str, Any], name: str, unit: int, labels: list[str]) -> dict[str, Any]:
     """What a model says of a unit: its label; whether it is right and how sure it is, where that can be known."""
-    label, sure = _told(task, found[name], unit, labels), found[f"{name}_confidence"][unit]
-    right = {"right": label == _told(task, found["gold"], unit, labels)} if task.output.whole else {}
+    label, sure = _told(task, source, found[name], unit, labels), found[f"{name}_confidence"][unit]
+    right = {"right": label == _told(task, source, found["gold"], unit, labels)} if task.output.whole else {}
     return {"label": label, **right, **({"confidence": sure} if sure == sure else {})}
 
 
-def _told(task: Task, decided: list[float], unit: int, labels: list[str]) -> str:
+def _told(task: Task, source: Row, decided: list[float], unit: int, labels: list[str]) -> str:
     """What was decided of a unit, as text."""
     (found,) = task.output.told(np.array(decided).reshape(-1, *task.output.shape(len(labels)))[unit:unit + 1], labels)
-    if isinstance(found, float):
-        return f"{found:.3f}"
-    return ", ".join(found) or "none" if isinstance(found, list) else str(found)
+    return task.say(found, source)
 
 
 def _largest(lists: pa.ListArray) -> np.ndarray:
@@ -55,11 +53,12 @@ def _largest(lists: pa.ListArray) -> np.ndarray:
     return found
 
 
-def _text(source: dict[str, Any], unit: int) -> dict[str, Any]:
+def _text(task: Task, source: Row, unit: int) -> dict[str, Any]:
     """A row's words around `unit`, or its texts, cut where they are long."""
     words = source.get("tokens")
     if words is None:
-        return {"parts": [_cut(source[name]) for name in ("text", "text_pair") if name in source], "mark": None}
+        texts = [source[name] for name in task.columns if name in source and name != task.label_column]
+        return {"parts": [_cut(text) for text in texts], "mark": None}
     first, last = max(0, unit - _WORDS), unit + _WORDS + 1
     head, tail = ["…"] * (first > 0), ["…"] * (last < len(words))
     return {"parts": [*head, *words[first:last], *tail], "mark": unit - first + len(head)}

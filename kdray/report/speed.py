@@ -14,7 +14,9 @@ import numpy as np
 import torch
 
 from kdray.corpus.tokenizer import load_tokenizer
-from kdray.serving.predictor import load_predictor
+from kdray.models.folder import label_order
+from kdray.serving.backends import torch_model
+from kdray.serving.predictor import Predictor, load_predictor
 from kdray.serving.texts import spread
 from kdray.tasks import Task
 
@@ -36,7 +38,9 @@ def measure(task: Task, folders: dict[str, Path], package: Path, items: list[Any
     token-classification, which reads the rest as further rows.
     """
     torch.set_num_threads(threads)
-    models = {name: _pipeline(task, folder, max_length) for name, folder in folders.items()}
+    models = {name: _pipeline(task, folder, max_length) if task.piped else _own(task, folder, max_length, threads,
+                                                                                batch_tokens)
+              for name, folder in folders.items()}
     predictor = load_predictor(package, "auto", 0, threads, batch_tokens)
     return take_turns({**models, "served": lambda part: predictor.predict([(item, {}) for item in part])}, items)
 
@@ -69,6 +73,14 @@ def _seconds(run: Model, items: list[Any]) -> float:
     started = time.perf_counter()
     run(items)
     return time.perf_counter() - started
+
+
+def _own(task: Task, folder: Path, max_length: int, threads: int, batch_tokens: int) -> Model:
+    """The model in PyTorch float32, as kdray serves one: for tasks that `transformers` has no pipeline for."""
+    labels = list(task.names) or label_order(folder) or []
+    predictor = Predictor(task, labels, max_length, load_tokenizer(folder),
+                          torch_model(folder, task, labels, 0, threads, "float32"), batch_tokens)
+    return lambda part: predictor.predict([(item, {}) for item in part])
 
 
 def _pipeline(task: Task, folder: Path, max_length: int) -> Model:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
+import pyarrow as pa
 from scipy.sparse import csr_array
 
 from kdray.outputs import Output
@@ -58,6 +59,8 @@ class Encoded:
     """Index of the unit of each target."""
     positions: list[list[int]]
     """Token whose output is each target's logits; unused where the head pools the row."""
+    entries: list[list[int]] | None = None
+    """Where a row may be read in several entries, one after another in all that is above: tokens of each."""
 
 
 class Tally(Protocol):
@@ -105,6 +108,11 @@ class Task(Protocol):
     """Whether an answer is a list of labels with scores, best first."""
     metrics: tuple[str, ...]
     """Metrics that may pick the winner, the one that does first; all are better when larger."""
+    piped: bool
+    """Whether `transformers.pipeline` knows the tag."""
+
+    def plain(self, columns: dict[str, Any]) -> dict[str, Any]:
+        """The task's columns, Arrow arrays as they were read, with texts or lists of them in the place of all else."""
 
     def complaint(self, row: Row) -> str | None:
         """What is wrong with a row's columns, None where nothing is; the label matters where the row has its column."""
@@ -142,8 +150,20 @@ class Task(Protocol):
     def decide(self, logits: np.ndarray, targets: np.ndarray, units: int, labels: list[str]) -> np.ndarray:
         """The output's decision for each of the row's `units`, from logits (targets, labels)."""
 
-    def tally(self, gold: list[np.ndarray], predicted: list[np.ndarray], labels: list[str]) -> Tally:
-        """What decides the metrics of any of these rows, from gold and decisions (units, ...) of each."""
+    def truth(self, gold: list[np.ndarray], raw: pa.Table) -> list[Any]:
+        """What the rows' decisions are measured with: mostly the gold (units, ...) of each."""
+
+    def right(self, truth: Any, decided: np.ndarray) -> bool:
+        """Whether all that is decided of a row is right."""
+
+    def tally(self, gold: list[Any], predicted: list[np.ndarray], labels: list[str]) -> Tally:
+        """What decides the metrics of any of these rows, from the truth and the decisions (units, ...) of each."""
+
+    def tuned(self, truth: list[Any], decided: list[np.ndarray]) -> float | None:
+        """The threshold at which these decisions are best, None where the output has none."""
+
+    def say(self, told: Any, row: Row) -> str:
+        """What the output told of a unit of a row, for people."""
 
     def cut_by_pipeline(self, max_length: int) -> dict[str, Any]:
         """What makes `transformers.pipeline` cut rows at so many tokens, where it takes that as an option."""
@@ -155,10 +175,42 @@ class Task(Protocol):
         """Rows to run for one input of the inference protocol, raising ValueError where it is none."""
 
     def answer(self, rows: list[Row], logits: list[np.ndarray], targets: list[np.ndarray], labels: list[str],
-               parameters: dict[str, Any]) -> list[dict[str, Any]]:
+               parameters: dict[str, Any]) -> Any:
         """The inference protocol's answer to one input, from the logits of its rows."""
 
 
-def scores_of(task: Task, gold: list[np.ndarray], predicted: list[np.ndarray], labels: list[str]) -> dict[str, float]:
-    """Every metric, from gold and decisions (units, ...) of each row."""
+class Usual:
+    """What most tasks say alike."""
+
+    piped = True
+
+    def plain(self, columns: dict[str, Any]) -> dict[str, Any]:
+        """As they are."""
+        return columns
+
+    def truth(self, gold: list[np.ndarray], raw: pa.Table) -> list[Any]:
+        """The gold."""
+        return gold
+
+    def right(self, truth: Any, decided: np.ndarray) -> bool:
+        """Whether it is the gold."""
+        return np.array_equal(truth, decided)
+
+    def tuned(self, truth: list[Any], decided: list[np.ndarray]) -> float | None:
+        """There is none."""
+        return None
+
+    def cut_by_pipeline(self, max_length: int) -> dict[str, Any]:
+        """It takes no such option."""
+        return {}
+
+    def say(self, told: Any, row: Row) -> str:
+        """The name, the names, or the number."""
+        if isinstance(told, float):
+            return f"{told:.3f}"
+        return ", ".join(told) or "none" if isinstance(told, list) else str(told)
+
+
+def scores_of(task: Task, gold: list[Any], predicted: list[np.ndarray], labels: list[str]) -> dict[str, float]:
+    """Every metric, from the truth and the decisions (units, ...) of each row."""
     return task.tally(gold, predicted, labels).rates(np.ones(len(gold)))

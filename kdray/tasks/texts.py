@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 
 from kdray.outputs import Output
-from kdray.tasks.base import Cut, Encoded, Row, phrase_of
+from kdray.tasks.base import Cut, Encoded, Row, Usual, phrase_of
 
 TEXTS = {"text": True, "text_pair": False}
 
 
-class Texts:
+class Texts(Usual):
     """One target for a text, or for a pair of texts."""
 
     pipeline_tag = "text-classification"

@@ -13,13 +13,13 @@ import numpy as np
 from scipy.sparse import csr_array
 
 from kdray.outputs import Choice, Output
-from kdray.tasks.base import Counts, Cut, Encoded, Row, phrase_of
+from kdray.tasks.base import Counts, Cut, Encoded, Row, Usual, phrase_of
 from kdray.tasks.schemes import OUTSIDE, neighbours, remark, scheme_of, spans
 
 _WORD = re.compile(r"\w+(?:[^\w\s]+\w+)*|[^\w\s]")
 
 
-class TokenClassification:
+class TokenClassification(Usual):
     """One label for each word of a sentence."""
 
     name = "token-classification"
@@ -125,10 +125,6 @@ class TokenClassification:
             there, found = (set(spans([labels[i] for i in ids], scheme)) for ids in (truth, guess))
             counts[row] = len(there & found), len(found), len(there), (truth == guess).sum(), len(truth)
         return Counts(csr_array(counts), _rates)
-
-    def cut_by_pipeline(self, max_length: int) -> dict[str, Any]:
-        """It takes no such option."""
-        return {}
 
     def taught(self, row: Row, said: list[Any]) -> Row | None:
         """The words, with their tags."""

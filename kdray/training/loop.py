@@ -25,7 +25,7 @@ from kdray.corpus.rows import Rows
 from kdray.errors import TrainingError
 from kdray.models.dropout import quicken_dropout
 from kdray.models.folder import at
-from kdray.models.forward import taken
+from kdray.models.forward import head_logits, taken
 from kdray.models.load import build, count_parameters, save_model
 from kdray.models.precision import device
 from kdray.models.vocabulary import cut_vocabulary, numbers, used_ids, whole_vocabulary
@@ -227,10 +227,12 @@ class Run:
 
     def _losses(self, engine: Any, batch: Batch, at: Moment | None, measured: bool) -> torch.Tensor:
         inputs, labels = batch.inputs.to(engine.device), batch.labels.to(engine.device)
-        logits = self.task.gather(engine(**taken(engine, inputs.model)).logits, inputs.row, inputs.position).float()
+        logits = self.task.gather(head_logits(engine(**taken(engine, inputs.model))), inputs.row,
+                                  inputs.position).float()
+        output = self.task.output.among(batch.units)
         if at is None:
-            return self.task.output.task_loss(logits, labels)
-        weighed = partial(terms, self.task.output, self.settings, at, labels=labels, soft=batch.soft.to(engine.device),
+            return output.task_loss(logits, labels)
+        weighed = partial(terms, output, self.settings, at, labels=labels, soft=batch.soft.to(engine.device),
                           known=batch.known.to(engine.device))
         if measured and batch.share:
             self.squares[-1] += squared_norms(logits, weighed)
@@ -316,7 +318,8 @@ class Run:
                         "origin": self.job.origin_fingerprint},
             "origin": asdict(self.job.origin), "task": self.job.task, "labels": list(self.job.labels),
             "settings": self.settings, "precision": self.job.precision, "metric": self.job.metric,
-            "validation": {name: best[name] for name in self.task.metrics}, "best_epoch": state.best_epoch,
+            "validation": {name: best[name] for name in self.task.metrics},
+            **({"threshold": best["threshold"]} if "threshold" in best else {}), "best_epoch": state.best_epoch,
             "history": state.history, "parameters": count_parameters(model),
             "seconds": round(state.seconds + time.perf_counter() - self.started, 3), "first_step": state.first_step,
         }

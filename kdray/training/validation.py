@@ -29,8 +29,9 @@ class Validation:
     def measure(self, engine: Any) -> tuple[dict[str, float], dict[str, float]]:
         """Every metric; and, with soft targets, `agreement` and `kl`. The same on every worker.
 
-        agreement is the share of the targets that the teacher knows on which both decide alike, kl the mean
-        KL(teacher || student) there at T = 1, in nats. Raises TrainingError where logits are not finite.
+        Where the task has a threshold, it is tuned here, and among the metrics. agreement is the share of what both
+        decide alike of the targets that the teacher knows, kl the mean KL(teacher || student) there at T = 1, in nats.
+        Raises TrainingError where logits are not finite.
         """
         engine.eval()
         together = engine.zero_optimization_stage() == 3
@@ -49,16 +50,21 @@ class Validation:
         if self.soft is None or not len(mine):
             return np.zeros(3)
         if self._teacher is None:
-            teacher, known = aligned(self.soft, self.rows, mine, len(self.labels))
-            self._teacher = teacher, known
-        return closeness(self.task.output, np.concatenate(logits), *self._teacher)
+            self._teacher = aligned(self.task.output, self.soft, self.rows, mine, len(self.labels))
+        teacher, known = self._teacher
+        output = self.task.output.among(self.rows.targets.joined(mine)[known])
+        return closeness(output, np.concatenate(logits), teacher, known)
 
     def _joined(self, parts: list[Any]) -> tuple[dict[str, float], dict[str, float]]:
         if not all(finite for _, _, finite in parts):
             raise TrainingError(f"the student's logits on validation are not finite, precision {self.job.precision}. "
                                 "Lower the rate, or set precision: float32")
         found = {row: ids for decided, _, _ in parts for row, ids in decided.items()}
-        shape = self.task.output.shape(len(self.labels))
-        scores = scores_of(self.task, self.rows.gold(shape), [found[row] for row in range(len(self.rows))], self.labels)
+        decided, truth = [found[row] for row in range(len(self.rows))], self.rows.truth(self.task, len(self.labels))
+        threshold = self.task.tuned(truth, decided)
+        settled = [self.task.output.settle(row, threshold or 0.0) for row in decided]
+        scores = scores_of(self.task, truth, settled, self.labels)
+        if threshold is not None:
+            scores["threshold"] = threshold
         known, same, kl = sum(sums for _, sums, _ in parts)
         return scores, {"agreement": float(same / known), "kl": float(kl / known)} if known else {}
