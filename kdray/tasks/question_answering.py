@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 from scipy.sparse import csr_array
 
+from kdray.errors import DataError
 from kdray.outputs import Output, Span
 from kdray.outputs.span import answers
 from kdray.outputs.windows import AGAIN, LONGEST, NONE, Candidate
@@ -100,10 +101,12 @@ class QuestionAnswering(Usual):
         """
         most = max_length // _QUESTION
         room = max_length - most - tokenizer.num_special_tokens_to_add(pair=True)
+        if room < 1:
+            raise DataError(f"data.max_length = {max_length} has no room for a question and a text: raise it")
         contexts = [row["context"] for row in rows]
         found = tokenizer(
             _cut(tokenizer, [row["question"] for row in rows], most), contexts, truncation="only_second",
-            max_length=max_length, stride=max(0, min(max_length // _OVERLAP, room - 1)),
+            max_length=max_length, stride=min(max_length // _OVERLAP, room - 1),
             return_overflowing_tokens=True, return_offsets_mapping=True, return_attention_mask=False)
         ids, types, targets, positions, entries = (list[list[int]]([] for _ in rows) for _ in range(5))
         for window, row in enumerate(found["overflow_to_sample_mapping"]):

@@ -15,7 +15,7 @@ def canonical(found: Any) -> list[str] | None:
     if found is None:
         return None
     if isinstance(found, Mapping):
-        starts: Any = next((found[name] for name in _START if found.get(name)), [])
+        starts: Any = next((found[name] for name in _START if found.get(name) is not None), [])
         texts = found.get("text") or []
         one = isinstance(texts, str)
         pairs = zip([texts] if one else texts, [starts] if one else starts, strict=False)
