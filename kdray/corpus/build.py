@@ -119,7 +119,7 @@ def _cut_missing(pieces: Splits, task: Task, data: DataConfig) -> Splits:
     check(train, "train", 0, task)
     count, off = train.num_rows, dict[str, Sequence[Known]]()
     for split, share in missing:
-        known = [(task.stratum(row), () if task.names else task.labels(row), str(task.item(row)))
+        known = [(task.stratum(row), () if task.names else task.labels(row), task.kin(row))
                  for row in rows_of(train)]
         strata, labels, texts = zip(*known, strict=True)
         kept, taken = cut(strata, labels, texts, min(0.5, share * count / train.num_rows), data.seed)

@@ -117,9 +117,9 @@ def task_columns(raw: Raw, split: str, data: DataConfig, task: Task, where: str,
     if _are_texts(columns, split):
         columns |= words_and_tags(columns["tokens"].to_pylist(),
                                   columns["tags"].to_pylist() if "tags" in columns else None, where, told)
+    columns = task.plain(columns)
     if data.separator is not None and task.label_column in columns:
         columns[task.label_column] = separated(columns[task.label_column], data.separator)
-    columns = task.plain(columns)
     return pa.table({name: as_text(column, f"{name} of the {split} split") for name, column in columns.items()})
 
 

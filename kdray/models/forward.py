@@ -98,13 +98,22 @@ def predict(model: Any, task: Task, rows: Rows, indices: np.ndarray, pad_token_i
 
     for batch in length_batches(rows.lengths[indices], most):
         inputs = collate(rows, indices[batch], pad_token_id).to(device)
-        logits = task.gather(head_logits(model(**taken(model, inputs.model))), inputs.row, inputs.position).float()
+        logits = task.gather(_forward(model, taken(model, inputs.model), most), inputs.row, inputs.position).float()
         if last is not None:
             take(*last)  # a GPU works on this batch meanwhile
         last = batch, logits
     if last is not None:
         take(*last)
     return found
+
+
+def _forward(model: Any, inputs: dict[str, torch.Tensor], most: int) -> torch.Tensor:
+    """Logits of a batch; of one with more than `most` padded tokens, as rows of many entries make it, part by part."""
+    rows, width = inputs["input_ids"].shape
+    step = max(1, most // width)
+    parts = [head_logits(model(**{name: tensor[first:first + step] for name, tensor in inputs.items()}))
+             for first in range(0, rows, step)]
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 def decisions(task: Task, rows: Rows, indices: np.ndarray, logits: list[np.ndarray],

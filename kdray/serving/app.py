@@ -158,7 +158,7 @@ class _Routes:
         """Open Inference Protocol: what a student takes and gives."""
         manifests = self.service.manifests(request.path_params["name"])
         return _json(openinference.metadata(request.path_params["name"], [one["key"] for one in manifests],
-                                            _scored(manifests[0])))
+                                            _scored(manifests[0]), TASKS[manifests[0]["task"]].fields))
 
     async def ready(self, request: Request) -> Response:
         """Open Inference Protocol: whether a student is there."""
@@ -168,13 +168,14 @@ class _Routes:
     async def infer(self, request: Request, body: bytes) -> Response:
         """Open Inference Protocol: the answers to a tensor of texts."""
         name, limits = request.path_params["name"], self.service.limits
-        scored = _scored(self.service.manifests(name)[0])
-        asked = openinference.parse_infer(body, request.headers.get(openinference.HEADER))
-        protocol.check_count(len(asked.texts), limits.bulk)
-        for index, text in enumerate(asked.texts):
+        manifest = self.service.manifests(name)[0]
+        scored, fields = _scored(manifest), TASKS[manifest["task"]].fields
+        asked = openinference.parse_infer(body, request.headers.get(openinference.HEADER), fields)
+        protocol.check_count(len(asked.inputs), limits.bulk)
+        for index, text in enumerate(asked.inputs):
             if problem := protocol.complaint(text, limits):
                 raise Refusal(problem[0], f"{protocol.place(True, index)}: {problem[1]}")
-        answers = await self.service.ask(name, list(asked.texts), asked.parameters)
+        answers = await self.service.ask(name, list(asked.inputs), asked.parameters)
         found = protocol.answered(answers.predictions, many=True)
         return _json(openinference.infer_response(asked, name, answers.package, [one.answer for one in found], scored))
 

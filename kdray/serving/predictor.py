@@ -132,7 +132,11 @@ class Predictor:
         lengths, sizes = ([len(row.ids) for row in batch], [size for row in batch for size in row.entries])
         positions = np.concatenate([row.positions for row in batch]).astype(np.int64)
         row, position = placed(np.array(lengths), np.array(sizes), np.array(counts), positions)
-        logits = self._task.gather(self._model(_pad(batch, sizes, self._tokenizer.pad_token_id)), row, position)
+        inputs = _pad(batch, sizes, self._tokenizer.pad_token_id)
+        most = max(1, self._batch_tokens // max(sizes))  # fewer than there are where rows have many entries
+        parts = [self._model({name: values[first:first + most] for name, values in inputs.items()})
+                 for first in range(0, len(sizes), most)]
+        logits = self._task.gather(parts[0] if len(parts) == 1 else np.concatenate(parts), row, position)
         return np.split(logits, np.cumsum(counts)[:-1])
 
 

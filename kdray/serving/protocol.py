@@ -18,13 +18,15 @@ _EXAMPLES: list[Any] = [
     {"inputs": "What a lovely film."},
     {"inputs": ["What a lovely film.", "I left after ten minutes."], "parameters": {"top_k": 1}},
     {"inputs": {"text": "A man plays the guitar.", "text_pair": "Somebody makes music."}},
+    {"inputs": {"question": "Who wrote it?", "context": "It was written by Ada Lovelace."}},
     {"inputs": "Ada Lovelace lived in London.", "parameters": {"aggregation_strategy": "simple"}},
 ]
 FULL = "the queue is full"
 _COMPLAINTS = 8
 """Mistakes of a body that are told; a body may hold a hundred thousand."""
 _PARAMETERS: Any = Field(None, description="text-classification: top_k, function_to_apply; token-classification: "
-                    "aggregation_strategy, ignore_labels")
+                    "aggregation_strategy, ignore_labels; question-answering: top_k, max_answer_len, "
+                    "handle_impossible_answer")
 
 
 class Refusal(Exception):
@@ -41,7 +43,8 @@ class InferenceRequest(BaseModel):
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": _EXAMPLES})
 
     inputs: Annotated[Any, WithJsonSchema({"anyOf": [*_INPUT, _LIST]})] = Field(
-        description='A text, a pair of texts as {"text": ..., "text_pair": ...}, or a list of either')
+        description='A text, a pair of texts as {"text": ..., "text_pair": ...}, a question and its text as '
+                    '{"question": ..., "context": ...}, or a list of any')
     parameters: dict[str, Any] | None = _PARAMETERS
     options: dict[str, Any] | None = Field(None, description="use_cache, wait_for_model and the like, as clients of "
                                            "Hugging Face's servers send them: taken, and without effect")

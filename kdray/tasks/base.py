@@ -110,6 +110,11 @@ class Task(Protocol):
     """Metrics that may pick the winner, the one that does first; all are better when larger."""
     piped: bool
     """Whether `transformers.pipeline` knows the tag."""
+    fields: tuple[str, ...]
+    """What an input of the task is made of where each part has a tensor of its own; one alone is the input itself."""
+
+    def kin(self, row: Row) -> str:
+        """What rows have in common that must not be in two splits: mostly all of the input."""
 
     def plain(self, columns: dict[str, Any]) -> dict[str, Any]:
         """The task's columns, Arrow arrays as they were read, with texts or lists of them in the place of all else."""
@@ -183,6 +188,11 @@ class Usual:
     """What most tasks say alike."""
 
     piped = True
+    fields: tuple[str, ...] = ("text",)
+
+    def kin(self: Any, row: Row) -> str:
+        """The input."""
+        return str(self.item(row))
 
     def plain(self, columns: dict[str, Any]) -> dict[str, Any]:
         """As they are."""

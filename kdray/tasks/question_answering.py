@@ -35,6 +35,7 @@ class QuestionAnswering(Usual):
     unit = "question"
     ranked = False
     piped = False
+    fields: tuple[str, ...] = _TEXTS
     pipeline_tag = "question-answering"
     codec = "float16"
     auto_class = "AutoModelForQuestionAnswering"
@@ -73,6 +74,10 @@ class QuestionAnswering(Usual):
             return [str(NONE), str(NONE)]
         start, text = parts(row["answers"][0])
         return [str(start), str((start or 0) + len(text))]
+
+    def kin(self, row: Row) -> str:
+        """The text."""
+        return str(row["context"])
 
     def stratum(self, row: Row) -> str:
         """Whether there is an answer."""

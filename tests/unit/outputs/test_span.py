@@ -34,7 +34,7 @@ def test_the_best_answer_is_looked_for_in_all_windows_and_no_answer_must_be_bett
         best = max(totals, key=totals.__getitem__)
         margin = min(z[0].sum(), z[5].sum()) - totals[best]
         assert (*found[:2], pytest.approx(found[2], abs=1e-4)) == (*best, margin)
-        said, none = answers(z, ONE)
+        said, _ = answers(z, ONE)
         assert {(one.start, one.stop): pytest.approx(one.total, abs=1e-4) for one in said} == totals
         assert [one.total for one in said] == sorted((one.total for one in said), reverse=True)
         assert Span().told(found[None], []) == ([[]] if margin > 0 else [list(best)])
@@ -68,7 +68,8 @@ def test_losses_are_those_of_a_softmax_over_each_window():
 
 
 @pytest.mark.parametrize("gold, places", [
-    ((9, 14), [(3, 3), (1, 1)]), ((5, 12), [(2, 3), (0, 0)]), ((16, 25), [(0, 0), (2, 3)]), ((-1, -1), [(0, 0), (0, 0)])])
+    ((9, 14), [(3, 3), (1, 1)]), ((5, 12), [(2, 3), (0, 0)]), ((16, 25), [(0, 0), (2, 3)]),
+    ((-1, -1), [(0, 0), (0, 0)])])
 def test_a_window_without_the_whole_answer_is_taught_that_it_has_none(gold, places):
     flags = Span().taught(np.array([gold]), ONE)
     found = [tuple(flags[span].argmax(0).tolist()) for span in SPANS[:2]]
@@ -82,7 +83,7 @@ def test_gold_that_is_not_known_teaches_nothing():
 
 
 def test_another_tokenizer_meets_the_teacher_at_starts_and_at_ends():
-    """The student cuts the token at 4 in two, and reads the row in one window: the teacher's first has no token at 20."""
+    """The student cuts the token at 4 in two, and has one at 20 in a window where the teacher's has none."""
     ours, z = np.array([NONE, 0, 4, 6, 9, 15, 20]), drawn(len(ONE))
     found, known = Span().matched(ours, ONE, z)
     assert known.tolist() == [*[True] * 6, False] and np.array_equal(found[0], z[0])
@@ -125,7 +126,7 @@ def test_a_teacher_that_finds_nothing_is_refused():
     gold = random.integers(0, 500, (200, 2))
     gold[::2] = NONE
     Span().check_teacher(gold, gold, [])
-    with pytest.raises(ModelError, match="0.0% of the answers"):
+    with pytest.raises(ModelError, match=r"0\.0% of the answers"):
         Span().check_teacher(gold, np.concatenate([gold[:, :1] + 1, gold[:, 1:]], 1)[random.permutation(200)], [])
     units = np.concatenate([TWO] * 200)
     assert "constant" in Span(units).doubt(np.zeros((600, 2), np.float32), gold)
