@@ -91,6 +91,8 @@ Rows were cut to {max_length} tokens in training."""
 
 
 def _use_onnx(task: Task, max_length: int, file: str) -> str:
+    example = task.example.values() if isinstance(task.example, dict) else [task.example]
+    texts = ", ".join(json.dumps([text]) for text in example)
     return f"""
 With ONNX Runtime, for the logits (`{file}` is what kdray serves on a CPU):
 
@@ -100,8 +102,7 @@ from transformers import AutoTokenizer
 
 tokenizer = AutoTokenizer.from_pretrained(".")
 session = onnxruntime.InferenceSession("{file}")
-texts = [{json.dumps(task.example)}]
-batch = tokenizer(texts, padding=True, truncation=True, max_length={max_length}, return_tensors="np")
+batch = tokenizer({texts}, padding=True, truncation=True, max_length={max_length}, return_tensors="np")
 print(session.run(["logits"], {{item.name: batch[item.name] for item in session.get_inputs()}})[0])
 ```
 """

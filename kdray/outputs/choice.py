@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.special import log_softmax, logsumexp
 
-from kdray.outputs.base import UNLABELLED, Summary
+from kdray.outputs.base import UNLABELLED, Single, Summary
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -16,7 +16,7 @@ _BINS = 10
 _SPREAD, _KAPPA = 0.01, 0.05
 
 
-class Choice:
+class Choice(Single):
     """The largest logit is the label."""
 
     losses: tuple[str, ...] = ("kl", "mse", "huber", "annealing")

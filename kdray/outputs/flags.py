@@ -7,7 +7,7 @@ import numpy as np
 from scipy.special import expit, log_expit, logit
 
 from kdray.errors import ModelError
-from kdray.outputs.base import UNLABELLED, Summary
+from kdray.outputs.base import UNLABELLED, Single, Summary
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,7 +19,7 @@ _LEAST = 1e-7
 """How near a mean of probabilities may come to 0 or 1, so that its logit is a number."""
 
 
-class Flags:
+class Flags(Single):
     """A label is on where its logit is above 0, which is a probability of a half."""
 
     losses: tuple[str, ...] = ("kl", "mse", "huber", "annealing")

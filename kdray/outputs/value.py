@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kdray.errors import ModelError
-from kdray.outputs.base import Summary
+from kdray.outputs.base import Single, Summary
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,7 +24,7 @@ _POINTS = 1000
 """Points of a scatter at most."""
 
 
-class Value:
+class Value(Single):
     """The logits are what is said."""
 
     losses: tuple[str, ...] = ("kl", "mse", "huber")

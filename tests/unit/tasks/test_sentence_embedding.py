@@ -1,6 +1,7 @@
 """Sentence embeddings: rows, metrics, requests and answers."""
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from scipy.stats import spearmanr
 
@@ -21,7 +22,7 @@ def drawn(rows: int, seed: int, width: int = 6) -> np.ndarray:
 
 
 def truth(scores: np.ndarray, teacher: np.ndarray) -> list[np.ndarray]:
-    return [TASK.truth(np.array([[score]]), vector[None]) for score, vector in zip(scores, teacher, strict=True)]
+    return TASK.truth([np.array([[score]]) for score in scores], pa.table({}), [vector[None] for vector in teacher])
 
 
 @pytest.mark.parametrize("row, words", [
