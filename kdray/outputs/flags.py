@@ -20,7 +20,7 @@ _LEAST = 1e-7
 
 
 class Flags(Single):
-    """A label is on where its logit is above 0, which is a probability of a half."""
+    """A label is on where its logit is above 0, which is a probability of a half, or above a tuned threshold."""
 
     losses: tuple[str, ...] = ("kl", "mse", "huber", "annealing")
     tempered: tuple[str, ...] = ("kl", "annealing")
@@ -29,6 +29,7 @@ class Flags(Single):
     unknown: float = UNLABELLED
     whole = True
     fewest = 1
+    tunable = True
 
     def shape(self, labels: int) -> tuple[int, ...]:
         """A 1 or a 0 for each label."""
@@ -45,7 +46,19 @@ class Flags(Single):
 
     def decide(self, logits: np.ndarray) -> np.ndarray:
         """Whether each logit is above 0; a target that the model does not see has none on."""
-        return (logits > 0).astype(np.int32)
+        return self.settle(logits, 0.0)
+
+    def unsettled(self, logits: np.ndarray) -> np.ndarray:
+        """The logits."""
+        return logits
+
+    def settle(self, unsettled: np.ndarray, threshold: float) -> np.ndarray:
+        """Whether each is above the threshold."""
+        return (unsettled > threshold).astype(np.int32)
+
+    def moved(self, logits: np.ndarray, targets: np.ndarray, threshold: float) -> np.ndarray:
+        """With the threshold at 0."""
+        return (logits.astype(np.float64) - threshold).astype(np.float32)
 
     def alike(self, one: np.ndarray, other: np.ndarray) -> np.ndarray:
         """Whether all labels are the same."""

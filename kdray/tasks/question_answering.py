@@ -16,6 +16,7 @@ from kdray.outputs.windows import AGAIN, LONGEST, NONE, Candidate
 from kdray.tasks.agreement import Truth, exact, f1
 from kdray.tasks.base import Counts, Cut, Encoded, Row, Usual, phrase_of
 from kdray.tasks.squad import canonical, parts
+from kdray.tasks.thresholds import threshold
 
 _TEXTS = ("question", "context")
 _QUESTION, _OVERLAP = 2, 4
@@ -150,13 +151,7 @@ class QuestionAnswering(Usual):
                              for one, row in zip(truth, unsettled, strict=True)])
         silent = np.array([float(not one.answers) for one in truth])
         order = np.argsort(margins, kind="stable")
-        gains = np.concatenate([[0.0], np.cumsum((answered - silent)[order])])
-        edges = np.concatenate([margins[order][:1] - 1, margins[order], margins[order][-1:] + 1])
-        edges = np.clip(np.nan_to_num(edges), -_FAR, _FAR)
-        between = (edges[:-1] + edges[1:]) / 2
-        apart = np.diff(edges) > 0
-        best = np.flatnonzero(apart & (gains >= gains[apart].max() - 1e-9)) if apart.any() else np.array([0])
-        return float(between[best[np.abs(between[best]).argmin()]])
+        return threshold(margins[order], np.concatenate([[0.0], np.cumsum((answered - silent)[order])]))
 
     def say(self, told: Any, row: Row) -> str:
         """The answer's text."""
@@ -191,9 +186,6 @@ class QuestionAnswering(Usual):
             found = sorted([*found, none], key=lambda one: one.total, reverse=True)
         told = [_told(rows[0]["context"], one) for one in found[:top_k]]
         return told if top_k > 1 else told[0]
-
-
-_FAR = 1e6
 
 
 def said(context: str, place: np.ndarray) -> str:
