@@ -25,7 +25,8 @@ _NEVER = -1e4
 """Logit of what a model cannot say, since its tokenizer cuts elsewhere: finite, with a probability of 0 at any T."""
 _BINS = 10
 _ENOUGH = 100
-_SPREAD, _RIGHT, _KAPPA = 0.01, 0.02, 0.05
+_SPREAD, _RIGHT, _TOLD = 0.01, 0.02, 0.55
+_FAR, _ROUNDING = 1e6, 1e-9
 
 
 class Span:
@@ -196,9 +197,14 @@ class Span:
 
     def summary(self, logits: np.ndarray, gold: np.ndarray, labels: Sequence[str]) -> Summary:
         """Rows answered exactly, rows with an answer, confidence; of rows with and without answer, how many are right.
+
+        At the threshold at which most rows are right, where gold is known.
         """
-        known, decided, sure = self.known(gold), self.settle(self.decide(logits)), self.confidence(logits)
-        right, there = self.alike(gold, decided), gold[:, 0] >= 0
+        known, there, decided, sure = self.known(gold), gold[:, 0] >= 0, self.decide(logits), self.confidence(logits)
+        exact = (gold == decided[:, :2]).all(-1) & there
+        threshold = best_threshold(decided[known, 2], exact[known], ~there[known]) if known.any() else 0.0
+        decided = self.settle(decided, threshold)
+        right = self.alike(gold, decided)
         facts = {"rows answered exactly": float(right[known].mean())} if known.any() else {}
         lines = [(name, int(mine.sum()), (float(right[mine].mean()), float(sure[mine].mean())))
                  for name, mine in (("answer", known & there), ("no answer", known & ~there)) if mine.any()]
@@ -215,7 +221,7 @@ class Span:
             return (f"the soft targets are constant: over {len(gold)} rows of train, no two logits of a window differ "
                     f"by more than {spread:.2g}. There is nothing to distil; check teacher.model, or fine-tune it "
                     "(teacher.finetune)")
-        if wrong := _wrong(gold, self.settle(self.decide(teacher))):
+        if wrong := _wrong(gold, self.decide(teacher)):
             return (f"the soft targets do not go with the answers: of {len(gold)} rows of train {wrong}. They may be "
                     "those of other rows (kdray cache verify), or the teacher does not know this task; fine-tune it "
                     "(teacher.finetune)")
@@ -223,7 +229,7 @@ class Span:
 
     def check_teacher(self, gold: np.ndarray, decided: np.ndarray, labels: Sequence[str]) -> None:
         """By answers that are the gold's; silent about fewer than 100 rows."""
-        wrong = _wrong(gold, self.settle(decided)) if len(gold) >= _ENOUGH else ""
+        wrong = _wrong(gold, decided) if len(gold) >= _ENOUGH else ""
         if wrong:
             raise ModelError(f"the teacher does not know this task: of the first {len(gold)} rows {wrong}. Check that "
                              "data and teacher belong together, or fine-tune it (teacher.finetune)")
@@ -247,12 +253,25 @@ def _shared(one: np.ndarray, other: np.ndarray) -> int:
     return int(min(one[-1], other[-1]) - max(one[:2][-1], other[:2][-1]))
 
 
+def best_threshold(margins: np.ndarray, answered: np.ndarray, silent: np.ndarray) -> float:
+    """The threshold at which the sum of what rows earn is largest; of several, the one next to 0.
+
+    All (rows,): by how much no answer is better, and what the row earns with its answer and without one.
+    """
+    order = np.argsort(margins, kind="stable")
+    earned = np.concatenate([[0.0], np.cumsum((answered.astype(float) - silent)[order])])
+    edges = np.concatenate([margins[order][:1] - 1, margins[order], margins[order][-1:] + 1]).clip(-_FAR, _FAR)
+    between, apart = (edges[:-1] + edges[1:]) / 2, np.diff(edges) > 0
+    best = np.flatnonzero(apart & (earned >= earned[apart].max() - _ROUNDING)) if apart.any() else np.array([0])
+    return float(between[best[np.abs(between[best]).argmin()]])
+
+
 def _wrong(gold: np.ndarray, decided: np.ndarray) -> str:
-    """Why decisions are no better than chance would make them; empty where they are."""
-    there, found = gold[:, 0] >= 0, decided[:, 0] >= 0
-    exact = (gold == decided).all(-1)[there].mean() if there.any() else 0.0
-    agreed, chance = (there == found).mean(), there.mean() * found.mean() + (1 - there.mean()) * (1 - found.mean())
-    if exact >= _RIGHT or agreed > chance + _KAPPA * (1 - chance):
+    """Why decisions without a threshold are no better than chance; empty where they are."""
+    there, margins = gold[:, 0] >= 0, decided[:, 2]
+    exact = (gold == decided[:, :2]).all(-1)[there].mean() if there.any() else 0.0
+    told = (margins[there, None] < margins[~there]).mean() if there.any() and not there.all() else 0.5
+    if exact >= _RIGHT or told >= _TOLD:
         return ""
-    return (f"{exact:.1%} of the answers are found, and whether there is one is said no better than by chance "
-            f"({agreed:.1%} right, by chance {chance:.1%})")
+    return (f"{exact:.1%} of the answers are found, and of a row with an answer and one without, the former is taken "
+            f"for it in {told:.0%} of the pairs")

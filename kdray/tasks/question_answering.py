@@ -12,7 +12,7 @@ from scipy.sparse import csr_array
 
 from kdray.errors import DataError
 from kdray.outputs import Output, Span
-from kdray.outputs.span import answers
+from kdray.outputs.span import answers, best_threshold
 from kdray.outputs.windows import AGAIN, LONGEST, NONE, Candidate
 from kdray.tasks.agreement import Truth, exact, f1
 from kdray.tasks.base import Counts, Cut, Encoded, Row, Usual, phrase_of
@@ -155,18 +155,9 @@ class QuestionAnswering(Usual):
 
     def tuned(self, truth: list[Any], decided: list[np.ndarray]) -> float | None:
         """The threshold with the best F1 of all rows."""
-        margins = np.array([row[0, 2] for row in decided])
-        answered = np.array([f1(said(one.context, row[0]), one.answers)
-                             for one, row in zip(truth, decided, strict=True)])
-        silent = np.array([float(not one.answers) for one in truth])
-        order = np.argsort(margins, kind="stable")
-        gains = np.concatenate([[0.0], np.cumsum((answered - silent)[order])])
-        edges = np.concatenate([margins[order][:1] - 1, margins[order], margins[order][-1:] + 1])
-        edges = np.clip(np.nan_to_num(edges), -_FAR, _FAR)
-        between = (edges[:-1] + edges[1:]) / 2
-        apart = np.diff(edges) > 0
-        best = np.flatnonzero(apart & (gains >= gains[apart].max() - 1e-9)) if apart.any() else np.array([0])
-        return float(between[best[np.abs(between[best]).argmin()]])
+        answered = [f1(said(one.context, row[0]), one.answers) for one, row in zip(truth, decided, strict=True)]
+        silent = [float(not one.answers) for one in truth]
+        return best_threshold(np.array([row[0, 2] for row in decided]), np.array(answered), np.array(silent))
 
     def say(self, told: Any, row: Row) -> str:
         """The answer's text."""
@@ -197,9 +188,6 @@ class QuestionAnswering(Usual):
             found = sorted([*found, none], key=lambda one: one.total, reverse=True)
         told = [_told(rows[0]["context"], one) for one in found[:top_k]]
         return told if top_k > 1 else told[0]
-
-
-_FAR = 1e6
 
 
 def said(context: str, place: np.ndarray) -> str:
