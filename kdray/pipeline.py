@@ -280,7 +280,7 @@ class Pipeline:
         teacher, gold, units = sample_targets(job)
         output = self.task.output.among(units)
         if self.config.teacher.live and self.config.teacher.finetune is None:
-            output.check_teacher(gold, output.decide(teacher), job.labels)
+            output.check_teacher(gold, output.unsettled(teacher), job.labels)
         warning = check_targets(output, teacher, gold)
         if warning:
             logger.warning(warning)

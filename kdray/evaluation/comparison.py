@@ -3,6 +3,7 @@
 Knows nothing about models: decisions for each row's units are enough.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -18,13 +19,14 @@ _ROUNDING = 1e-12
 """Differences of a metric that are one and the same."""
 
 
-def mcnemar(task: Task, truth: list[Any], winner: Ids, baseline: Ids) -> dict[str, Any]:
+def mcnemar(truth: list[Any], winner: Ids, baseline: Ids,
+            right: Callable[[Any, np.ndarray], bool] = np.array_equal) -> dict[str, Any]:
     """McNemar's exact test: rows that only one has right, and the two-sided `p` of so uneven a split by chance.
 
-    A row is right where all its units are. McNemar 1947, Psychometrika 12(2), with the binomial distribution in place
-    of its approximation.
+    A row is right where all its units are, which `right` says. McNemar 1947, Psychometrika 12(2), with the binomial
+    distribution in place of its approximation.
     """
-    one, other = (np.array([task.right(wanted, found) for wanted, found in zip(truth, ids, strict=True)])
+    one, other = (np.array([right(wanted, found) for wanted, found in zip(truth, ids, strict=True)])
                   for ids in (winner, baseline))
     only, lost = int((one & ~other).sum()), int((other & ~one).sum())
     return {"both": int((one & other).sum()), "winner": only, "baseline": lost, "neither": int((~one & ~other).sum()),

@@ -63,7 +63,7 @@ def evaluate(store: Store, key: str, task: Task, corpus: dict[str, Any], teacher
         **({"thresholds": {name: thresholds[key] for name, key in shown.items()}} if task.output.tunable else {}),
         "settings": {name: won["settings"][name] for name in ("loss", "temperature", "alpha", "lr", "epochs")},
         "seeds": {"asked": chosen["seeds"], **paired(task, won["metric"], true, sides, labels)},
-        **({"mcnemar": mcnemar(task, true, named["winner"], named["baseline"])} if task.output.whole else {}),
+        **({"mcnemar": mcnemar(true, named["winner"], named["baseline"], task.right)} if task.output.whole else {}),
     }
     with store.staging(KIND) as folder:
         _write_predictions(folder / PREDICTIONS, gold, models, sides if len(sides) > 1 else [])

@@ -163,8 +163,11 @@ class Output(Protocol):
     def doubt(self, teacher: np.ndarray, gold: np.ndarray) -> str | None:
         """What is wrong with soft targets, from a sample whose gold is known; None where nothing is."""
 
-    def check_teacher(self, gold: np.ndarray, decided: np.ndarray, labels: Sequence[str]) -> None:
-        """Raises ModelError where a teacher's decisions for a sample are no better than chance, or of other labels."""
+    def check_teacher(self, gold: np.ndarray, unsettled: np.ndarray, labels: Sequence[str]) -> None:
+        """Raises ModelError where a teacher's decisions for a sample are no better than chance, or of other labels.
+
+        They are `unsettled`: nobody has tuned a threshold for it.
+        """
 
 
 class Single:

@@ -140,11 +140,11 @@ class Choice(Single):
                     "teacher does not know this task; fine-tune it (teacher.finetune)")
         return None
 
-    def check_teacher(self, gold: np.ndarray, decided: np.ndarray, labels: Sequence[str]) -> None:
+    def check_teacher(self, gold: np.ndarray, unsettled: np.ndarray, labels: Sequence[str]) -> None:
         """By accuracy, and by the best order of the labels."""
         from kdray.outputs.labelmap import check_label_map
 
-        check_label_map(gold.tolist(), decided.tolist(), tuple(labels))
+        check_label_map(gold.tolist(), unsettled.tolist(), tuple(labels))
 
 
 def _likely(logits: np.ndarray, temperature: float) -> np.ndarray:

@@ -152,11 +152,11 @@ class Flags(Single):
                     "verify), or the teacher does not know this task; fine-tune it (teacher.finetune)")
         return None
 
-    def check_teacher(self, gold: np.ndarray, decided: np.ndarray, labels: Sequence[str]) -> None:
+    def check_teacher(self, gold: np.ndarray, unsettled: np.ndarray, labels: Sequence[str]) -> None:
         """By Cohen's kappa of all labels together; silent about fewer than 100 rows."""
         if len(gold) < _ENOUGH:
             return
-        kappa = _kappa(gold, decided)
+        kappa = _kappa(gold, self.decide(unsettled))
         if kappa < _KAPPA:
             raise ModelError(f"the teacher is no better than chance: Cohen's kappa of its labels on the first "
                              f"{len(gold)} rows is {kappa:.3f}. Check that data and teacher belong together, or "

@@ -16,6 +16,7 @@ import numpy as np
 
 from kdray.errors import ModelError
 from kdray.outputs.base import UNLABELLED, AllSaid, Said, Summary
+from kdray.outputs.threshold import best_threshold
 from kdray.outputs.windows import LONGEST, NONE, Candidate, Windows, ends, spans_of, token_at, token_starts
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ _NEVER = -1e4
 """Logit of what a model cannot say, since its tokenizer cuts elsewhere: finite, with a probability of 0 at any T."""
 _BINS = 10
 _ENOUGH = 100
-_SPREAD, _RIGHT, _KAPPA = 0.01, 0.02, 0.05
+_SPREAD, _RIGHT, _TOLD = 0.01, 0.02, 0.55
 
 
 class Span:
@@ -204,9 +205,15 @@ class Span:
 
     def summary(self, logits: np.ndarray, gold: np.ndarray, labels: Sequence[str]) -> Summary:
         """Rows answered exactly, rows with an answer, confidence; of rows with and without answer, how many are right.
+
+        At the threshold at which most rows are right, where gold is known.
         """
-        known, decided, sure = self.known(gold), self.decide(logits), self.confidence(logits)
-        right, there = self.alike(gold, decided), gold[:, 0] >= 0
+        known, there, sure = self.known(gold), gold[:, 0] >= 0, self.confidence(logits)
+        unsettled = self.unsettled(logits)
+        exact = (gold == unsettled[:, :2]).all(-1) & there
+        decided = self.settle(unsettled, answer_threshold(unsettled[known, 2], exact[known], ~there[known])
+                              if known.any() else 0.0)
+        right = self.alike(gold, decided)
         facts = {"rows answered exactly": float(right[known].mean())} if known.any() else {}
         lines = [(name, int(mine.sum()), (float(right[mine].mean()), float(sure[mine].mean())))
                  for name, mine in (("answer", known & there), ("no answer", known & ~there)) if mine.any()]
@@ -223,15 +230,15 @@ class Span:
             return (f"the soft targets are constant: over {len(gold)} rows of train, no two logits of a window differ "
                     f"by more than {spread:.2g}. There is nothing to distil; check teacher.model, or fine-tune it "
                     "(teacher.finetune)")
-        if wrong := _wrong(gold, self.decide(teacher)):
+        if wrong := _wrong(gold, self.unsettled(teacher)):
             return (f"the soft targets do not go with the answers: of {len(gold)} rows of train {wrong}. They may be "
                     "those of other rows (kdray cache verify), or the teacher does not know this task; fine-tune it "
                     "(teacher.finetune)")
         return None
 
-    def check_teacher(self, gold: np.ndarray, decided: np.ndarray, labels: Sequence[str]) -> None:
+    def check_teacher(self, gold: np.ndarray, unsettled: np.ndarray, labels: Sequence[str]) -> None:
         """By answers that are the gold's; silent about fewer than 100 rows."""
-        wrong = _wrong(gold, decided) if len(gold) >= _ENOUGH else ""
+        wrong = _wrong(gold, unsettled) if len(gold) >= _ENOUGH else ""
         if wrong:
             raise ModelError(f"the teacher does not know this task: of the first {len(gold)} rows {wrong}. Check that "
                              "data and teacher belong together, or fine-tune it (teacher.finetune)")
@@ -255,12 +262,22 @@ def _shared(one: np.ndarray, other: np.ndarray) -> int:
     return int(min(one[-1], other[-1]) - max(one[:2][-1], other[:2][-1]))
 
 
-def _wrong(gold: np.ndarray, decided: np.ndarray) -> str:
-    """Why decisions are no better than chance would make them; empty where they are."""
-    there, found = gold[:, 0] >= 0, decided[:, 0] >= 0
-    exact = (gold == decided).all(-1)[there].mean() if there.any() else 0.0
-    agreed, chance = (there == found).mean(), there.mean() * found.mean() + (1 - there.mean()) * (1 - found.mean())
-    if exact >= _RIGHT or agreed > chance + _KAPPA * (1 - chance):
+def answer_threshold(margins: np.ndarray, answered: np.ndarray, silent: np.ndarray) -> float:
+    """The threshold at which the sum of what rows earn is largest; of several, the one next to 0.
+
+    All (rows,): by how much no answer is better, and what the row earns with its answer and without one.
+    """
+    order = np.argsort(margins, kind="stable")
+    earned = (answered.astype(float) - silent)[order].cumsum()
+    return best_threshold(margins[order], np.concatenate([[0.0], earned]))
+
+
+def _wrong(gold: np.ndarray, unsettled: np.ndarray) -> str:
+    """Why decisions are no better than chance, whatever the threshold; empty where they are."""
+    there, margins = gold[:, 0] >= 0, unsettled[:, 2]
+    exact = (gold == unsettled[:, :2]).all(-1)[there].mean() if there.any() else 0.0
+    told = (margins[there, None] < margins[~there]).mean() if there.any() and not there.all() else 0.5
+    if exact >= _RIGHT or told >= _TOLD:
         return ""
-    return (f"{exact:.1%} of the answers are found, and whether there is one is said no better than by chance "
-            f"({agreed:.1%} right, by chance {chance:.1%})")
+    return (f"{exact:.1%} of the answers are found, and of a row with an answer and one without, the former is taken "
+            f"for it in {told:.0%} of the pairs")

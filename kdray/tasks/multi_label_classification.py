@@ -6,9 +6,9 @@ import numpy as np
 from scipy.sparse import csr_array
 
 from kdray.outputs import Flags, Output
+from kdray.outputs.threshold import best_threshold
 from kdray.tasks.base import Counts, Row
 from kdray.tasks.texts import TEXTS, Texts
-from kdray.tasks.thresholds import threshold
 
 
 class MultiLabelClassification(Texts):
@@ -48,7 +48,7 @@ class MultiLabelClassification(Texts):
         missed = np.concatenate([[0], np.cumsum(there[order])])
         found = len(logits) - np.arange(len(logits) + 1)
         f1 = 2 * (there.sum() - missed) / np.maximum(1, found + there.sum())
-        return threshold(logits[order].astype(np.float64), f1)
+        return best_threshold(logits[order].astype(np.float64), f1)
 
     def answer(self, rows: list[Row], logits: list[np.ndarray], targets: list[np.ndarray], labels: list[str],
                parameters: dict[str, Any]) -> list[dict[str, Any]]:

@@ -11,12 +11,11 @@ from scipy.sparse import csr_array
 
 from kdray.errors import DataError
 from kdray.outputs import Output, Span
-from kdray.outputs.span import answers
+from kdray.outputs.span import answer_threshold, answers
 from kdray.outputs.windows import AGAIN, LONGEST, NONE, Candidate
 from kdray.tasks.agreement import Truth, exact, f1
 from kdray.tasks.base import Counts, Cut, Encoded, Row, Usual, phrase_of
 from kdray.tasks.squad import canonical, parts
-from kdray.tasks.thresholds import threshold
 
 _TEXTS = ("question", "context")
 _QUESTION, _OVERLAP = 2, 4
@@ -146,12 +145,9 @@ class QuestionAnswering(Usual):
 
     def tuned(self, truth: list[Any], unsettled: list[np.ndarray]) -> float:
         """The threshold with the best F1 of all rows."""
-        margins = np.array([row[0, 2] for row in unsettled])
-        answered = np.array([f1(said(one.context, row[0]), one.answers)
-                             for one, row in zip(truth, unsettled, strict=True)])
-        silent = np.array([float(not one.answers) for one in truth])
-        order = np.argsort(margins, kind="stable")
-        return threshold(margins[order], np.concatenate([[0.0], np.cumsum((answered - silent)[order])]))
+        answered = [f1(said(one.context, row[0]), one.answers) for one, row in zip(truth, unsettled, strict=True)]
+        silent = [float(not one.answers) for one in truth]
+        return answer_threshold(np.array([row[0, 2] for row in unsettled]), np.array(answered), np.array(silent))
 
     def say(self, told: Any, row: Row) -> str:
         """The answer's text."""

@@ -125,8 +125,10 @@ def test_a_teacher_that_finds_nothing_is_refused():
     random = np.random.default_rng(0)
     gold = random.integers(0, 500, (200, 2))
     gold[::2] = NONE
-    Span().check_teacher(gold, gold, [])
+    margins = np.where(gold[:, :1] < 0, 5.5, 5.0)
+    Span().check_teacher(gold, np.concatenate([gold, random.normal(0, 1, (200, 1))], 1), [])
+    Span().check_teacher(gold, np.concatenate([gold + 1, margins], 1), [])
     with pytest.raises(ModelError, match=r"0\.0% of the answers"):
-        Span().check_teacher(gold, np.concatenate([gold[:, :1] + 1, gold[:, 1:]], 1)[random.permutation(200)], [])
+        Span().check_teacher(gold, np.concatenate([gold + 1, margins[random.permutation(200)]], 1), [])
     units = np.concatenate([TWO] * 200)
     assert "constant" in Span(units).doubt(np.zeros((600, 2), np.float32), gold)
