@@ -226,7 +226,7 @@ def _all_cores() -> Iterator[None]:
 def _batches(recipe: Recipe, split: str, table: pa.Table) -> Iterator[pa.RecordBatch]:
     task, tokenizer = TASKS[recipe.task], _tokenizer(recipe.tokenizer)
     for start in range(0, table.num_rows, _BATCH):
-        part = [entry for row in table.slice(start, _BATCH).to_pylist() for entry in task.entries(row)]
+        part = [one for row in table.slice(start, _BATCH).to_pylist() for one in task.rows(row)]
         encoded = task.encode(tokenizer, part, recipe.max_length)
         columns = {name: [row[name] for row in part] for name in part[0]}
         columns |= {"input_ids": pa.array(encoded.input_ids, pa.list_(pa.int32()))}

@@ -27,7 +27,7 @@ def model_card(task: Task, package: dict[str, Any]) -> str:
         _section("Test split", _metrics_table(task, numbers)),
         _section("Files", _sizes_table(package["bytes"]) + _refused(package["refused"])),
         _section("ONNX against PyTorch, on the validation split", _checks_table(checks)),
-        _section("Use", _use(task, package["max_length"], package["backend"])),
+        _section("Use", _use(task, package["max_length"], package["backend"]) + _settled(package.get("threshold"))),
         _section("Settings of the distillation", _named(numbers.get("settings", {}))),
         _section("Lineage", _named(package.get("lineage", {}))),
     ]
@@ -88,6 +88,11 @@ def _use(task: Task, max_length: int, backend: str) -> str:
 ```
 {_use_onnx(task, max_length, FILES[backend]) if backend != "torch" else ""}
 Rows were cut to {max_length} tokens in training."""
+
+
+def _settled(threshold: float | None) -> str:
+    return "" if threshold is None else (
+        f"\nkdray settles decisions at a threshold of {threshold:.4g}, a logit that was tuned on the validation split.")
 
 
 def _use_onnx(task: Task, max_length: int, file: str) -> str:

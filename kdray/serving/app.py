@@ -192,10 +192,9 @@ class _Routes:
 
     async def model(self, request: Request) -> Response:
         """Open Inference Protocol: what a student takes and gives."""
-        manifests = self.service.manifests(request.path_params["name"])
-        return _json(openinference.metadata(request.path_params["name"], [one["key"] for one in manifests],
-                                            self._task(request.path_params["name"]).ranked,
-                                            self._task(request.path_params["name"]).fields))
+        name = request.path_params["name"]
+        task, keys = self._task(name), [one["key"] for one in self.service.manifests(name)]
+        return _json(openinference.metadata(name, keys, task.ranked, task.fields))
 
     async def ready(self, request: Request) -> Response:
         """Open Inference Protocol: whether a student is there."""

@@ -153,8 +153,8 @@ class Task(Protocol):
     def remarks(self, labels: list[str], traits: set[Any]) -> Iterator[tuple[int, str]]:
         """What is to be said of the labels of a corpus and their `traits`: levels of logging, and texts."""
 
-    def entries(self, row: Row) -> list[Row]:
-        """What is read of a row by itself, each a row of the corpus; mostly the row."""
+    def rows(self, row: Row) -> list[Row]:
+        """The rows of the corpus that a row of data becomes; mostly itself."""
 
     def item(self, row: Row) -> Any:
         """The row as an input of the inference protocol; equal rows have equal items."""
@@ -237,8 +237,8 @@ class Usual:
         """None."""
         return iter(())
 
-    def entries(self, row: Row) -> list[Row]:
-        """The row."""
+    def rows(self, row: Row) -> list[Row]:
+        """Itself."""
         return [row]
 
     def group(self: Any, row: Row) -> str:

@@ -70,7 +70,7 @@ class SentenceEmbedding(Texts):
         """Whether there is a score, and the whole number below it."""
         return "".join(str(math.floor(float(score))) for score in self.labels(row))
 
-    def entries(self, row: Row) -> list[Row]:
+    def rows(self, row: Row) -> list[Row]:
         """Each text by itself; the first of a pair has the score."""
         texts = [row[name] for name in TEXTS if row.get(name)]
         return [{"text": text, "score": row.get("score") if place == 0 else None} for place, text in enumerate(texts)]
