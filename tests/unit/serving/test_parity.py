@@ -98,7 +98,7 @@ def test_a_package_without_a_sample_is_asked_for_one_answer(tmp_path):
         def predict(self, items):
             return [RuntimeError("no weights") for _ in items]
 
-    check_parity(tmp_path, Scripted({"ready": ["good"]}), TASK)
+    check_parity(tmp_path, Scripted({TASK.example: ["good"]}), TASK)
     with pytest.raises(RuntimeError, match="no weights"):
         check_parity(tmp_path, Broken(), TASK)
 
