@@ -47,7 +47,7 @@ class TeacherJob:
 
 @dataclass(frozen=True)
 class Done:
-    """What comes back for a shard: its receipt, the time it took, and gold and decisions of a sample's targets."""
+    """What comes back for a shard: its receipt, the time it took; gold and unsettled decisions of a sample."""
 
     receipt: Receipt
     seconds: float
