@@ -43,7 +43,7 @@ def draw(facts: Facts) -> str:
         reliabilities=[(name, reliability(name, part), part["ece"]) for name, part in _parts(breakdown, "calibration")],
         scatters=[scatter(name, part) for name, part in _parts(breakdown, "scatter")],
         unit=task.unit, tempered=bool(task.output.tempered), labelled=task.labelled, sure=task.output.sure,
-        piped=task.cut_by_pipeline(0) is not None,
+        piped=task.cut_by_pipeline(0) is not None, named_labels=task.output.named,
         sweep_plots=_sweep_plots(facts, chosen), named=len(names(facts["trials"])) > 1, trials=_trials(facts),
         gain=told(numbers["seeds"], metric), baselines=sum(row["baseline"] and row.get("name") == chosen
                                                            for row in facts["trials"] if not _again(row)),

@@ -338,7 +338,7 @@ def test_what_clients_of_hugging_faces_servers_send_is_taken(url):
     (b'{"inputs": "a"}', "gzip", 422, "the body is not gzip"),
     (gzip.compress(b'{"inputs": "a"}')[:-12], "gzip", 422, "the body ends within its gzip stream"),
     (b'{"inputs": "a"}', "br", 415, "content-encoding: 'br' is not understood, only gzip"),
-])
+], ids=["long", "much longer", "not packed", "cut off", "packed otherwise"])
 def test_a_packed_body_that_is_none_or_too_much_is_refused(body, encoding, status, message):
     with TestClient(app_around(lambda items: [])) as client:
         response = client.post("/", content=body, headers={"content-type": "application/json",
