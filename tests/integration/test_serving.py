@@ -165,7 +165,8 @@ def test_health_and_the_model_behind_it(url):
     assert fetch(f"{url}/v1/model") == (200, {
         "name": "default", "key": "films", "task": "sequence-classification", "labels": ["bad", "good", "mixed"],
         "numbers": {"accuracy": 0.5}, "parents": {"student": "abc"}, "lineage": {}, "checks": {},
-        "students": ["default", "names"], "teacher": False})
+        "students": ["default", "names"], "teacher": False, "shown": "labels",
+        "columns": ["text", "text_pair", "label"], "example": "What a lovely film."})
     assert fetch(f"{url}/v1/model?name=names")[1]["key"] == "names"
     assert fetch(f"{url}/v1/model?name=nobody") == (404, {
         "error": "no student is named 'nobody'; there are default, names"})
