@@ -173,8 +173,8 @@ class CacheConfig(Settings):
 
     rows_per_shard: int = Field(1024, ge=1, description="Rows an Arrow shard")
     codec: Literal["auto", "float32", "float16", "int8"] = Field(
-        "auto", description="How logits are stored; auto is float16 for token-classification and sentence-embedding, "
-        "else float32. The manifest says what it costs")
+        "auto", description="How logits are stored; auto is float16 for token-classification, question-answering and "
+        "sentence-embedding, else float32. The manifest says what it costs")
     compression: Literal["none", "zstd"] = Field(
         "none", description="zstd is smaller in storage, but read into memory instead of mapped")
     ensemble: list[str] = Field([], description="Keys of other caches of the same rows, read together with this one "

@@ -109,8 +109,9 @@ class Pipeline:
         from kdray.corpus.rows import Rows
         from kdray.tasks.base import measured
 
-        gold = Rows.of_split(self.store, corpus, "validation").gold(self.task.output.shape(len(corpus["labels"])))
-        if self.config.metric not in measured(self.task, gold):
+        rows = Rows.of_split(self.store, corpus, "validation")
+        gold = rows.gold(self.task.output.shape(len(corpus["labels"])))
+        if self.config.metric not in measured(self.task, gold, rows.raw(self.task)):
             raise DataError(f"search.metric = {self.config.metric}: no row of validation has a "
                             f"{self.task.label_column}. Give some one, or leave it out: {self.task.metrics[0]} needs "
                             "none")
@@ -276,10 +277,11 @@ class Pipeline:
         from kdray.training.health import check_targets
         from kdray.training.targets import sample_targets
 
-        teacher, gold = sample_targets(job)
+        teacher, gold, units = sample_targets(job)
+        output = self.task.output.among(units)
         if self.config.teacher.live and self.config.teacher.finetune is None:
-            self.task.output.check_teacher(gold, self.task.output.decide(teacher), job.labels)
-        warning = check_targets(self.task.output, teacher, gold)
+            output.check_teacher(gold, output.unsettled(teacher), job.labels)
+        warning = check_targets(output, teacher, gold)
         if warning:
             logger.warning(warning)
 

@@ -53,8 +53,8 @@ def decode(logits: np.ndarray, scale: np.ndarray | None, offset: np.ndarray | No
 
 
 def loss(output: Output, logits: np.ndarray, decoded: np.ndarray) -> Loss:
-    """What became of `logits` (targets, labels) of an output in `decoded`."""
+    """What became of `logits` (targets, labels), which an output is among, in `decoded`."""
     if decoded is logits:
         return Loss(len(logits), 0.0, (0.0,) * len(TEMPERATURES))
-    return Loss(len(logits), float(np.abs(logits - decoded).max(initial=0)),
-                tuple(float(output.divergence(logits, decoded, temperature).sum()) for temperature in TEMPERATURES))
+    apart = [output.divergence(logits, decoded, temperature) for temperature in TEMPERATURES]
+    return Loss(len(apart[0]), float(np.abs(logits - decoded).max(initial=0)), tuple(float(kl.sum()) for kl in apart))

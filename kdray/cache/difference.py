@@ -61,7 +61,8 @@ def logits_apart(store: Store, first: dict[str, Any], second: dict[str, Any], sp
             return None
         one, two = (np.concatenate([logits for _, logits in part]) for part in block)
         largest = max(largest, float(np.abs(one - two).max(initial=0)))
-        alike = output.alike(output.decide(one), output.decide(two))
-        sums += len(one), alike.sum(), output.divergence(one, two).sum()
+        own = output.among(np.concatenate([units for units, _ in block[0]]))
+        alike = own.alike(own.decide(one), own.decide(two))
+        sums += len(alike), alike.sum(), own.divergence(one, two).sum()
     targets, same, kl = sums.tolist()
     return Apart(rows, largest, same / targets, kl / targets) if targets else None

@@ -40,17 +40,14 @@ class Ensemble:
     def __getitem__(self, row: int) -> tuple[np.ndarray, np.ndarray]:
         """Units (targets,) that every member has logits for, and their mean, float32 (targets, labels)."""
         found = [member[row] for member in self._members]
-        units = found[0][0]
-        for others, _ in found[1:]:
-            units = units if np.array_equal(units, others) else np.intersect1d(units, others)
-        stack = np.stack([logits[np.searchsorted(own, units)][:, columns]
-                          for (own, logits), columns in zip(found, self._columns, strict=True)])
-        return units, self._averaged(stack).astype(np.float32)
+        units, stack = self._output.common([(own, logits[:, columns]) for (own, logits), columns in zip(
+            found, self._columns, strict=True)])
+        return units, self._averaged(stack, units).astype(np.float32)
 
-    def _averaged(self, stack: np.ndarray) -> np.ndarray:
+    def _averaged(self, stack: np.ndarray, units: np.ndarray) -> np.ndarray:
         if self._mean == "logits":
             return (self._weights[:, None, None] * stack).sum(0)
-        return self._output.mean(stack, self._weights, self._temperature)
+        return self._output.among(units).mean(stack, self._weights, self._temperature)
 
 
 def open_cache(store: Store, key: str, split: str, temperature: float = 1.0) -> SoftTargets | Ensemble:

@@ -79,7 +79,7 @@ def encode_shard(logits: list[np.ndarray], targets: list[np.ndarray], schema: Sc
                          f"({odd[~np.isfinite(odd)][0]}). Check the teacher, or set teacher.precision: float32")
     columns = encode(values, schema.codec)
     decoded = decode(columns["logits"], columns.get("scale"), columns.get("offset"))
-    changed = loss(TASKS[schema.task].output, values, decoded)
+    changed = loss(TASKS[schema.task].output.among(np.concatenate(targets)), values, decoded)
     table = pa.table({
         "targets": _lists(np.concatenate(targets).astype(np.int32), counts),
         **{name: _lists(column.ravel(), counts * (column.size // max(1, len(column))))

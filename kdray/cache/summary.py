@@ -33,10 +33,12 @@ def summarise(store: Store, cache: dict[str, Any], split: str) -> Seen | None:
     output = TASKS[cache["schema"]["task"]].output
     chosen, shape = _chosen(len(soft), cache["rows_per_shard"]), output.shape(len(labels))
     found = [soft[row] for row in chosen]
-    gold = np.concatenate([rows.gold_of(row, shape)[units] for row, (units, _) in zip(chosen, found, strict=True)])
+    gold = np.concatenate([output.seen(rows.gold_of(row, shape), units)
+                           for row, (units, _) in zip(chosen, found, strict=True)])
     if len(gold) == 0:
         return None
     logits = np.concatenate([logits for _, logits in found])
+    output = output.among(np.concatenate([units for units, _ in found]))
     return Seen(len(chosen), len(gold), output.summary(logits, gold, labels))
 
 

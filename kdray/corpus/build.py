@@ -198,7 +198,7 @@ def _gold(recipe: Recipe, split: str, task: Task, part: list[Row], encoded: Enco
     """The gold of each row's units, flat; in rows without labels that of the units there are targets of is unknown."""
     output, width = task.output, math.prod(task.output.shape(recipe.labels))
     if split == "transfer":
-        found = [[output.unknown] * (width * (max(units, default=-1) + 1)) for units in encoded.targets]
+        found = [[output.unknown] * (width * output.units(units)) for units in encoded.targets]
     else:
         found = [output.gold(task.labels(row), recipe.ids, recipe.labels) for row in part]
     return pa.array(found, pa.list_(pa.int32() if output.whole else pa.float32()))
@@ -226,12 +226,14 @@ def _all_cores() -> Iterator[None]:
 def _batches(recipe: Recipe, split: str, table: pa.Table) -> Iterator[pa.RecordBatch]:
     task, tokenizer = TASKS[recipe.task], _tokenizer(recipe.tokenizer)
     for start in range(0, table.num_rows, _BATCH):
-        part = [entry for row in table.slice(start, _BATCH).to_pylist() for entry in task.entries(row)]
+        part = [one for row in table.slice(start, _BATCH).to_pylist() for one in task.rows(row)]
         encoded = task.encode(tokenizer, part, recipe.max_length)
         columns = {name: [row[name] for row in part] for name in part[0]}
         columns |= {"input_ids": pa.array(encoded.input_ids, pa.list_(pa.int32()))}
         if encoded.token_type_ids is not None:
             columns |= {"token_type_ids": pa.array(encoded.token_type_ids, pa.list_(pa.int8()))}
+        if encoded.entries is not None:
+            columns |= {"entries": pa.array(encoded.entries, pa.list_(pa.int32()))}
         columns |= {
             "targets": pa.array(encoded.targets, pa.list_(pa.int32())),
             "positions": pa.array(encoded.positions, pa.list_(pa.int32())),

@@ -17,6 +17,7 @@ from kdray.corpus.spans import SPANS, TEXT, are_spans, unwrapped, words_and_tags
 from kdray.corpus.values import as_text, separated, texts_of
 from kdray.errors import DataError
 from kdray.tasks import Task
+from kdray.tasks.squad import questions
 
 _CHUNK = 1 << 16
 """Rows that are Python objects at a time."""
@@ -82,7 +83,8 @@ def of_rows(rows: Iterable[Any], columns: Asked) -> Raw:
 
     Numbers in them become text. Raises TypeError where a row or a value is none of these.
     """
-    found = map(_mapping, map(unwrapped, rows) if "tokens" in columns else rows)
+    found = map(_mapping, map(unwrapped, rows) if "tokens" in columns else
+                questions(rows) if "context" in columns else rows)
     first = next(found, None)
     if first is None:
         return Raw(0, pa.table({}), ())
@@ -115,6 +117,7 @@ def task_columns(raw: Raw, split: str, data: DataConfig, task: Task, where: str,
     if _are_texts(columns, split):
         columns |= words_and_tags(columns["tokens"].to_pylist(),
                                   columns["tags"].to_pylist() if "tags" in columns else None, where, told)
+    columns = task.plain(columns)
     if data.separator is not None and task.label_column in columns:
         columns[task.label_column] = separated(columns[task.label_column], data.separator)
     return pa.table({name: as_text(column, f"{name} of the {split} split") for name, column in columns.items()})

@@ -25,3 +25,18 @@ def length_batches(lengths: np.ndarray, max_tokens: int) -> list[np.ndarray]:
         batches.append(order[start:start + rows])
         start += rows
     return batches
+
+
+def placed(lengths: np.ndarray, sizes: np.ndarray, counts: np.ndarray,
+           positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Entry and token of each target, (targets,) both, among the entries of a batch.
+
+    `lengths` are the tokens of each row, `sizes` those of each entry, `counts` the targets of each row and `positions`
+    the token of each target in its row.
+    """
+    row = np.repeat(np.arange(len(lengths)), counts)
+    if len(sizes) == len(lengths):
+        return row, positions
+    places, ends = (np.cumsum(lengths) - lengths)[row] + positions, np.cumsum(sizes)
+    entry = np.searchsorted(ends, places, "right")
+    return entry, places - (ends - sizes)[entry]

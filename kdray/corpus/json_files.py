@@ -16,6 +16,7 @@ from pyarrow import json as arrow_json
 from kdray.corpus.columns import Asked, Raw, expected, of_rows, those_there
 from kdray.corpus.naming import SPLIT_NAMES
 from kdray.corpus.spans import unwrapped
+from kdray.tasks.squad import are_several
 
 _decode = json.JSONDecoder(parse_int=str, parse_float=lambda text: text.removesuffix(".0"),
                            parse_constant=lambda text: None).decode
@@ -56,8 +57,8 @@ def has_lines(data: bytes) -> bool:
 
 def _read_texts(data: bytes, columns: Asked) -> Raw | None:
     """The rows of JSON lines as Arrow reads them, four times as fast; None where not all that is asked for is text."""
-    first = next(_lines(data))
-    if not isinstance(first, dict) or unwrapped(first) is not first:
+    first: Any = next(_lines(data))
+    if not isinstance(first, dict) or unwrapped(first) is not first or are_several(first):
         return None
     schema = pa.schema([(name, pa.list_(pa.string()) if isinstance(first.get(name), list) else pa.string())
                         for name in expected(columns, first)])

@@ -95,6 +95,8 @@ class Rows:
         self.labels = Ragged(self.table.column("labels"))
         self.token_type_ids = (Ragged(self.table.column("token_type_ids"))
                                if "token_type_ids" in self.table.column_names else None)
+        self.entries = Ragged(self.table.column("entries")) if "entries" in self.table.column_names else None
+        """Tokens of each entry of a row; None where a row is one."""
 
     @classmethod
     def open(cls, folder: Path, *splits: str) -> "Rows":
@@ -133,7 +135,8 @@ class Rows:
 
     def digest(self, start: int, stop: int) -> str:
         """SHA-256 over what a teacher sees of rows `start` to `stop`: hard labels are not part of it."""
-        seen = [self.input_ids, self.targets, self.positions] + ([self.token_type_ids] if self.token_type_ids else [])
+        seen = [self.input_ids, self.targets, self.positions]
+        seen += [column for column in (self.token_type_ids, self.entries) if column is not None]
         return hashlib.sha256(b"".join(column.digest(start, stop) for column in seen)).hexdigest()
 
     def digests(self, start: int, stop: int, each: int) -> list[str]:
@@ -147,6 +150,10 @@ class Rows:
     def items(self, task: Task) -> list[Any]:
         """Every row as an input of the inference protocol."""
         return [task.item(row) for row in self.raw(task).to_pylist()]
+
+    def sizes(self, rows: np.ndarray) -> np.ndarray:
+        """Tokens of each entry of `rows`, one after another."""
+        return self.lengths[rows] if self.entries is None else self.entries.joined(rows)
 
     def gold(self, shape: tuple[int, ...] = ()) -> list[np.ndarray]:
         """Gold of each row's units, (units, *shape)."""

@@ -19,7 +19,7 @@ from kdray.models.folder import at
 from kdray.models.forward import predict
 from kdray.models.load import count_parameters, load_model
 from kdray.models.precision import device
-from kdray.outputs import Output
+from kdray.outputs.base import AllSaid
 from kdray.storage import Store
 from kdray.tasks import TASKS
 
@@ -57,6 +57,8 @@ class Asked:
     """Key of the cache, in the place of a model."""
     num_gpus: float = 0.0
     batch_tokens: int | None = None
+    threshold: float | None = 0.0
+    """What settles decisions, where the task has one; None leaves them as they are, to tune it."""
 
 
 @dataclass(frozen=True)
@@ -94,28 +96,15 @@ def ask(groups: Sequence[tuple[Asked, ...]], rows: int, where: Where = HERE) -> 
 def answer(group: tuple[Asked, ...], start: int, stop: int) -> list[Answers]:
     """`ask` for one group and the rows from `start` to `stop`."""
     found: list[Answers] = []
-    first: _Placed | None = None
+    first: AllSaid | None = None
     for asked in group:
         corpus = Store(asked.storage).manifest("corpus", asked.corpus) or {}
         rows, indices = _rows(asked, corpus, start, stop)
-        targets, logits, parameters = _logits(asked, corpus, rows, indices, start)
-        output = TASKS[asked.task].output
-        counts = rows.units(output.shape(len(asked.labels)))[indices]
-        placed = _placed(counts, targets, logits, len(asked.labels))
-        decided = _decided(asked, counts, targets, logits)
-        found.append(_answers(output, counts, decided, placed, first, parameters))
-        first = first or placed
+        said, parameters = _said(asked, corpus, rows, indices, start)
+        counts = rows.units(TASKS[asked.task].output.shape(len(asked.labels)))[indices]
+        found.append(_answers(asked, counts, said, first, parameters))
+        first = first or said
     return found
-
-
-@dataclass(frozen=True)
-class _Placed:
-    """Logits of every unit of some rows."""
-
-    logits: np.ndarray
-    """(units, labels): NaN for a unit that the model does not see."""
-    seen: np.ndarray
-    """(units,): whether it sees it."""
 
 
 def _rows(asked: Asked, corpus: dict[str, Any], start: int, stop: int) -> tuple[Rows, np.ndarray]:
@@ -124,15 +113,14 @@ def _rows(asked: Asked, corpus: dict[str, Any], start: int, stop: int) -> tuple[
     return Rows.of_parts(Store(asked.storage), asked.corpus, parts), np.arange(start, stop) - first
 
 
-def _logits(asked: Asked, corpus: dict[str, Any], rows: Rows, indices: np.ndarray,
-            start: int) -> tuple[list[np.ndarray], list[np.ndarray], int]:
-    """Units (targets,) and logits (targets, labels) of each row's targets, and the model's parameters."""
+def _said(asked: Asked, corpus: dict[str, Any], rows: Rows, indices: np.ndarray, start: int) -> tuple[AllSaid, int]:
+    """Units (targets,) and logits (targets, labels) of each row's targets; and the model's parameters."""
     model, parameters = _opened(asked)
     if asked.cache:
         found = [model[start + place] for place in range(len(indices))]
-        return [targets for targets, _ in found], [logits for _, logits in found], parameters
+        return ([targets for targets, _ in found], [logits for _, logits in found]), parameters
     logits = predict(model, TASKS[asked.task], rows, indices, corpus["pad_token_id"], asked.batch_tokens)
-    return [rows.targets[row] for row in indices], logits, parameters
+    return ([rows.targets[row] for row in indices], logits), parameters
 
 
 @lru_cache(maxsize=4)
@@ -149,29 +137,28 @@ def _opened(asked: Asked) -> tuple[Any, int]:
     return model.to(device(asked.num_gpus)), count_parameters(model)
 
 
-def _placed(counts: np.ndarray, targets: list[np.ndarray], logits: list[np.ndarray], labels: int) -> _Placed:
-    placed, seen = np.full((counts.sum(), labels), np.nan, np.float32), np.zeros(counts.sum(), bool)
-    before = np.repeat(np.cumsum(counts) - counts, [len(part) for part in targets])
-    where = before + np.concatenate(targets)
-    placed[where], seen[where] = np.concatenate(logits), True
-    return _Placed(placed, seen)
+def _answers(asked: Asked, counts: np.ndarray, said: AllSaid, first: AllSaid | None, parameters: int) -> Answers:
+    output, labels = TASKS[asked.task].output, len(asked.labels)
+    divergence, largest = np.empty(0, np.float32), 0.0
+    if first is not None:
+        divergence, largest = output.compared(counts, first, said, labels)
+    moved = said[0], [output.moved(logits, targets, asked.threshold or 0.0)
+                      for targets, logits in zip(*said, strict=True)]
+    confidence = output.confidences(counts, moved, labels).astype(np.float32)
+    decided = _decided(asked, counts, moved) if asked.threshold is not None else _unsettled(asked, said)
+    return Answers(counts, decided, confidence, divergence.astype(np.float32), largest, parameters)
 
 
-def _decided(asked: Asked, counts: np.ndarray, targets: list[np.ndarray], logits: list[np.ndarray]) -> np.ndarray:
+def _decided(asked: Asked, counts: np.ndarray, said: AllSaid) -> np.ndarray:
     task, labels = TASKS[asked.task], list(asked.labels)
-    rows = zip(logits, targets, counts.tolist(), strict=True)
-    decided = np.concatenate([task.decide(*row, labels) for row in rows])
+    decided = np.concatenate([task.decide(logits, targets, units, labels)
+                              for targets, logits, units in zip(*said, counts.tolist(), strict=True)])
     return decided.astype(np.int32 if task.output.whole else np.float32)
 
 
-def _answers(output: Output, counts: np.ndarray, decided: np.ndarray, placed: _Placed, first: _Placed | None,
-             parameters: int) -> Answers:
-    divergence, largest = np.empty(0, np.float32), 0.0
-    if first is not None:
-        divergence = output.divergence(first.logits, placed.logits).sum(-1).astype(np.float32)
-        largest = float(np.abs(placed.logits - first.logits)[placed.seen & first.seen].max(initial=0.0))
-    confidence = output.confidence(placed.logits).astype(np.float32)
-    return Answers(counts, decided, confidence, divergence, largest, parameters)
+def _unsettled(asked: Asked, said: AllSaid) -> np.ndarray:
+    output = TASKS[asked.task].output
+    return np.concatenate([output.among(targets).unsettled(logits) for targets, logits in zip(*said, strict=True)])
 
 
 def _joined(parts: Sequence[Answers]) -> Answers:

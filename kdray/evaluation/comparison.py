@@ -3,6 +3,7 @@
 Knows nothing about models: decisions for each row's units are enough.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -18,20 +19,21 @@ _ROUNDING = 1e-12
 """Differences of a metric that are one and the same."""
 
 
-def mcnemar(gold: Ids, winner: Ids, baseline: Ids) -> dict[str, Any]:
+def mcnemar(truth: list[Any], winner: Ids, baseline: Ids,
+            right: Callable[[Any, np.ndarray], bool] = np.array_equal) -> dict[str, Any]:
     """McNemar's exact test: rows that only one has right, and the two-sided `p` of so uneven a split by chance.
 
-    A row is right where all its units are. McNemar 1947, Psychometrika 12(2), with the binomial distribution in place
-    of its approximation.
+    A row is right where all its units are, which `right` says. McNemar 1947, Psychometrika 12(2), with the binomial
+    distribution in place of its approximation.
     """
-    one, other = (np.array([np.array_equal(a, b) for a, b in zip(gold, ids, strict=True)])
+    one, other = (np.array([right(wanted, found) for wanted, found in zip(truth, ids, strict=True)])
                   for ids in (winner, baseline))
     only, lost = int((one & ~other).sum()), int((other & ~one).sum())
     return {"both": int((one & other).sum()), "winner": only, "baseline": lost, "neither": int((~one & ~other).sum()),
             "p": float(binomtest(only, only + lost).pvalue) if only + lost else 1.0}
 
 
-def lost_by_chance(task: Task, metric: str, gold: Ids, one: Ids, other: Ids, labels: list[str]) -> float:
+def lost_by_chance(task: Task, metric: str, gold: list[Any], one: Ids, other: Ids, labels: list[str]) -> float:
     """How often chance makes `one` that much better than `other`: p of the paired permutation test, one-sided.
 
     Where neither is better, any row on which they differ may as well have had their answers the other way round: 2,000
@@ -54,7 +56,8 @@ def lost_by_chance(task: Task, metric: str, gold: Ids, one: Ids, other: Ids, lab
     return (1 + found) / (1 + _SWAPS)
 
 
-def paired(task: Task, metric: str, gold: Ids, pairs: list[tuple[int, Ids, Ids]], labels: list[str]) -> dict[str, Any]:
+def paired(task: Task, metric: str, gold: list[Any], pairs: list[tuple[int, Ids, Ids]],
+           labels: list[str]) -> dict[str, Any]:
     """Test metric of pairs (seed, winner, baseline): each, and mean and deviation of both and of their difference.
 
     The mean difference has the `interval` over seeds and rows. It and deviations (n - 1) are None where there is one

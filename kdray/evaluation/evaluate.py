@@ -42,13 +42,14 @@ def evaluate(store: Store, key: str, task: Task, corpus: dict[str, Any], teacher
     winner, baseline} that they are of, and on how many `seeds` pairs were to be trained.
     """
     labels = list(corpus["labels"])
-    known = Rows.of_split(store, corpus, "test").gold(task.output.shape(len(labels)))
-    gold = known if task.labelled else truth(store, corpus, "test", cache)
-    pairs = chosen["pairs"]
+    gold = Rows.of_split(store, corpus, "test").gold(task.output.shape(len(labels)))
+    true, pairs = truth(store, corpus, "test", cache), chosen["pairs"]
     students = [pair[name] for pair in pairs for name in _PAIR]
     manifests = {student: store.manifest("students", student) or {} for student in students}
     shown = {"teacher": _TEACHER, **{name: chosen[name] for name in _PAIR}}
-    said = _said(store, task, corpus, teacher, cache, manifests, shown["winner"], where)
+    thresholds = {_TEACHER: _threshold(store, task, corpus, teacher, cache, where),
+                  **{student: made.get("threshold", 0.0) for student, made in manifests.items()}}
+    said = _said(store, task, corpus, teacher, cache, manifests, shown["winner"], thresholds, where)
     ids = {key: answers.by_row() for key, answers in said.items()}
     models = {name: said[key] for name, key in shown.items()}
     named = {name: ids[key] for name, key in shown.items()}
@@ -56,32 +57,50 @@ def evaluate(store: Store, key: str, task: Task, corpus: dict[str, Any], teacher
     won = manifests[shown["winner"]]
     numbers = {
         "metric": won["metric"], "rows": len(gold),
-        "test": {name: interval_scores(task, gold, found, labels) for name, found in named.items()},
+        "test": {name: interval_scores(task, true, found, labels) for name, found in named.items()},
         "validation": {name: manifests[shown[name]]["validation"] for name in _PAIR},
         "parameters": {name: found.parameters or _parameters(task, teacher, labels) for name, found in models.items()},
+        **({"thresholds": {name: thresholds[key] for name, key in shown.items()}} if task.output.tunable else {}),
         "settings": {name: won["settings"][name] for name in ("loss", "temperature", "alpha", "lr", "epochs")},
-        "seeds": {"asked": chosen["seeds"], **paired(task, won["metric"], gold, sides, labels)},
-        **({"mcnemar": mcnemar(gold, named["winner"], named["baseline"])} if task.output.whole else {}),
+        "seeds": {"asked": chosen["seeds"], **paired(task, won["metric"], true, sides, labels)},
+        **({"mcnemar": mcnemar(true, named["winner"], named["baseline"], task.right)} if task.output.whole else {}),
     }
     with store.staging(KIND) as folder:
-        _write_predictions(folder / PREDICTIONS, known, models, sides if len(sides) > 1 else [])
+        _write_predictions(folder / PREDICTIONS, gold, models, sides if len(sides) > 1 else [])
         return store.publish(KIND, key, folder, {
             "parents": {"corpus": corpus["key"], "cache": cache, "students": students}, "numbers": numbers,
-            "breakdown": {name: task.output.breakdown(np.concatenate(known), found.decided, found.confidence, labels)
+            "breakdown": {name: task.output.breakdown(np.concatenate(gold), found.decided, found.confidence, labels)
                           for name, found in models.items()}})
 
 
 def _said(store: Store, task: Task, corpus: dict[str, Any], teacher: str, cache: str | None,
-          students: dict[str, dict[str, Any]], winner: str, where: Where) -> dict[str, Answers]:
+          students: dict[str, dict[str, Any]], winner: str, thresholds: dict[str, float],
+          where: Where) -> dict[str, Answers]:
     """Answers of the teacher and of each student by its key; the winner's say how far they are from the teacher's."""
-    own = Asked(store.uri, task.name, tuple(corpus["labels"]), corpus["key"], "test", num_gpus=where.num_gpus)
-    asked = {_TEACHER: replace(own, cache=cache) if cache else replace(own, place=teacher)}
-    asked |= {key: replace(own, corpus=made["parents"]["corpus"], place=store.uri_of("students", key))
-              for key, made in students.items()}
+    own = _asked(store, task, corpus, teacher, cache, where)
+    asked = {_TEACHER: replace(own, threshold=thresholds[_TEACHER])}
+    asked |= {key: replace(own, corpus=made["parents"]["corpus"], cache="", place=store.uri_of("students", key),
+                           threshold=thresholds[key]) for key, made in students.items()}
     groups = [(_TEACHER, winner), *((key,) for key in students if key != winner)]
     found = ask([tuple(asked[key] for key in group) for group in groups], corpus["rows"]["test"], where)
     return {key: answers for group, parts in zip(groups, found, strict=True)
             for key, answers in zip(group, parts, strict=True)}
+
+
+def _asked(store: Store, task: Task, corpus: dict[str, Any], teacher: str, cache: str | None, where: Where) -> Asked:
+    """The teacher and the test split."""
+    own = Asked(store.uri, task.name, tuple(corpus["labels"]), corpus["key"], "test", num_gpus=where.num_gpus)
+    return replace(own, cache=cache) if cache else replace(own, place=teacher)
+
+
+def _threshold(store: Store, task: Task, corpus: dict[str, Any], teacher: str, cache: str | None,
+               where: Where) -> float:
+    """The teacher's, tuned on validation as the students' are; 0 where the task has none."""
+    if not task.output.tunable:
+        return 0.0
+    asked = replace(_asked(store, task, corpus, teacher, cache, where), split="validation", threshold=None)
+    ((answers,),) = ask([(asked,)], corpus["rows"]["validation"], where)
+    return task.tuned(truth(store, corpus, "validation", cache), answers.by_row())
 
 
 def _parameters(task: Task, teacher: str, labels: list[str]) -> int:

@@ -13,7 +13,7 @@ _RESAMPLES = 1000
 Scores = dict[str, float]
 
 
-def interval_scores(task: Task, gold: list[np.ndarray], predicted: list[np.ndarray], labels: list[str],
+def interval_scores(task: Task, gold: list[Any], predicted: list[np.ndarray], labels: list[str],
                     seed: int = 0) -> dict[str, Any]:
     """Each metric as {value, low, high}: the 95 % percentile interval of 1,000 bootstrap resamples of rows.
 
@@ -23,7 +23,7 @@ def interval_scores(task: Task, gold: list[np.ndarray], predicted: list[np.ndarr
     return {name: {"value": value[name], **percentiles([sample[name] for (sample,) in samples])} for name in value}
 
 
-def resampled(task: Task, gold: list[np.ndarray], models: list[list[np.ndarray]], labels: list[str],
+def resampled(task: Task, gold: list[Any], models: list[list[np.ndarray]], labels: list[str],
               seed: int = 0) -> tuple[list[Scores], list[list[Scores]]]:
     """Metrics of each of `models` on all rows, and on each of 1,000 resamples of rows, the same for all models."""
     tallies = [task.tally(gold, predicted, labels) for predicted in models]

@@ -27,7 +27,7 @@ def model_card(task: Task, package: dict[str, Any]) -> str:
         _section("Test split", _metrics_table(task, numbers)),
         _section("Files", _sizes_table(package["bytes"]) + _refused(package["refused"])),
         _section("ONNX against PyTorch, on the validation split", _checks_table(checks)),
-        _section("Use", _use(task, package["max_length"], package["backend"])),
+        _section("Use", _use(task, package["max_length"], package["backend"]) + _settled(package.get("threshold"))),
         _section("Settings of the distillation", _named(numbers.get("settings", {}))),
         _section("Lineage", _named(package.get("lineage", {}))),
     ]
@@ -90,7 +90,14 @@ def _use(task: Task, max_length: int, backend: str) -> str:
 Rows were cut to {max_length} tokens in training."""
 
 
+def _settled(threshold: float | None) -> str:
+    return "" if threshold is None else (
+        f"\nkdray settles decisions at a threshold of {threshold:.4g}, a logit that was tuned on the validation split.")
+
+
 def _use_onnx(task: Task, max_length: int, file: str) -> str:
+    example = task.example.values() if isinstance(task.example, dict) else [task.example]
+    texts = ", ".join(json.dumps([text]) for text in example)
     return f"""
 With ONNX Runtime, for the logits (`{file}` is what kdray serves on a CPU):
 
@@ -100,8 +107,7 @@ from transformers import AutoTokenizer
 
 tokenizer = AutoTokenizer.from_pretrained(".")
 session = onnxruntime.InferenceSession("{file}")
-texts = [{json.dumps(task.example)}]
-batch = tokenizer(texts, padding=True, truncation=True, max_length={max_length}, return_tensors="np")
+batch = tokenizer({texts}, padding=True, truncation=True, max_length={max_length}, return_tensors="np")
 print(session.run(["logits"], {{item.name: batch[item.name] for item in session.get_inputs()}})[0])
 ```
 """

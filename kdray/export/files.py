@@ -22,7 +22,7 @@ from kdray.evaluation.answers import HERE, Answers, Asked, Where, ask
 from kdray.evaluation.comparison import lost_by_chance
 from kdray.export.onnx import FLOAT32, export_onnx
 from kdray.export.quantise import INT8, WAYS, quantise
-from kdray.models.forward import collate, taken
+from kdray.models.forward import collate, head_logits, taken
 from kdray.models.load import load_model
 from kdray.models.onnx_file import OnnxModel
 from kdray.storage import Store, content_key
@@ -54,7 +54,7 @@ def check_export(model: Any, rows: dict[str, torch.Tensor]) -> None:
     with tempfile.TemporaryDirectory(prefix="kdray-tried-") as name, torch.no_grad():
         found = OnnxModel(export_onnx(model, list(given), Path(name)), 1)(**given).logits
         quantise(Path(name), next(iter(WAYS)))
-        expected = model(**given).logits
+        expected = head_logits(model(**given))
     apart = (found - expected)[:, :int(rows["attention_mask"][1].sum())].abs().max().item()
     if not apart < _LARGEST_DIFFERENCE:
         raise ExportError(f"{type(model).__name__} in ONNX does not answer as in PyTorch: logits are up to {apart:.3g} "
@@ -87,12 +87,12 @@ class Export:
         self.folder, self.where, self.refused = folder, where, dict[str, str]()
         corpus = store.manifest("corpus", student["parents"]["corpus"])
         assert corpus is not None
-        self.gold = truth(store, corpus, "validation", student["parents"].get("cache"))
+        self.truth = truth(store, corpus, "validation", student["parents"].get("cache"))
         self.rows, self.pad = Rows.of_split(store, corpus, "validation"), corpus["pad_token_id"]
         self.source = store.fetch("students", student["key"])
         self.asked = Asked(store.uri, self.task.name, tuple(self.labels), corpus["key"], "validation",
                            store.uri_of("students", student["key"]), num_gpus=where.num_gpus,
-                           batch_tokens=_BATCH_TOKENS)
+                           batch_tokens=_BATCH_TOKENS, threshold=student.get("threshold", 0.0))
 
     def files(self, max_drop: float) -> dict[str, Any]:
         """Writes the files that are accepted; what the manifest says of them."""
@@ -137,7 +137,7 @@ class Export:
         with lent(self.store, self.folder, self.where) as place:
             found = [replace(self.asked, place=place, file=file) for file in files]
             ((expected, *answers),) = ask([(self.asked, *found)], len(self.rows), self.where)
-        return [compare(self.task, self.gold, self.labels, expected, one) for one in answers]
+        return [compare(self.task, self.truth, self.labels, expected, one) for one in answers]
 
     def _refuse(self, what: str, file: str, why: str) -> None:
         (self.folder / file).unlink(missing_ok=True)
@@ -159,7 +159,7 @@ def lent(store: Store, folder: Path, where: Where) -> Iterator[str]:
         store.delete_folder(_LENT, key)
 
 
-def compare(task: Task, gold: list[np.ndarray], labels: list[str], expected: Answers, found: Answers) -> Check:
+def compare(task: Task, truth: list[Any], labels: list[str], expected: Answers, found: Answers) -> Check:
     """Answers `found` by ONNX against those `expected` of PyTorch, on all rows.
 
     Gives the task's first metric of both, the share of units decided alike, the largest difference of a logit, and `p`,
@@ -167,11 +167,11 @@ def compare(task: Task, gold: list[np.ndarray], labels: list[str], expected: Ans
     """
     metric, (ours, theirs) = task.metrics[0], (answers.by_row() for answers in (expected, found))
     return {
-        "metric": metric, "value": scores_of(task, gold, theirs, labels)[metric],
-        "torch": scores_of(task, gold, ours, labels)[metric], "units": len(found.decided),
+        "metric": metric, "value": scores_of(task, truth, theirs, labels)[metric],
+        "torch": scores_of(task, truth, ours, labels)[metric], "units": len(found.decided),
         "agreement": float(task.output.alike(expected.decided, found.decided).mean()),
         "largest_difference": found.largest,
-        "p": lost_by_chance(task, metric, gold, ours, theirs, labels),
+        "p": lost_by_chance(task, metric, truth, ours, theirs, labels),
     }
 
 

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from kdray.errors import ExportError, first_line
+from kdray.models.forward import head_logits
 
 FLOAT32 = "onnx/model.onnx"
 _FILE_LIMIT = 2 * 10**9
@@ -54,7 +55,7 @@ class _Logits(nn.Module):
         self.model = model
 
     def forward(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
-        return self.model(**inputs).logits
+        return head_logits(self.model(**inputs))
 
 
 def _reason(error: BaseException) -> str:

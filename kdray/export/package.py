@@ -46,12 +46,14 @@ def build_package(store: Store, key: str, student: dict[str, Any], export: dict[
             write_length(folder, corpus["max_length"])
         _copy_files(store.fetch(EXPORTS, export["key"]), list(export["bytes"]), folder)
         predictor = Predictor(task, labels, corpus["max_length"], load_tokenizer(folder),
-                              torch_model(folder, task, labels, 0, threads, "float32"), _BATCH_TOKENS)
+                              torch_model(folder, task, labels, 0, threads, "float32"), _BATCH_TOKENS,
+                              student.get("threshold", 0.0))
         rows = Rows.of_split(store, corpus, "validation")
         write_parity(folder, predictor, spread(rows.items(task), INPUTS))
         manifest = {**facts, "task": task.name, "labels": labels, "max_length": corpus["max_length"],
                     "pad_token_id": corpus["pad_token_id"],
                     **{name: export[name] for name in ("backend", "checks", "refused")},
+                    **({"threshold": student["threshold"]} if "threshold" in student else {}),
                     "bytes": {**_weights(folder), **export["bytes"]}}
         (folder / "README.md").write_text(model_card(task, manifest), encoding="utf-8")
         return store.publish(KIND, key, folder, manifest)

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from kdray.corpus.grouping import length_batches
+from kdray.corpus.grouping import length_batches, placed
 from kdray.corpus.rows import Ragged, Rows
 from kdray.tasks import Task
 
@@ -29,7 +29,7 @@ class Inputs:
     model: dict[str, torch.Tensor]
     """Arguments of the model's forward: tensors (rows, tokens)."""
     row: torch.Tensor
-    """(targets,): each target's row in the batch."""
+    """(targets,): each target's row in the batch, which is an entry."""
     position: torch.Tensor
     """(targets,): each target's token."""
 
@@ -40,9 +40,9 @@ class Inputs:
 
 
 def collate(rows: Rows, indices: np.ndarray, pad_token_id: int) -> Inputs:
-    """The rows `indices` as one batch, padded on the right to its longest row."""
-    lengths = rows.lengths[indices]
-    seen = np.arange(lengths.max()) < lengths[:, None]
+    """The entries of the rows `indices` as one batch, padded on the right to its longest."""
+    sizes = rows.sizes(indices)
+    seen = np.arange(sizes.max()) < sizes[:, None]
 
     def padded(column: Ragged, filler: int) -> torch.Tensor:
         values = np.full(seen.shape, filler, np.int64)
@@ -53,8 +53,9 @@ def collate(rows: Rows, indices: np.ndarray, pad_token_id: int) -> Inputs:
              "attention_mask": torch.from_numpy(seen.astype(np.int64))}
     if rows.token_type_ids is not None:
         model["token_type_ids"] = padded(rows.token_type_ids, 0)
-    row = np.repeat(np.arange(len(indices)), rows.positions.lengths[indices])
-    return Inputs(model, torch.from_numpy(row), torch.from_numpy(rows.positions.joined(indices).astype(np.int64)))
+    line, position = placed(rows.lengths[indices], sizes, rows.positions.lengths[indices],
+                            rows.positions.joined(indices).astype(np.int64))
+    return Inputs(model, torch.from_numpy(line), torch.from_numpy(position))
 
 
 def taken(model: Any, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -69,6 +70,13 @@ def taken(model: Any, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor
 @cache
 def _knows_types(forward: Callable[..., Any]) -> bool:
     return "token_type_ids" in inspect.signature(forward).parameters
+
+
+def head_logits(said: Any) -> torch.Tensor:
+    """Logits (rows, [tokens,] labels) of what a model returned; starts and ends, which come apart, side by side."""
+    if hasattr(said, "logits"):
+        return said.logits
+    return torch.stack((said.start_logits, said.end_logits), -1)
 
 
 @torch.no_grad()
@@ -91,13 +99,22 @@ def predict(model: Any, task: Task, rows: Rows, indices: np.ndarray, pad_token_i
 
     for batch in length_batches(rows.lengths[indices], most):
         inputs = collate(rows, indices[batch], pad_token_id).to(device)
-        logits = task.gather(model(**taken(model, inputs.model)).logits, inputs.row, inputs.position).float()
+        logits = task.gather(_forward(model, taken(model, inputs.model), most), inputs.row, inputs.position).float()
         if last is not None:
             take(*last)  # a GPU works on this batch meanwhile
         last = batch, logits
     if last is not None:
         take(*last)
     return found
+
+
+def _forward(model: Any, inputs: dict[str, torch.Tensor], most: int) -> torch.Tensor:
+    """Logits of a batch; of one with more than `most` padded tokens, as rows of many entries make it, part by part."""
+    rows, width = inputs["input_ids"].shape
+    step = max(1, most // width)
+    parts = [head_logits(model(**{name: tensor[first:first + step] for name, tensor in inputs.items()}))
+             for first in range(0, rows, step)]
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 def decisions(task: Task, rows: Rows, indices: np.ndarray, logits: list[np.ndarray],

@@ -24,7 +24,7 @@ from kdray.models.architecture import (
     positions,
     vocabulary,
 )
-from kdray.models.forward import taken
+from kdray.models.forward import head_logits, taken
 from kdray.models.load import (
     check_weights,
     count_parameters,
@@ -164,7 +164,7 @@ def _doing(subject: Subject, what: str, remedy: str) -> Iterator[None]:
 
 def _logits(model: Any, rows: Inputs) -> torch.Tensor:
     with torch.no_grad():
-        return model(**taken(model, rows)).logits
+        return head_logits(model(**taken(model, rows)))
 
 
 def _alone(rows: Inputs) -> Inputs:
@@ -186,7 +186,7 @@ def _check_padding(subject: Subject, config: Any, together: torch.Tensor, alone:
 def _learn(model: Any, rows: Inputs, precision: str) -> None:
     model.train()
     with torch.autocast("cpu", torch.bfloat16, enabled=DTYPES[precision] is torch.bfloat16):
-        logits = model(**taken(model, rows)).logits
+        logits = head_logits(model(**taken(model, rows)))
     logits.float().sum().backward()
     model.zero_grad()
     model.eval()

@@ -18,6 +18,12 @@ UNLABELLED = -100
 """Id of a label that is not known, which torch's cross-entropy takes to weigh nothing."""
 
 
+Said = tuple[np.ndarray, np.ndarray]
+"""Targets of a row, (targets,), and what a model says of them: logits (targets, labels)."""
+AllSaid = tuple[list[np.ndarray], list[np.ndarray]]
+"""The same of several rows."""
+
+
 @dataclass(frozen=True)
 class Summary:
     """What a teacher says of some targets, for people."""
@@ -53,6 +59,50 @@ class Output(Protocol):
     """Whether gold are whole numbers."""
     fewest: int
     """Labels that there must be, so that there is something to learn."""
+    tunable: bool
+    """Whether a threshold settles its decisions, which is tuned on validation."""
+
+    def among(self, targets: np.ndarray) -> "Output":
+        """The same for logits of these targets, (targets,), which say what belongs together; mostly nothing does.
+
+        Decisions, and what there is one of for each, are then those of `targets`: as many as there are, or fewer.
+        """
+
+    def units(self, targets: Sequence[int]) -> int:
+        """How many units a row with these targets has at least."""
+
+    def counted(self, targets: np.ndarray) -> int:
+        """As how many these targets count where losses are averaged."""
+
+    def seen(self, gold: np.ndarray, targets: np.ndarray) -> np.ndarray:
+        """Gold of what is decided of a row's targets, from that of its units: (decisions, *shape)."""
+
+    def taught(self, gold: np.ndarray, targets: np.ndarray) -> np.ndarray:
+        """What the loss on the gold takes for a row's targets, from the gold of its units: (targets, ...)."""
+
+    def matched(self, targets: np.ndarray, theirs: np.ndarray, logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Logits of `theirs`, targets of the same row as another model sees it, at `targets`.
+
+        (targets, labels), and which of them have logits: boolean (targets,).
+        """
+
+    def common(self, found: "Sequence[Said]") -> tuple[np.ndarray, np.ndarray]:
+        """Targets of a row that all models see, and their logits, (models, targets, labels)."""
+
+    def confidences(self, counts: np.ndarray, said: "AllSaid", labels: int) -> np.ndarray:
+        """`confidence` for each of the units of some rows, `counts` of each: (units,); NaN where one is not seen."""
+
+    def compared(self, counts: np.ndarray, first: "AllSaid", said: "AllSaid", labels: int) -> tuple[np.ndarray, float]:
+        """KL(first || said) of each unit, NaN where either does not see it; largest difference of a logit."""
+
+    def moved(self, logits: np.ndarray, targets: np.ndarray, threshold: float) -> np.ndarray:
+        """Logits of a row as they have to be for decisions at a tuned threshold; the same ones where there is none."""
+
+    def unsettled(self, logits: np.ndarray) -> np.ndarray:
+        """What a threshold is to `settle`, of each target; decisions where there is none."""
+
+    def settle(self, unsettled: np.ndarray, threshold: float) -> np.ndarray:
+        """Decisions (targets, *shape) at a threshold."""
 
     def shape(self, labels: int) -> tuple[int, ...]:
         """Shape of the gold of one unit."""
@@ -113,5 +163,89 @@ class Output(Protocol):
     def doubt(self, teacher: np.ndarray, gold: np.ndarray) -> str | None:
         """What is wrong with soft targets, from a sample whose gold is known; None where nothing is."""
 
-    def check_teacher(self, gold: np.ndarray, decided: np.ndarray, labels: Sequence[str]) -> None:
-        """Raises ModelError where a teacher's decisions for a sample are no better than chance, or of other labels."""
+    def check_teacher(self, gold: np.ndarray, unsettled: np.ndarray, labels: Sequence[str]) -> None:
+        """Raises ModelError where a teacher's decisions for a sample are no better than chance, or of other labels.
+
+        They are `unsettled`: nobody has tuned a threshold for it.
+        """
+
+
+class Single:
+    """Every target is a unit, and is decided by itself: what outputs of that kind say alike."""
+
+    tunable = False
+
+    def among(self, targets: np.ndarray) -> Any:
+        """The same output, whatever the targets."""
+        return self
+
+    def units(self, targets: Sequence[int]) -> int:
+        """Up to the last target."""
+        return max(targets, default=-1) + 1
+
+    def counted(self, targets: np.ndarray) -> int:
+        """Each as one."""
+        return len(targets)
+
+    def seen(self, gold: np.ndarray, targets: np.ndarray) -> np.ndarray:
+        """That of each target."""
+        return gold[targets]
+
+    def taught(self, gold: np.ndarray, targets: np.ndarray) -> np.ndarray:
+        """That of each target."""
+        return gold[targets]
+
+    def matched(self, targets: np.ndarray, theirs: np.ndarray, logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Those of the same units; 0 where there are none."""
+        found, known = np.zeros((len(targets), logits.shape[-1]), np.float32), np.zeros(len(targets), bool)
+        _, ours, others = np.intersect1d(targets, theirs, return_indices=True)
+        found[ours], known[ours] = logits[others], True
+        return found, known
+
+    def common(self, found: Sequence[Said]) -> tuple[np.ndarray, np.ndarray]:
+        """Units that are among each model's."""
+        units = found[0][0]
+        for others, _ in found[1:]:
+            units = units if np.array_equal(units, others) else np.intersect1d(units, others)
+        return units, np.stack([logits[np.searchsorted(own, units)] for own, logits in found])
+
+    def confidences(self: Any, counts: np.ndarray, said: AllSaid, labels: int) -> np.ndarray:
+        """That of each target at its unit."""
+        return self.confidence(_placed(counts, said, labels))
+
+    def compared(self: Any, counts: np.ndarray, first: AllSaid, said: AllSaid, labels: int) -> tuple[np.ndarray, float]:
+        """Unit by unit."""
+        one, other = _placed(counts, first, labels), _placed(counts, said, labels)
+        seen = _seen(counts, first) & _seen(counts, said)
+        return self.divergence(one, other).sum(-1), float(np.abs(other - one)[seen].max(initial=0.0))
+
+    def moved(self, logits: np.ndarray, targets: np.ndarray, threshold: float) -> np.ndarray:
+        """As they are."""
+        return logits
+
+    def unsettled(self: Any, logits: np.ndarray) -> np.ndarray:
+        """The decisions."""
+        return self.decide(logits)
+
+    def settle(self, unsettled: np.ndarray, threshold: float) -> np.ndarray:
+        """As they are."""
+        return unsettled
+
+
+def _places(counts: np.ndarray, targets: list[np.ndarray]) -> np.ndarray:
+    before = np.repeat(np.cumsum(counts) - counts, [len(part) for part in targets])
+    return before + np.concatenate(targets)
+
+
+def _placed(counts: np.ndarray, said: AllSaid, labels: int) -> np.ndarray:
+    """Logits of every unit of some rows, (units, labels): NaN for one that the model does not see."""
+    placed = np.full((counts.sum(), labels), np.nan, np.float32)
+    placed[_places(counts, said[0])] = np.concatenate(said[1])
+    return placed
+
+
+def _seen(counts: np.ndarray, said: AllSaid) -> np.ndarray:
+    """Which units of some rows the model sees."""
+    seen = np.zeros(counts.sum(), bool)
+    seen[_places(counts, said[0])] = True
+    return seen

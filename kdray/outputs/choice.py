@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.special import log_softmax, logsumexp
 
-from kdray.outputs.base import UNLABELLED, Summary
+from kdray.outputs.base import UNLABELLED, Single, Summary
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -16,7 +16,7 @@ _BINS = 10
 _SPREAD, _KAPPA = 0.01, 0.05
 
 
-class Choice:
+class Choice(Single):
     """The largest logit is the label."""
 
     losses: tuple[str, ...] = ("kl", "mse", "huber", "annealing")
@@ -140,11 +140,11 @@ class Choice:
                     "teacher does not know this task; fine-tune it (teacher.finetune)")
         return None
 
-    def check_teacher(self, gold: np.ndarray, decided: np.ndarray, labels: Sequence[str]) -> None:
+    def check_teacher(self, gold: np.ndarray, unsettled: np.ndarray, labels: Sequence[str]) -> None:
         """By accuracy, and by the best order of the labels."""
         from kdray.outputs.labelmap import check_label_map
 
-        check_label_map(gold.tolist(), decided.tolist(), tuple(labels))
+        check_label_map(gold.tolist(), unsettled.tolist(), tuple(labels))
 
 
 def _likely(logits: np.ndarray, temperature: float) -> np.ndarray:

@@ -73,7 +73,7 @@ class Embedding(Value):
                     "teacher.model")
         return None
 
-    def check_teacher(self, gold: np.ndarray, decided: np.ndarray, labels: Sequence[str]) -> None:
+    def check_teacher(self, gold: np.ndarray, unsettled: np.ndarray, labels: Sequence[str]) -> None:
         """Nothing to check: a single vector is neither right nor wrong."""
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from scipy.special import expit, log_expit, logit
 
 from kdray.errors import ModelError
-from kdray.outputs.base import UNLABELLED, Summary
+from kdray.outputs.base import UNLABELLED, Single, Summary
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,8 +19,8 @@ _LEAST = 1e-7
 """How near a mean of probabilities may come to 0 or 1, so that its logit is a number."""
 
 
-class Flags:
-    """A label is on where its logit is above 0, which is a probability of a half."""
+class Flags(Single):
+    """A label is on where its logit is above 0, which is a probability of a half, or above a tuned threshold."""
 
     losses: tuple[str, ...] = ("kl", "mse", "huber", "annealing")
     tempered: tuple[str, ...] = ("kl", "annealing")
@@ -29,6 +29,7 @@ class Flags:
     unknown: float = UNLABELLED
     whole = True
     fewest = 1
+    tunable = True
 
     def shape(self, labels: int) -> tuple[int, ...]:
         """A 1 or a 0 for each label."""
@@ -45,7 +46,19 @@ class Flags:
 
     def decide(self, logits: np.ndarray) -> np.ndarray:
         """Whether each logit is above 0; a target that the model does not see has none on."""
-        return (logits > 0).astype(np.int32)
+        return self.settle(logits, 0.0)
+
+    def unsettled(self, logits: np.ndarray) -> np.ndarray:
+        """The logits."""
+        return logits
+
+    def settle(self, unsettled: np.ndarray, threshold: float) -> np.ndarray:
+        """Whether each is above the threshold."""
+        return (unsettled > threshold).astype(np.int32)
+
+    def moved(self, logits: np.ndarray, targets: np.ndarray, threshold: float) -> np.ndarray:
+        """With the threshold at 0."""
+        return (logits.astype(np.float64) - threshold).astype(np.float32)
 
     def alike(self, one: np.ndarray, other: np.ndarray) -> np.ndarray:
         """Whether all labels are the same."""
@@ -139,11 +152,11 @@ class Flags:
                     "verify), or the teacher does not know this task; fine-tune it (teacher.finetune)")
         return None
 
-    def check_teacher(self, gold: np.ndarray, decided: np.ndarray, labels: Sequence[str]) -> None:
+    def check_teacher(self, gold: np.ndarray, unsettled: np.ndarray, labels: Sequence[str]) -> None:
         """By Cohen's kappa of all labels together; silent about fewer than 100 rows."""
         if len(gold) < _ENOUGH:
             return
-        kappa = _kappa(gold, decided)
+        kappa = _kappa(gold, self.decide(unsettled))
         if kappa < _KAPPA:
             raise ModelError(f"the teacher is no better than chance: Cohen's kappa of its labels on the first "
                              f"{len(gold)} rows is {kappa:.3f}. Check that data and teacher belong together, or "

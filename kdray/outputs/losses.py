@@ -6,6 +6,7 @@ batches, weights or schedules. alpha weights the hard labels: 1 is plain fine-tu
 
 from collections.abc import Callable
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -32,6 +33,26 @@ def binary_kl(student: Tensor, teacher: Tensor, temperature: float | Tensor) -> 
     on = F.logsigmoid(wanted) - F.logsigmoid(given)
     off = F.logsigmoid(-wanted) - F.logsigmoid(-given)
     return temperature**2 * (wanted.sigmoid() * on + (-wanted).sigmoid() * off).sum(-1)
+
+
+def log_softmax_within(logits: Tensor, group: np.ndarray) -> Tensor:
+    """Log-probabilities over the targets of each group, by label; `group` is the number of each target's, (targets,).
+
+    Shapes are (targets, labels), what is given back too.
+    """
+    place = torch.from_numpy(group).to(logits.device)
+    wide, groups = place[:, None].expand_as(logits), int(group[-1]) + 1
+    peak = logits.new_zeros((groups, logits.shape[-1])).scatter_reduce(
+        0, wide, logits.detach(), "amax", include_self=False)
+    shifted = logits - peak[place]
+    return shifted - shifted.new_zeros(peak.shape).index_add(0, place, shifted.exp()).log()[place]
+
+
+def kl_within(student: Tensor, teacher: Tensor, temperature: float | Tensor, group: np.ndarray) -> Tensor:
+    """Mean over labels of T^2 * KL over the targets of each group: what is at each target adds up to its group's."""
+    each = temperature.unsqueeze(-1) if isinstance(temperature, Tensor) else temperature
+    wanted, given = log_softmax_within(teacher / each, group), log_softmax_within(student / each, group)
+    return temperature**2 * (wanted.exp() * (wanted - given)).mean(-1)
 
 
 def mse(student: Tensor, teacher: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kdray.errors import ModelError
-from kdray.outputs.base import Summary
+from kdray.outputs.base import Single, Summary
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,7 +24,7 @@ _POINTS = 1000
 """Points of a scatter at most."""
 
 
-class Value:
+class Value(Single):
     """The logits are what is said."""
 
     losses: tuple[str, ...] = ("kl", "mse", "huber")
@@ -131,11 +131,11 @@ class Value:
                     "this task; fine-tune it (teacher.finetune)")
         return None
 
-    def check_teacher(self, gold: np.ndarray, decided: np.ndarray, labels: Sequence[str]) -> None:
+    def check_teacher(self, gold: np.ndarray, unsettled: np.ndarray, labels: Sequence[str]) -> None:
         """By the correlation; silent about fewer than 100 rows, and of gold that does not vary."""
         if len(gold) < _ENOUGH or gold.std() < _SPREAD:
             return
-        found = _correlation(gold, decided)
+        found = _correlation(gold, unsettled)
         if found < _CORRELATION:
             raise ModelError(f"what the teacher says does not go with the scores: their correlation on the first "
                              f"{len(gold)} rows is {found:.3f}. Check that data and teacher belong together, or "

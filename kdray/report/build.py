@@ -82,10 +82,11 @@ def _served(task: Task, store: Store, package: dict[str, Any], sweep: dict[str, 
     winner, labels, backend = store.manifest("students", sweep["winner"]) or {}, package["labels"], package["backend"]
     corpus = store.manifest("corpus", winner["parents"]["corpus"]) or {}
     served = Asked(store.uri, task.name, tuple(labels), corpus["key"], "test", store.uri_of("packages", package["key"]),
-                   "" if backend == "torch" else FILES[backend], batch_tokens=_BATCH_TOKENS)
-    gold = truth(store, corpus, "test", winner["parents"].get("cache"))
-    ((answers,),) = ask([(served,)], len(gold), where)
-    return interval_scores(task, gold, answers.by_row(), labels)
+                   "" if backend == "torch" else FILES[backend], batch_tokens=_BATCH_TOKENS,
+                   threshold=package.get("threshold", 0.0))
+    true = truth(store, corpus, "test", winner["parents"].get("cache"))
+    ((answers,),) = ask([(served,)], len(true), where)
+    return interval_scores(task, true, answers.by_row(), labels)
 
 
 def _weights(folder: Path) -> int:

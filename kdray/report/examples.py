@@ -7,11 +7,9 @@ import numpy as np
 import pyarrow as pa
 
 from kdray.corpus.rows import Rows
-from kdray.tasks import Task
+from kdray.tasks import Row, Task
 
 _MOST = 20
-_NUMBERS = 4
-"""Of a vector, that are shown."""
 _CHARACTERS = 300
 _WORDS = 20
 """Words shown on each side of the one that is meant."""
@@ -28,35 +26,24 @@ def most_different(predictions: Path, rows: Rows, task: Task, labels: list[str])
     order = np.argsort(-largest, kind="stable")[:_MOST]
     said, raw = table.take(order).to_pylist(), rows.raw(task).take(order).to_pylist()
     return [{"row": int(row), **_text(task, source, unit := int(np.nanargmax(found["divergence"]))),
-             "divergence": float(largest[row]), "truth": _told(task, found, "gold", unit, labels),
-             **{name: _said(task, found, name, unit, labels) for name in ("teacher", "winner")}}
+             "divergence": float(largest[row]), "truth": _told(task, source, found, "gold", unit, labels),
+             **{name: _said(task, source, found, name, unit, labels) for name in ("teacher", "winner")}}
             for row, found, source in zip(order, said, raw, strict=True) if np.isfinite(largest[row])]
 
 
-def _said(task: Task, found: dict[str, Any], name: str, unit: int, labels: list[str]) -> dict[str, Any]:
+def _said(task: Task, source: Row, found: dict[str, Any], name: str, unit: int, labels: list[str]) -> dict[str, Any]:
     """What a model says of a unit: its label; whether it is right and how sure it is, where that can be known."""
-    label, sure = _told(task, found, name, unit, labels), found[f"{name}_confidence"][unit]
-    right = {"right": label == _told(task, found, "gold", unit, labels)} if task.output.whole else {}
+    label, sure = _told(task, source, found, name, unit, labels), found[f"{name}_confidence"][unit]
+    right = {"right": label == _told(task, source, found, "gold", unit, labels)} if task.output.whole else {}
     return {"label": label, **right, **({"confidence": sure} if sure == sure else {})}
 
 
-def _told(task: Task, found: dict[str, Any], name: str, unit: int, labels: list[str]) -> str:
+def _told(task: Task, source: Row, found: dict[str, Any], name: str, unit: int, labels: list[str]) -> str:
     """What is true of a unit, or was decided of it, as text."""
     each = [-1] if task.output.shape(len(labels)) else []
     decided = np.array(found[name]).reshape(len(found["divergence"]), *each)
     (said,) = task.output.told(decided[unit:unit + 1], labels)
-    return _shown(said)
-
-
-def _shown(said: Any) -> str:
-    """What was said of a unit, as text: of many numbers the first few."""
-    if isinstance(said, float):
-        return f"{said:.3f}" if said == said else "not known"
-    if not isinstance(said, list):
-        return str(said)
-    if said and isinstance(said[0], float):
-        return ", ".join(f"{number:.2f}" for number in said[:_NUMBERS]) + (", …" if len(said) > _NUMBERS else "")
-    return ", ".join(said) or "none"
+    return task.say(said, source)
 
 
 def _largest(lists: pa.ListArray) -> np.ndarray:
@@ -68,7 +55,7 @@ def _largest(lists: pa.ListArray) -> np.ndarray:
     return found
 
 
-def _text(task: Task, source: dict[str, Any], unit: int) -> dict[str, Any]:
+def _text(task: Task, source: Row, unit: int) -> dict[str, Any]:
     """A row's words around `unit`, or the texts of its input, cut where they are long."""
     words = source.get("tokens")
     if words is None:

@@ -192,9 +192,9 @@ class _Routes:
 
     async def model(self, request: Request) -> Response:
         """Open Inference Protocol: what a student takes and gives."""
-        manifests = self.service.manifests(request.path_params["name"])
-        return _json(openinference.metadata(request.path_params["name"], [one["key"] for one in manifests],
-                                            self._task(request.path_params["name"]).ranked))
+        name = request.path_params["name"]
+        task, keys = self._task(name), [one["key"] for one in self.service.manifests(name)]
+        return _json(openinference.metadata(name, keys, task.ranked, task.fields))
 
     async def ready(self, request: Request) -> Response:
         """Open Inference Protocol: whether a student is there."""
@@ -204,15 +204,16 @@ class _Routes:
     async def infer(self, request: Request, body: bytes) -> Response:
         """Open Inference Protocol: the answers to a tensor of texts."""
         name, limits = request.path_params["name"], self.service.limits
-        scored = self._task(name).ranked
-        asked = openinference.parse_infer(body, request.headers.get(openinference.HEADER))
-        protocol.check_count(len(asked.texts), limits.bulk)
-        for index, text in enumerate(asked.texts):
+        task = self._task(name)
+        asked = openinference.parse_infer(body, request.headers.get(openinference.HEADER), task.fields)
+        protocol.check_count(len(asked.inputs), limits.bulk)
+        for index, text in enumerate(asked.inputs):
             if problem := protocol.complaint(text, limits):
                 raise Refusal(problem[0], f"{protocol.place(True, index)}: {problem[1]}")
-        answers = await self.service.ask(name, list(asked.texts), asked.parameters)
+        answers = await self.service.ask(name, list(asked.inputs), asked.parameters)
         found = protocol.answered(answers.predictions, many=True)
-        return _json(openinference.infer_response(asked, name, answers.package, [one.answer for one in found], scored))
+        return _json(openinference.infer_response(asked, name, answers.package, [one.answer for one in found],
+                                                  task.ranked))
 
     async def _body(self, request: Request) -> bytes:
         """The body, unpacked. Raises Refusal (413) as soon as it is longer than the limit, 415, 422."""

@@ -56,7 +56,7 @@ def torch_model(folder: Path, task: Task, labels: list[str], num_gpus: float, th
     """PyTorch; `auto` is bfloat16 on a GPU and where the processor has it."""
     import torch
 
-    from kdray.models.forward import taken
+    from kdray.models.forward import head_logits, taken
     from kdray.models.load import load_model
     from kdray.models.precision import DTYPES, device, resolve_precision
 
@@ -67,7 +67,7 @@ def torch_model(folder: Path, task: Task, labels: list[str], num_gpus: float, th
     @torch.no_grad()
     def run(inputs: dict[str, np.ndarray]) -> np.ndarray:
         tensors = {name: torch.from_numpy(values).to(device(num_gpus)) for name, values in inputs.items()}
-        return model(**taken(model, tensors)).logits.float().cpu().numpy()
+        return head_logits(model(**taken(model, tensors))).float().cpu().numpy()
 
     return run
 

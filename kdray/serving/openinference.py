@@ -8,6 +8,7 @@ JSON and, for classification, the best label and its score.
 import json
 import re
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +18,6 @@ from kdray.serving.predictor import Answer
 from kdray.serving.protocol import Refusal, parse
 
 HEADER = "inference-header-content-length"
-_TEXT = "text"
 _NOT_OURS = {"binary_data_output", "sequence_id", "sequence_start", "sequence_end", "priority", "timeout"}
 """Parameters of the protocol's extensions; answers are JSON whatever they say."""
 
@@ -46,27 +46,46 @@ class InferRequest(BaseModel):
 class Asked:
     """What a request asks for."""
 
-    texts: list[str]
+    inputs: list[Any]
+    """Texts, or objects of texts by field."""
     id: str | None
     outputs: list[str] | None
     parameters: dict[str, Any]
     """The task's, as in the Hugging Face protocol."""
 
 
-def parse_infer(body: bytes, header_length: str | None) -> Asked:
-    """The request in `body`, whose JSON is `header_length` bytes where binary data follows. Raises Refusal (422)."""
+def parse_infer(body: bytes, header_length: str | None, fields: Sequence[str] = ("text",)) -> Asked:
+    """The request in `body`, whose JSON is `header_length` bytes where binary data follows. Raises Refusal (422).
+
+    There must be a tensor of each of the `fields` that the task's inputs have; with one, inputs are its texts.
+    """
     length = len(body)
     if header_length is not None:
         if not re.fullmatch("[0-9]{1,18}", header_length) or int(header_length) > len(body):
             raise Refusal(422, f"{HEADER}: {header_length[:20]!r} is not a length within the body")
         length = int(header_length)
     asked: InferRequest = parse(InferRequest, body[:length], "application/json")
-    if len(asked.inputs) != 1 or asked.inputs[0].name != _TEXT:
-        raise Refusal(422, f"inputs: there must be one tensor, named {_TEXT!r}")
-    texts = _texts(asked.inputs[0], body[length:])
+    if sorted(tensor.name for tensor in asked.inputs) != sorted(fields):
+        many = "one tensor, named" if len(fields) == 1 else "tensors named"
+        raise Refusal(422, f"inputs: there must be {many} {' and '.join(map(repr, fields))}")
+    columns, at = dict[str, list[str]](), length
+    for tensor in asked.inputs:
+        own = (tensor.parameters or {}).get("binary_data_size", 0) if len(fields) > 1 else len(body) - length
+        end = at + (own if isinstance(own, int) and own > 0 else 0)
+        columns[tensor.name], at = _texts(tensor, body[at:end]), end
+    inputs = _together(columns, fields)
     names = [str(output.get("name")) for output in asked.outputs] if asked.outputs is not None else None
     parameters = {name: value for name, value in (asked.parameters or {}).items() if name not in _NOT_OURS}
-    return Asked(texts, asked.id, names, parameters)
+    return Asked(inputs, asked.id, names, parameters)
+
+
+def _together(columns: dict[str, list[str]], fields: Sequence[str]) -> list[Any]:
+    """Inputs of the tensors' texts."""
+    if len(fields) == 1:
+        return columns[fields[0]]
+    if len({len(texts) for texts in columns.values()}) > 1:
+        raise Refusal(422, f"inputs: {' and '.join(map(repr, fields))} must have as many texts")
+    return [dict(zip(fields, texts, strict=True)) for texts in zip(*(columns[name] for name in fields), strict=True)]
 
 
 def infer_response(asked: Asked, name: str, version: str, answers: list[Answer], scored: bool) -> dict[str, Any]:
@@ -86,14 +105,17 @@ def infer_response(asked: Asked, name: str, version: str, answers: list[Answer],
     return {**response, "id": asked.id} if asked.id is not None else response
 
 
-def metadata(name: str, versions: list[str], scored: bool) -> dict[str, Any]:
-    """What a model takes and gives; `versions` are those that answer, that which answers most first."""
+def metadata(name: str, versions: list[str], scored: bool, fields: Sequence[str] = ("text",)) -> dict[str, Any]:
+    """What a model takes, a tensor of each field, and gives.
+
+    `versions` are those that answer, that which answers most first.
+    """
     outputs = [{"name": "answer", "datatype": "BYTES", "shape": [-1]}]
     if scored:
         outputs += [{"name": "label", "datatype": "BYTES", "shape": [-1]},
                     {"name": "score", "datatype": "FP32", "shape": [-1]}]
     return {"name": name, "versions": versions, "platform": "kdray",
-            "inputs": [{"name": _TEXT, "datatype": "BYTES", "shape": [-1]}], "outputs": outputs}
+            "inputs": [{"name": field, "datatype": "BYTES", "shape": [-1]} for field in fields], "outputs": outputs}
 
 
 def _output(name: str, datatype: str, shape: list[int], data: list[Any]) -> dict[str, Any]:
@@ -101,7 +123,7 @@ def _output(name: str, datatype: str, shape: list[int], data: list[Any]) -> dict
 
 
 def _texts(tensor: Tensor, binary: bytes) -> list[str]:
-    where = f"inputs.{_TEXT}"
+    where = f"inputs.{tensor.name}"
     if tensor.datatype != "BYTES":
         raise Refusal(422, f"{where}.datatype must be BYTES, not {tensor.datatype[:20]!r}")
     texts = tensor.data if tensor.data is not None else _unpack(binary, where)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from kdray.corpus.grouping import length_batches
+from kdray.corpus.grouping import length_batches, placed
 from kdray.corpus.tokenizer import load_tokenizer
 from kdray.errors import ModelError
 from kdray.serving.backends import Model, load_backend, resolve_backend
@@ -20,7 +20,8 @@ from kdray.tasks import TASKS, Row, Task
 
 Item = tuple[Any, dict[str, Any]]
 """An input of the inference protocol and its parameters."""
-Answer = list[Any]
+Answer = Any
+"""What the task answers, as JSON: mostly a list of objects."""
 
 
 def texts_in(item: Any) -> list[str]:
@@ -45,6 +46,8 @@ class _Tokens:
     types: list[int] | None
     targets: list[int]
     positions: list[int]
+    entries: list[int]
+    """Tokens of each entry, one after another in what is above."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,10 @@ class Prediction:
 class Predictor:
     """A model with its tokenizer, ready to answer. Not for more than one thread at a time."""
 
-    def __init__(self, task: Task, labels: list[str], max_length: int, tokenizer: Any, model: Model, batch_tokens: int):
+    def __init__(self, task: Task, labels: list[str], max_length: int, tokenizer: Any, model: Model, batch_tokens: int,
+                 threshold: float = 0.0):
+        """`threshold` settles decisions, where the task has one."""
+        self._threshold = threshold
         self._task, self._labels, self._max_length = task, labels, max_length
         self._tokenizer, self._model, self._batch_tokens = tokenizer, model, batch_tokens
 
@@ -112,7 +118,7 @@ class Predictor:
         except Exception as error:
             return error
         together = np.concatenate([np.empty((0, len(self._labels)), np.float32), *logits])
-        output = self._task.output
+        output = self._task.output.among(np.concatenate([np.empty(0, np.int64), *targets]))
         sure = float(output.confidence(together).min(initial=1.0))
         return Prediction(answer, output.told(output.decide(together), self._labels), sure if sure == sure else 1.0,
                           sum(one.tokens for one in outputs))
@@ -123,8 +129,9 @@ class Predictor:
         for batch in length_batches(np.array([len(row.ids) for row in tokens]), self._batch_tokens):
             for index, part in zip(batch, self._forward([tokens[index] for index in batch]), strict=True):
                 logits[index] = part
-        return [_Output(part, np.array(row.targets, np.int64), len(row.ids))
-                for part, row in zip(logits, tokens, strict=True)]
+        found = zip(logits, (np.array(row.targets, np.int64) for row in tokens), tokens, strict=True)
+        return [_Output(self._task.output.moved(part, targets, self._threshold), targets, len(row.ids))
+                for part, targets, row in found]
 
     def _tokenise(self, rows: list[Row]) -> list[_Tokens]:
         """Rows with the same columns are tokenised together: some have a pair and some have none."""
@@ -133,15 +140,21 @@ class Predictor:
             indices = [index for index, row in enumerate(rows) if row.keys() == columns]
             encoded = self._task.encode(self._tokenizer, [rows[index] for index in indices], self._max_length)
             types: Sequence[list[int] | None] = encoded.token_type_ids or [None] * len(indices)
-            parts = zip(encoded.input_ids, types, encoded.targets, encoded.positions, strict=True)
+            entries = encoded.entries or [[len(ids)] for ids in encoded.input_ids]
+            parts = zip(encoded.input_ids, types, encoded.targets, encoded.positions, entries, strict=True)
             found.update(zip(indices, (_Tokens(*part) for part in parts), strict=True))
         return [found[index] for index in range(len(rows))]
 
     def _forward(self, batch: list[_Tokens]) -> list[np.ndarray]:
         counts = [len(row.positions) for row in batch]
-        row = np.repeat(np.arange(len(batch)), counts)
-        position = np.concatenate([row.positions for row in batch]).astype(np.int64)
-        logits = self._task.gather(self._model(_pad(batch, self._tokenizer.pad_token_id)), row, position)
+        lengths, sizes = ([len(row.ids) for row in batch], [size for row in batch for size in row.entries])
+        positions = np.concatenate([row.positions for row in batch]).astype(np.int64)
+        row, position = placed(np.array(lengths), np.array(sizes), np.array(counts), positions)
+        inputs = _pad(batch, sizes, self._tokenizer.pad_token_id)
+        most = max(1, self._batch_tokens // max(sizes))  # fewer than there are where rows have many entries
+        parts = [self._model({name: values[first:first + most] for name, values in inputs.items()})
+                 for first in range(0, len(sizes), most)]
+        logits = self._task.gather(parts[0] if len(parts) == 1 else np.concatenate(parts), row, position)
         return np.split(logits, np.cumsum(counts)[:-1])
 
 
@@ -151,7 +164,8 @@ def load_predictor(folder: Path, backend: str, num_gpus: float, threads: int, ba
     manifest = read_package(folder)
     task, labels = TASKS[manifest["task"]], manifest["labels"]
     model = load_backend(folder, resolve_backend(folder, backend, num_gpus), task, labels, num_gpus, threads, precision)
-    return Predictor(task, labels, manifest["max_length"], load_tokenizer(folder), model, batch_tokens)
+    return Predictor(task, labels, manifest["max_length"], load_tokenizer(folder), model, batch_tokens,
+                     manifest.get("threshold", 0.0))
 
 
 def read_package(folder: Path) -> dict[str, Any]:
@@ -169,15 +183,12 @@ def read_package(folder: Path) -> dict[str, Any]:
     return manifest
 
 
-def _pad(batch: list[_Tokens], pad_token_id: int) -> dict[str, np.ndarray]:
-    """Padded on the right to the longest row; types of tokens where the tokenizer gives some, as in training."""
-    shape = (len(batch), max(len(row.ids) for row in batch))
-    inputs = {"input_ids": np.full(shape, pad_token_id, np.int64), "attention_mask": np.zeros(shape, np.int64)}
+def _pad(batch: list[_Tokens], sizes: list[int], pad_token_id: int) -> dict[str, np.ndarray]:
+    """Padded on the right to the longest entry; types of tokens where the tokenizer gives some, as in training."""
+    seen = np.arange(max(sizes)) < np.array(sizes)[:, None]
+    inputs = {"input_ids": np.full(seen.shape, pad_token_id, np.int64), "attention_mask": seen.astype(np.int64)}
+    inputs["input_ids"][seen] = np.concatenate([row.ids for row in batch])
     if any(row.types is not None for row in batch):
-        inputs["token_type_ids"] = np.zeros(shape, np.int64)
-    for line, row in enumerate(batch):
-        inputs["input_ids"][line, :len(row.ids)] = row.ids
-        inputs["attention_mask"][line, :len(row.ids)] = 1
-        if row.types is not None:
-            inputs["token_type_ids"][line, :len(row.ids)] = row.types
+        inputs["token_type_ids"] = np.zeros(seen.shape, np.int64)
+        inputs["token_type_ids"][seen] = np.concatenate([row.types or [0] * len(row.ids) for row in batch])
     return inputs

@@ -26,13 +26,15 @@ _EXAMPLES: list[Any] = [
     {"inputs": {"text": "The author of the book lives here.", "head": [4, 10], "tail": [18, 22]}},
     {"inputs": "What a lovely film.", "normalize": True},
     {"inputs": {"source_sentence": "A man plays the guitar.", "sentences": ["Somebody makes music."]}},
+    {"inputs": {"question": "Who wrote it?", "context": "It was written by Ada Lovelace."}},
     {"inputs": "Ada Lovelace lived in London.", "parameters": {"aggregation_strategy": "simple"}},
 ]
 FULL = "the queue is full"
 _COMPLAINTS = 8
 """Mistakes of a body that are told; a body may hold a hundred thousand."""
 _PARAMETERS: Any = Field(None, description="text-classification: top_k, function_to_apply; token-classification: "
-                    "aggregation_strategy, ignore_labels")
+                    "aggregation_strategy, ignore_labels; question-answering: top_k, max_answer_len, "
+                    "handle_impossible_answer")
 
 
 class Refusal(Exception):
@@ -51,8 +53,8 @@ class InferenceRequest(BaseModel):
 
     inputs: Annotated[Any, WithJsonSchema({"anyOf": [*_INPUT, _COMPARED, _LIST]})] = Field(
         description='A text, a pair of texts as {"text": ..., "text_pair": ...}, a text with two spans as '
-        '{"text": ..., "head": [start, end], "tail": [start, end]}, or a list of these; for sentence-similarity '
-        '{"source_sentence": ..., "sentences": [...]}')
+        '{"text": ..., "head": [start, end], "tail": [start, end]}, a question and its text as {"question": ..., '
+        '"context": ...}, or a list of these; for sentence-similarity {"source_sentence": ..., "sentences": [...]}')
     parameters: dict[str, Any] | None = _PARAMETERS
     options: dict[str, Any] | None = Field(None, description="use_cache, wait_for_model and the like, as clients of "
                                            "Hugging Face's servers send them: taken, and without effect")

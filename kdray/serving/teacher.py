@@ -37,7 +37,7 @@ class Teacher:
         self._tokenizer = load_tokenizer(folder)
         model = torch_model(folder, self._task, self._manifest["labels"], own.num_gpus, max(1, int(own.num_cpus)))
         predictor = Predictor(self._task, self._manifest["labels"], self._manifest["max_length"], self._tokenizer,
-                              model, wanted.batch_tokens)
+                              model, wanted.batch_tokens, _tuned(self._manifest))
         self._batcher: Batcher[Item, Prediction] = Batcher(
             predictor.predict, tokens_of(self._manifest["max_length"]), wanted.batch_tokens, wanted.max_queue)
         self._kept = Kept(Path(own.keep).expanduser(), own.keep_mib) if own.keep else None
@@ -104,12 +104,19 @@ def threshold(package: str, settings: ServeConfig, quality: float) -> float:
              for one in predictor.predict([(item, {}) for item in rows.items(task)])]
     soft = SoftTargets(store, cache["key"], "validation")
     output, shape = task.output, task.output.shape(len(labels))
-    gold = [output.told(rows.gold_of(row, shape)[soft[row][0]], labels) for row in range(len(rows))]
-    teacher = [output.told(output.decide(soft[row][1]), labels) for row in range(len(rows))]
+    gold = [output.told(output.seen(rows.gold_of(row, shape), soft[row][0]), labels) for row in range(len(rows))]
+    tuned = _tuned(manifest)
+    teacher = [output.told(output.among(units).decide(output.moved(logits, units, tuned)), labels)
+               for units, logits in map(soft.__getitem__, range(len(rows)))]
     return choose_threshold(
         np.array([one.confidence for one in found]),
         np.array([_alike(task, right, one.said) for one, right in zip(found, gold, strict=True)]),
         np.array([_alike(task, right, one) for one, right in zip(teacher, gold, strict=True)]), quality)
+
+
+def _tuned(package: dict[str, Any]) -> float:
+    """What the teacher's decisions are settled at, where its task has a threshold."""
+    return float(package.get("numbers", {}).get("thresholds", {}).get("teacher", 0.0))
 
 
 def _alike(task: Task, one: list[Any], other: list[Any]) -> bool:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
+import pyarrow as pa
 from scipy.sparse import csr_array, vstack
 
 from kdray.outputs import Output
@@ -58,6 +59,8 @@ class Encoded:
     """Index of the unit of each target."""
     positions: list[list[int]]
     """Token whose output is each target's logits; unused where the head pools the row."""
+    entries: list[list[int]] | None = None
+    """Where a row may be read in several entries, one after another in all that is above: tokens of each."""
 
 
 class Tally(Protocol):
@@ -109,7 +112,7 @@ class Task(Protocol):
     unit: str
     """What a unit is called."""
     shown: str
-    """How the service's page shows an answer: labels, flags, number, vectors or entities."""
+    """How the service's page shows an answer: labels, flags, number, vectors, entities or answer."""
     ranked: bool
     """Whether an answer is a list of labels with scores, best first."""
     markers: Mapping[str, str]
@@ -126,6 +129,11 @@ class Task(Protocol):
     """A library that loads what is packed, and Python that uses it; None where that is a pipeline of transformers."""
     metrics: tuple[str, ...]
     """Metrics that may pick the winner, the one that does first; all are better when larger."""
+    fields: tuple[str, ...]
+    """What an input of the task is made of where each part has a tensor of its own; one alone is the input itself."""
+
+    def plain(self, columns: dict[str, Any]) -> dict[str, Any]:
+        """The task's columns, Arrow arrays as they were read, with texts or lists of them in the place of all else."""
 
     def complaint(self, row: Row) -> str | None:
         """What is wrong with a row's columns, None where nothing is; the label matters where the row has its column."""
@@ -145,8 +153,8 @@ class Task(Protocol):
     def remarks(self, labels: list[str], traits: set[Any]) -> Iterator[tuple[int, str]]:
         """What is to be said of the labels of a corpus and their `traits`: levels of logging, and texts."""
 
-    def entries(self, row: Row) -> list[Row]:
-        """What is read of a row by itself, each a row of the corpus; mostly the row."""
+    def rows(self, row: Row) -> list[Row]:
+        """The rows of the corpus that a row of data becomes; mostly itself."""
 
     def item(self, row: Row) -> Any:
         """The row as an input of the inference protocol; equal rows have equal items."""
@@ -169,14 +177,24 @@ class Task(Protocol):
     def decide(self, logits: np.ndarray, targets: np.ndarray, units: int, labels: list[str]) -> np.ndarray:
         """The output's decision for each of the row's `units`, from logits (targets, labels)."""
 
-    def truth(self, gold: np.ndarray, teacher: np.ndarray) -> np.ndarray:
-        """What a row is measured against, from its gold (units, ...) and its teacher's logits (targets, labels).
+    def truth(self, gold: list[np.ndarray], raw: pa.Table, teacher: list[np.ndarray]) -> list[Any]:
+        """What each row's decisions are measured with: mostly its gold (units, ...).
 
-        Asked where the task is not `labelled`; elsewhere it is the gold.
+        `raw` are the rows' columns; `teacher` its logits (targets, labels) of each where the task is not `labelled`,
+        else empty.
         """
 
-    def tally(self, gold: list[np.ndarray], predicted: list[np.ndarray], labels: list[str]) -> Tally:
-        """What decides the metrics of any of these rows, from gold and decisions (units, ...) of each."""
+    def right(self, truth: Any, decided: np.ndarray) -> bool:
+        """Whether all that is decided of a row is right."""
+
+    def tally(self, truth: list[Any], predicted: list[np.ndarray], labels: list[str]) -> Tally:
+        """What decides the metrics of any of these rows, from the truth and the decisions (units, ...) of each."""
+
+    def tuned(self, truth: list[Any], unsettled: list[np.ndarray]) -> float:
+        """The threshold that `unsettled` decisions of rows are best settled at; asked where the output is tunable."""
+
+    def say(self, told: Any, row: Row) -> str:
+        """What the output told of a unit of a row, for people."""
 
     def cut_by_pipeline(self, max_length: int) -> dict[str, Any] | None:
         """What makes `transformers.pipeline` cut rows at so many tokens, where it takes that as an option.
@@ -191,17 +209,75 @@ class Task(Protocol):
         """Rows to run for one input of the inference protocol, raising ValueError where it is none."""
 
     def answer(self, rows: list[Row], logits: list[np.ndarray], targets: list[np.ndarray], labels: list[str],
-               parameters: dict[str, Any]) -> list[Any]:
+               parameters: dict[str, Any]) -> Any:
         """The inference protocol's answer to one input, from the logits of its rows."""
 
 
-def measured(task: Task, gold: list[np.ndarray]) -> list[str]:
+class Usual:
+    """What most tasks say alike."""
+
+    names: tuple[str, ...] = ()
+    problem: str | None = None
+    markers: Mapping[str, str] = {}
+    fields: tuple[str, ...] = ("text",)
+    labelled = True
+    options: tuple[str, ...] = ()
+    routes: tuple[str, ...] = ()
+    use: tuple[str, str] | None = None
+
+    def plain(self, columns: dict[str, Any]) -> dict[str, Any]:
+        """As they are."""
+        return columns
+
+    def traits(self, row: Row) -> set[Any]:
+        """None."""
+        return set()
+
+    def remarks(self, labels: list[str], traits: set[Any]) -> Iterator[tuple[int, str]]:
+        """None."""
+        return iter(())
+
+    def rows(self, row: Row) -> list[Row]:
+        """Itself."""
+        return [row]
+
+    def group(self: Any, row: Row) -> str:
+        """All that is read."""
+        return str(self.item(row))
+
+    def space(self, tokenizer: Any) -> str:
+        """Nothing: texts are given whole."""
+        return ""
+
+    def truth(self, gold: list[np.ndarray], raw: pa.Table, teacher: list[np.ndarray]) -> list[Any]:
+        """The gold."""
+        return gold
+
+    def right(self, truth: Any, decided: np.ndarray) -> bool:
+        """Whether it is the gold."""
+        return np.array_equal(truth, decided)
+
+    def tuned(self, truth: list[Any], unsettled: list[np.ndarray]) -> float:
+        """Decisions stay as they are."""
+        return 0.0
+
+    def say(self, told: Any, row: Row) -> str:
+        """The name, the names, or the number."""
+        if isinstance(told, float):
+            return f"{told:.3f}" if told == told else "not known"
+        return ", ".join(told) or "none" if isinstance(told, list) else str(told)
+
+    def cut_by_pipeline(self, max_length: int) -> dict[str, Any] | None:
+        """It takes no such option."""
+        return {}
+
+
+def measured(task: Task, gold: list[np.ndarray], raw: pa.Table) -> list[str]:
     """The metrics that there is gold for, (units, ...) of each row, of a task that is not `labelled`."""
     nothing = [np.zeros((len(part), 1)) for part in gold]
-    truth = [task.truth(*both) for both in zip(gold, nothing, strict=True)]
-    return list(scores_of(task, truth, nothing, []))
+    return list(scores_of(task, task.truth(gold, raw, nothing), nothing, []))
 
 
-def scores_of(task: Task, gold: list[np.ndarray], predicted: list[np.ndarray], labels: list[str]) -> dict[str, float]:
-    """Every metric, from gold and decisions (units, ...) of each row."""
-    return task.tally(gold, predicted, labels).rates(np.ones(len(gold)))
+def scores_of(task: Task, truth: list[Any], predicted: list[np.ndarray], labels: list[str]) -> dict[str, float]:
+    """Every metric, from the truth and the decisions (units, ...) of each row."""
+    return task.tally(truth, predicted, labels).rates(np.ones(len(truth)))

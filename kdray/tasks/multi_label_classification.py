@@ -6,6 +6,7 @@ import numpy as np
 from scipy.sparse import csr_array
 
 from kdray.outputs import Flags, Output
+from kdray.outputs.threshold import best_threshold
 from kdray.tasks.base import Counts, Row
 from kdray.tasks.texts import TEXTS, Texts
 
@@ -40,9 +41,18 @@ class MultiLabelClassification(Texts):
         counts = csr_array(np.concatenate([truth * guess, guess, truth, exact, np.ones_like(exact)], -1).astype(float))
         return Counts(counts, lambda sums: _rates(sums, len(labels)))
 
+    def tuned(self, truth: list[Any], unsettled: list[np.ndarray]) -> float:
+        """The threshold of all labels with the best F1 of all decisions together."""
+        there, logits = (np.concatenate(column).ravel() for column in (truth, unsettled))
+        order = np.argsort(logits, kind="stable")
+        missed = np.concatenate([[0], np.cumsum(there[order])])
+        found = len(logits) - np.arange(len(logits) + 1)
+        f1 = 2 * (there.sum() - missed) / np.maximum(1, found + there.sum())
+        return best_threshold(logits[order].astype(np.float64), f1)
+
     def answer(self, rows: list[Row], logits: list[np.ndarray], targets: list[np.ndarray], labels: list[str],
                parameters: dict[str, Any]) -> list[dict[str, Any]]:
-        """Labels with their probabilities, each by itself."""
+        """Labels with their probabilities, each by itself; a half is where the threshold is."""
         return self.ranking(logits[0][0], labels, parameters, "sigmoid")
 
 

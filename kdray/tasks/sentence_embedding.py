@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from kdray.outputs import Embedding, Output
 from kdray.outputs.embedding import cosines
@@ -22,6 +23,8 @@ _MOST = 4096
 """Texts that neighbours are sought among."""
 _SOURCE, _SENTENCES = "source_sentence", "sentences"
 _BATCH = 512
+_SAID = 4
+"""Numbers of a vector that people are shown."""
 _LEAST = 1e-12
 
 
@@ -67,7 +70,7 @@ class SentenceEmbedding(Texts):
         """Whether there is a score, and the whole number below it."""
         return "".join(str(math.floor(float(score))) for score in self.labels(row))
 
-    def entries(self, row: Row) -> list[Row]:
+    def rows(self, row: Row) -> list[Row]:
         """Each text by itself; the first of a pair has the score."""
         texts = [row[name] for name in TEXTS if row.get(name)]
         return [{"text": text, "score": row.get("score") if place == 0 else None} for place, text in enumerate(texts)]
@@ -80,17 +83,23 @@ class SentenceEmbedding(Texts):
         """One target a text."""
         return super().encode(tokenizer, [{"text": row["text"]} for row in rows], max_length)
 
-    def truth(self, gold: np.ndarray, teacher: np.ndarray) -> np.ndarray:
+    def truth(self, gold: list[np.ndarray], raw: pa.Table, teacher: list[np.ndarray]) -> list[Any]:
         """The score, and behind it the teacher's vector."""
-        return np.concatenate([gold, teacher], -1)
+        return [np.concatenate(both, -1) for both in zip(gold, teacher, strict=True)]
 
-    def tally(self, gold: list[np.ndarray], predicted: list[np.ndarray], labels: list[str]) -> "Likeness":
+    def say(self, told: Any, row: Row) -> str:
+        """The vector's first numbers; the score."""
+        if isinstance(told, float):
+            return super().say(told, row)
+        return ", ".join(f"{number:.2f}" for number in told[:_SAID]) + (", …" if len(told) > _SAID else "")
+
+    def tally(self, truth: list[Any], predicted: list[np.ndarray], labels: list[str]) -> "Likeness":
         """Which of each text's neighbours are found; and the cosine of each pair that has a score."""
-        truth, said = np.concatenate(gold), np.concatenate(predicted)
+        known, said = np.concatenate(truth), np.concatenate(predicted)
         asked = np.unique(np.linspace(0, len(said) - 1, min(len(said), _MOST)).astype(int))
-        first = np.flatnonzero(~np.isnan(truth[:, 0]))
-        return Likeness(len(said), asked, _found(truth[asked, 1:], said[asked]), first,
-                        truth[first, 0].astype(np.float64), cosines(said[first], said[first + 1]))
+        first = np.flatnonzero(~np.isnan(known[:, 0]))
+        return Likeness(len(said), asked, _found(known[asked, 1:], said[asked]), first,
+                        known[first, 0].astype(np.float64), cosines(said[first], said[first + 1]))
 
     def cut_by_pipeline(self, max_length: int) -> dict[str, Any] | None:
         """None: the pipeline of that name gives a vector a token."""

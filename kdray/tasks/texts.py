@@ -1,34 +1,27 @@
 """What all tasks have in common that read a text, or a pair of texts, and say one thing of it."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from scipy.sparse import csr_array
 
 from kdray.outputs import Output
-from kdray.tasks.base import Counts, Cut, Encoded, Row, phrase_of
+from kdray.tasks.base import Counts, Cut, Encoded, Row, Usual, phrase_of
 
 TEXTS = {"text": True, "text_pair": False}
 
 
-class Texts:
+class Texts(Usual):
     """One target for a text, or for a pair of texts."""
 
     pipeline_tag = "text-classification"
     codec = "float32"
     auto_class = "AutoModelForSequenceClassification"
-    names: tuple[str, ...] = ()
-    problem: str | None = None
     unit = "row"
     shown = "labels"
     ranked = True
-    markers: Mapping[str, str] = {}
     example: Any = "What a lovely film."
-    labelled = True
-    options: tuple[str, ...] = ()
-    routes: tuple[str, ...] = ()
-    use: tuple[str, str] | None = None
     output: Output
     label_column: str
 
@@ -48,29 +41,9 @@ class Texts:
         return {name: units.between.join(phrase_of(units.parts, random, units.others)).strip()
                 for name, units in texts.items()}
 
-    def traits(self, row: Row) -> set[Any]:
-        """None."""
-        return set()
-
-    def remarks(self, labels: list[str], traits: set[Any]) -> Iterator[tuple[int, str]]:
-        """None."""
-        return iter(())
-
-    def entries(self, row: Row) -> list[Row]:
-        """The row."""
-        return [row]
-
     def item(self, row: Row) -> Any:
         """The text, or both texts."""
         return {"text": row["text"], "text_pair": row["text_pair"]} if "text_pair" in row else row["text"]
-
-    def group(self, row: Row) -> str:
-        """All that is read."""
-        return str(self.item(row))
-
-    def space(self, tokenizer: Any) -> str:
-        """Nothing: texts are given whole."""
-        return ""
 
     def encode(self, tokenizer: Any, rows: list[Row], max_length: int) -> Encoded:
         """One target a row; the head pools, so positions are 0."""
@@ -87,10 +60,6 @@ class Texts:
     def decide(self, logits: np.ndarray, targets: np.ndarray, units: int, labels: list[str]) -> np.ndarray:
         """The output's decision for the text."""
         return self.output.decide(logits)
-
-    def truth(self, gold: np.ndarray, teacher: np.ndarray) -> np.ndarray:
-        """The gold."""
-        return gold
 
     def cut_by_pipeline(self, max_length: int) -> dict[str, Any] | None:
         """The tokenizer's own options."""

@@ -5,7 +5,7 @@ A word's logits are those of its first sub-word, so that they do not depend on h
 
 import logging
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
 
@@ -13,28 +13,21 @@ import numpy as np
 from scipy.sparse import csr_array
 
 from kdray.outputs import Choice, Output
-from kdray.tasks.base import Counts, Cut, Encoded, Row, phrase_of
+from kdray.tasks.base import Counts, Cut, Encoded, Row, Usual, phrase_of
 from kdray.tasks.schemes import OUTSIDE, neighbours, remark, scheme_of, spans
 
 _WORD = re.compile(r"\w+(?:[^\w\s]+\w+)*|[^\w\s]")
 
 
-class TokenClassification:
+class TokenClassification(Usual):
     """One label for each word of a sentence."""
 
     name = "token-classification"
     output: Output = Choice()
-    names: tuple[str, ...] = ()
-    problem: str | None = None
     unit = "word"
     shown = "entities"
     ranked = False
-    markers: Mapping[str, str] = {}
     example: Any = "Ada Lovelace lived in London."
-    labelled = True
-    options: tuple[str, ...] = ()
-    routes: tuple[str, ...] = ()
-    use: tuple[str, str] | None = None
     pipeline_tag = "token-classification"
     codec = "float16"
     auto_class = "AutoModelForTokenClassification"
@@ -86,17 +79,9 @@ class TokenClassification:
         elif said := remark(labels, traits):
             yield logging.INFO, said
 
-    def entries(self, row: Row) -> list[Row]:
-        """The row."""
-        return [row]
-
     def item(self, row: Row) -> Any:
         """Words with spaces between."""
         return " ".join(row["tokens"])
-
-    def group(self, row: Row) -> str:
-        """All that is read."""
-        return str(self.item(row))
 
     def space(self, tokenizer: Any) -> str:
         """A space where the tokenizer cuts a word by itself otherwise than within a text, and a space before it helps.
@@ -140,14 +125,6 @@ class TokenClassification:
             there, found = (set(spans([labels[i] for i in ids], scheme)) for ids in (truth, guess))
             counts[row] = len(there & found), len(found), len(there), (truth == guess).sum(), len(truth)
         return Counts(csr_array(counts), _rates)
-
-    def truth(self, gold: np.ndarray, teacher: np.ndarray) -> np.ndarray:
-        """The gold."""
-        return gold
-
-    def cut_by_pipeline(self, max_length: int) -> dict[str, Any] | None:
-        """It takes no such option."""
-        return {}
 
     def taught(self, row: Row, said: list[Any]) -> Row | None:
         """The words, with their tags."""

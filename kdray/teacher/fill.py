@@ -133,10 +133,10 @@ class _Labels:
 
     def __init__(self, schema: Schema):
         self._output, self._labels = TASKS[schema.task].output, schema.labels
-        self._gold, self._decided = list[np.ndarray](), list[np.ndarray]()
+        self._gold, self._unsettled = list[np.ndarray](), list[np.ndarray]()
 
     def see(self, done: Done) -> None:
         if sum(map(len, self._gold)) < _JUDGED and len(done.gold):
             self._gold.append(done.gold)
-            self._decided.append(done.decided)
-            self._output.check_teacher(np.concatenate(self._gold), np.concatenate(self._decided), self._labels)
+            self._unsettled.append(done.unsettled)
+            self._output.check_teacher(np.concatenate(self._gold), np.concatenate(self._unsettled), self._labels)

@@ -47,12 +47,12 @@ class TeacherJob:
 
 @dataclass(frozen=True)
 class Done:
-    """What comes back for a shard: its receipt, the time it took, and gold and decisions of a sample's targets."""
+    """What comes back for a shard: its receipt, the time it took; gold and unsettled decisions of a sample."""
 
     receipt: Receipt
     seconds: float
     gold: np.ndarray
-    decided: np.ndarray
+    unsettled: np.ndarray
     waited: float = 0.0
     """Share of its time for which the actor has waited for a processor."""
 
@@ -96,12 +96,11 @@ class TeacherRunner:
         receipt = write_shard(self.store, slot.key, data)
         output = self.task.output
         shape = output.shape(len(self.job.schema.labels))
-        sample = [(rows.gold_of(index, shape)[units], row)
+        sample = [(output.seen(rows.gold_of(index, shape), units), output.among(units).unsettled(row))
                   for index, units, row in zip(indices[:_SAMPLE], targets, logits, strict=False)]
-        gold, said = (np.concatenate(column)[:_SAMPLE] for column in zip(*sample, strict=True))
+        gold, unsettled = (np.concatenate(column)[:_SAMPLE] for column in zip(*sample, strict=True))
         judged = output.known(gold)
-        return Done(receipt, time.perf_counter() - started, gold[judged], output.decide(said[judged]),
-                    self._waits.share())
+        return Done(receipt, time.perf_counter() - started, gold[judged], unsettled[judged], self._waits.share())
 
     def _among(self, slot: Slot) -> tuple[Rows, int]:
         """Rows that the slot's are among, and which the first is; the last ones stay open."""

@@ -84,10 +84,11 @@ def rerun(store: Store, cache: dict[str, Any], teacher: str | None, rows: int, s
                         corpus["pad_token_id"])
         soft = SoftTargets(store, cache["key"], split)
         for row, again in zip(chosen, found, strict=True):
-            _, kept = soft[row]
+            units, kept = soft[row]
+            own = output.among(units)
             differences.append(float(np.abs(again - kept).max(initial=0)))
             peak = max(peak, float(np.abs(kept).max(initial=0)))
-            flipped += int((~output.alike(output.decide(kept), output.decide(again))).sum())
+            flipped += int((~own.alike(own.decide(kept), own.decide(again))).sum())
         count += len(chosen)
     allowed = _TOLERANCE[schema.precision] * peak + cache["codec_error"]["largest_logit"]
     return Rerun(count, max(differences), allowed, flipped)

@@ -28,6 +28,8 @@ class Batch:
     """(targets, labels): the teacher's logits, 0 where it has none."""
     known: torch.Tensor
     """(targets,): whether the teacher has logits for the target."""
+    units: np.ndarray
+    """(targets,): what each is about, which says what belongs together."""
     share: float
     """1 / targets in the whole step, over all workers and micro-batches; 0 for a filler."""
 
@@ -54,22 +56,22 @@ class Batches:
     """Assembles batches of a split."""
 
     def __init__(self, rows: Rows, soft: Soft | None, output: Output, labels: int, pad_token_id: int):
-        self.rows, self.soft, self.labels, self.pad = rows, soft, labels, pad_token_id
-        self.shape = output.shape(labels)
+        self.rows, self.soft, self.output, self.labels, self.pad = rows, soft, output, labels, pad_token_id
 
     def batch(self, step: np.ndarray, worker: int, workers: int, micro: int, accumulation: int) -> Batch:
         """One worker's micro-batch of a step; a worker without a row gets a filler that weighs nothing."""
         mine = worker_share(step, worker, workers, micro, accumulation)
-        share = 1.0 / max(1, self.rows.targets.lengths[step].sum().item())
+        share = 1.0 / max(1, self.output.counted(self.rows.targets.joined(step)))
         if len(mine) == 0:
             mine, share = step[:1], 0.0
         soft, known = self.soft_targets(mine)
-        return Batch(collate(self.rows, mine, self.pad), torch.from_numpy(hard_labels(self.rows, mine, self.shape)),
-                     torch.from_numpy(soft), torch.from_numpy(known), share)
+        hard = hard_labels(self.output, self.rows, mine, self.labels)
+        return Batch(collate(self.rows, mine, self.pad), torch.from_numpy(hard), torch.from_numpy(soft),
+                     torch.from_numpy(known), self.rows.targets.joined(mine), share)
 
     def soft_targets(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Teacher logits (targets, labels) of the rows, and which targets have them; none without soft targets."""
         if self.soft is not None:
-            return aligned(self.soft, self.rows, rows, self.labels)
+            return aligned(self.output, self.soft, self.rows, rows, self.labels)
         count = self.rows.targets.lengths[rows].sum()
         return np.zeros((count, self.labels), np.float32), np.zeros(count, bool)

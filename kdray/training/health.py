@@ -43,13 +43,14 @@ def ratio(squares: Tensor) -> float | None:
 
 
 def closeness(output: Output, student: np.ndarray, teacher: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """Sums over the targets that the teacher knows, (3,): their number, those decided alike, KL(teacher || student).
+    """Sums over what is decided of targets that the teacher knows, (3,): number, those alike, KL(teacher || student).
 
-    `student` and `teacher` are logits (targets, labels), `known` is boolean (targets,); the KL is in nats at T = 1.
+    `output` is among the known targets. `student` and `teacher` are logits (targets, labels), `known` is boolean
+    (targets,); the KL is in nats at T = 1.
     """
     student, teacher = student[known], teacher[known]
     same = output.alike(output.decide(teacher), output.decide(student))
-    return np.array([len(student), same.sum(), output.divergence(teacher, student).sum()])
+    return np.array([len(same), same.sum(), output.divergence(teacher, student).sum()])
 
 
 def warning_of(entry: dict[str, Any]) -> str | None:
@@ -66,6 +67,7 @@ def warning_of(entry: dict[str, Any]) -> str | None:
 def check_targets(output: Output, teacher: np.ndarray, gold: np.ndarray) -> str | None:
     """What is wrong with soft targets, from a sample of them, and what mends it; None where nothing is.
 
-    `teacher` are logits (targets, labels), `gold` is (targets, ...). Says nothing of fewer than 100 targets.
+    `teacher` are logits (targets, labels) of those that `output` is among, `gold` is of what is decided of them. Says
+    nothing of fewer than 100 of these.
     """
     return None if len(gold) < _ENOUGH else output.doubt(teacher, gold)

@@ -19,7 +19,7 @@ import torch.distributed as dist
 
 from kdray.corpus.rows import Rows
 from kdray.errors import TrainingError
-from kdray.models.forward import taken
+from kdray.models.forward import head_logits, taken
 from kdray.progress import Progress
 from kdray.storage import Store
 from kdray.tasks import TASKS
@@ -167,10 +167,12 @@ class Run:
 
     def _losses(self, engine: Any, batch: Batch, at: Moment | None, measured: bool) -> torch.Tensor:
         inputs, labels = batch.inputs.to(engine.device), batch.labels.to(engine.device)
-        logits = self.task.gather(engine(**taken(engine, inputs.model)).logits, inputs.row, inputs.position).float()
+        logits = self.task.gather(head_logits(engine(**taken(engine, inputs.model))), inputs.row,
+                                  inputs.position).float()
+        output = self.task.output.among(batch.units)
         if at is None:
-            return self.task.output.task_loss(logits, labels)
-        weighed = partial(terms, self.task.output, self.settings, at, labels=labels, soft=batch.soft.to(engine.device),
+            return output.task_loss(logits, labels)
+        weighed = partial(terms, output, self.settings, at, labels=labels, soft=batch.soft.to(engine.device),
                           known=batch.known.to(engine.device))
         if measured and batch.share:
             self.squares[-1] += squared_norms(logits, weighed)

@@ -74,6 +74,7 @@ def publish(store: Store, job: TrainingJob, model: Any, state: State, seconds: f
             "parents": {"corpus": job.corpus, "cache": job.cache, **live, "origin": job.origin_fingerprint},
             "origin": asdict(job.origin), "task": job.task, "labels": list(job.labels), "settings": job.settings,
             "precision": job.precision, "metric": job.metric,
-            "validation": {name: best[name] for name in task.metrics if name in best}, "best_epoch": state.best_epoch,
+            "validation": {name: best[name] for name in task.metrics if name in best},
+            **({"threshold": best["threshold"]} if "threshold" in best else {}), "best_epoch": state.best_epoch,
             "history": state.history, "parameters": count_parameters(model), "seconds": round(seconds, 3),
             "first_step": state.first_step})

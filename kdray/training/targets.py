@@ -17,6 +17,7 @@ from kdray.models.folder import at
 from kdray.models.forward import predict
 from kdray.models.load import load_model
 from kdray.models.precision import DTYPES, device
+from kdray.outputs import Output
 from kdray.storage import Store
 from kdray.tasks import TASKS
 from kdray.training.job import TrainingJob
@@ -93,7 +94,7 @@ def open_targets(store: Store, job: TrainingJob, num_gpus: float, splits: Sequen
             open_cache(store, key, "validation"))
 
 
-def aligned(soft: Soft, rows: Rows, indices: np.ndarray, labels: int) -> tuple[np.ndarray, np.ndarray]:
+def aligned(output: Output, soft: Soft, rows: Rows, indices: np.ndarray, labels: int) -> tuple[np.ndarray, np.ndarray]:
     """The teacher's logits of the student's targets in the rows `indices`, and which of them it has logits for.
 
     Float32 (targets, labels), 0 where it has none, and boolean (targets,): student and teacher may see different words
@@ -105,28 +106,33 @@ def aligned(soft: Soft, rows: Rows, indices: np.ndarray, labels: int) -> tuple[n
         return np.concatenate([found for _, found in read]), np.ones(len(targets), bool)
     logits, known = np.zeros((len(targets), labels), np.float32), np.zeros(len(targets), bool)
     for (units, found), stop, count in zip(read, np.cumsum(counts), counts, strict=True):
-        _, ours, theirs = np.intersect1d(targets[stop - count:stop], units, return_indices=True)
-        logits[stop - count + ours], known[stop - count + ours] = found[theirs], True
+        own = slice(stop - count, stop)
+        logits[own], known[own] = output.matched(targets[own], units, found)
     return logits, known
 
 
-def sample_targets(job: TrainingJob) -> tuple[np.ndarray, np.ndarray]:
-    """Logits (targets, labels) and gold (targets, ...) of a sample of train: a few runs of rows, evenly spaced.
+def sample_targets(job: TrainingJob) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Logits (targets, labels), gold of what is decided and units (targets,) of a sample of train.
 
-    A live teacher is run for it in this process, without a GPU.
+    The sample is of a few runs of rows, evenly spaced. A live teacher is run for it in this process, without a GPU.
     """
     store = Store(job.storage)
     rows, (soft, _) = Rows.open(store.fetch("corpus", job.corpus), "train"), open_targets(store, job, 0)
     run = 16 if job.live else 64
     starts = np.linspace(0, max(0, len(rows) - run), _RUNS).astype(int)
     indices = np.unique(np.concatenate([np.arange(start, min(start + run, len(rows))) for start in starts]))
-    logits, known = aligned(soft, rows, indices, len(job.labels))
-    return logits[known], hard_labels(rows, indices, TASKS[job.task].output.shape(len(job.labels)))[known]
+    output, labels = TASKS[job.task].output, len(job.labels)
+    logits, known = aligned(output, soft, rows, indices, labels)
+    ends = np.cumsum(rows.targets.lengths[indices])[:-1]
+    units = [rows.targets[row][its] for row, its in zip(indices, np.split(known, ends), strict=True)]
+    gold = [output.seen(rows.gold_of(row, output.shape(labels)), its) for row, its in zip(indices, units, strict=True)]
+    return logits[known], np.concatenate(gold), np.concatenate(units)
 
 
-def hard_labels(rows: Rows, indices: np.ndarray, shape: tuple[int, ...] = ()) -> np.ndarray:
-    """Gold (targets, *shape) of the targets in the rows `indices`: int64, or float32."""
-    found = np.concatenate([rows.gold_of(row, shape)[rows.targets[row]] for row in indices])
+def hard_labels(output: Output, rows: Rows, indices: np.ndarray, labels: int) -> np.ndarray:
+    """What the output's loss takes of the gold (targets, ...) of the rows `indices`: int64, or float32."""
+    shape = output.shape(labels)
+    found = np.concatenate([output.taught(rows.gold_of(row, shape), rows.targets[row]) for row in indices])
     return found if found.dtype == np.float32 else found.astype(np.int64)
 
 

@@ -9,6 +9,9 @@ from typing import Any
 import numpy as np
 import torch.distributed as dist
 
+from kdray.cache.ensemble import Ensemble
+from kdray.cache.reader import SoftTargets
+from kdray.cache.truth import truth_of
 from kdray.corpus.rows import Rows
 from kdray.errors import TrainingError
 from kdray.models.forward import decisions, predict
@@ -30,15 +33,15 @@ class Validation:
     def measure(self, engine: Any) -> tuple[dict[str, float], dict[str, float]]:
         """Every metric; and, with soft targets, `agreement` and `kl`. The same on every worker.
 
-        agreement is the share of the targets that the teacher knows on which both decide alike, kl the mean
-        KL(teacher || student) there at T = 1, in nats. Raises TrainingError where logits are not finite.
+        Where the task has a threshold, it is tuned here, and among the metrics. agreement is the share of what both
+        decide alike of the targets that the teacher knows, kl the mean KL(teacher || student) there at T = 1, in nats.
+        Raises TrainingError where logits are not finite.
         """
         engine.eval()
         together = engine.zero_optimization_stage() == 3
         mine = np.arange(len(self.rows)) if together else np.arange(len(self.rows))[self.rank::self.workers]
         logits = predict(engine, self.task, self.rows, mine, self.job.pad_token_id)
-        decided = decisions(self.task, self.rows, mine, logits, self.labels)
-        part = (dict(zip(mine.tolist(), decided, strict=True)), self._closeness(mine, logits),
+        part = (dict(zip(mine.tolist(), self._decided(mine, logits), strict=True)), self._closeness(mine, logits),
                 all(np.isfinite(row).all() for row in logits))
         parts: list[Any] = [part]
         if self.workers > 1 and not together:
@@ -50,25 +53,34 @@ class Validation:
         if self.soft is None or not len(mine):
             return np.zeros(3)
         if self._teacher is None:
-            teacher, known = aligned(self.soft, self.rows, mine, len(self.labels))
-            self._teacher = teacher, known
-        return closeness(self.task.output, np.concatenate(logits), *self._teacher)
+            self._teacher = aligned(self.task.output, self.soft, self.rows, mine, len(self.labels))
+        teacher, known = self._teacher
+        output = self.task.output.among(self.rows.targets.joined(mine)[known])
+        return closeness(output, np.concatenate(logits), teacher, known)
+
+    def _decided(self, mine: np.ndarray, logits: list[np.ndarray]) -> list[np.ndarray]:
+        """Decisions for every unit of the rows `mine`; unsettled ones where a threshold is to be tuned."""
+        if not self.task.output.tunable:
+            return decisions(self.task, self.rows, mine, logits, self.labels)
+        return [self.task.output.among(self.rows.targets[row]).unsettled(part)
+                for row, part in zip(mine, logits, strict=True)]
 
     @cached_property
-    def _truth(self) -> list[np.ndarray]:
+    def _truth(self) -> list[Any]:
         """What each row is measured against."""
-        gold = self.rows.gold(self.task.output.shape(len(self.labels)))
-        if self.task.labelled or self.soft is None:
-            return gold
-        said, _ = aligned(self.soft, self.rows, np.arange(len(self.rows)), len(self.labels))
-        parts = np.split(said, np.cumsum(self.rows.targets.lengths)[:-1])
-        return [self.task.truth(*both) for both in zip(gold, parts, strict=True)]
+        soft = self.soft if isinstance(self.soft, SoftTargets | Ensemble) else None
+        return truth_of(self.task, self.rows, len(self.labels), soft)
 
     def _joined(self, parts: list[Any]) -> tuple[dict[str, float], dict[str, float]]:
         if not all(finite for _, _, finite in parts):
             raise TrainingError(f"the student's logits on validation are not finite, precision {self.job.precision}. "
                                 "Lower the rate, or set precision: float32")
         found = {row: ids for decided, _, _ in parts for row, ids in decided.items()}
-        scores = scores_of(self.task, self._truth, [found[row] for row in range(len(self.rows))], self.labels)
+        decided = [found[row] for row in range(len(self.rows))]
+        tuned = {}
+        if self.task.output.tunable:
+            tuned = {"threshold": self.task.tuned(self._truth, decided)}
+            decided = [self.task.output.settle(row, tuned["threshold"]) for row in decided]
+        scores = {**scores_of(self.task, self._truth, decided, self.labels), **tuned}
         known, same, kl = sum(sums for _, sums, _ in parts)
         return scores, {"agreement": float(same / known), "kl": float(kl / known)} if known else {}

@@ -53,6 +53,9 @@ def test_several_labels_a_row(kdray: Command, tmp_path: Path) -> None:
     assert made["numbers"]["test"]["teacher"]["micro_f1"]["value"] > 0.8
     assert set(made["numbers"]["test"]["winner"]) == {"micro_f1", "macro_f1", "subset_accuracy"}
     assert {line["label"] for line in made["breakdown"]["winner"]["classes"]} == {"film", "praise"}
+    assert set(made["numbers"]["thresholds"]) == {"teacher", "baseline", "winner"}
+    assert json.loads((package / "manifest.json").read_text())["threshold"] == made["numbers"]["thresholds"]["winner"]
+    assert "settles decisions at a threshold" in (package / "README.md").read_text()
     config = json.loads((package / "config.json").read_text())
     assert config["problem_type"] == "multi_label_classification"
     (prediction,) = load_predictor(package, "auto", 0, 1, 1024).predict([("the film was great", {})])
@@ -77,6 +80,7 @@ def test_a_score_a_row(kdray: Command, tmp_path: Path) -> None:
     ("regression", "training.loss=annealing", "regression has no temperature"),
     ("regression", "training.confidence=weight", "regression has no temperature"),
     ("regression", "search.metric=rmse", "only spearman, pearson"),
+    ("question-answering", "training.loss=mse", "question-answering has no such loss. Leave it out; its losses are kl"),
     ("sequence-classification", "data.columns={label: many}", "multi-label-classification")])
 def test_what_a_task_cannot_do_is_refused_before_work(kdray_here: Command, tmp_path: Path, task: str, override: str,
                                                       words: str) -> None:

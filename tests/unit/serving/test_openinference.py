@@ -53,12 +53,12 @@ def test_binary_data_after_the_json_are_the_texts(shape):
 
 
 def test_a_header_that_spans_the_body_is_a_request_without_binary_data():
-    assert parse_infer(body(), str(len(body()))).texts == ["fine", "so-so"]
+    assert parse_infer(body(), str(len(body()))).inputs == ["fine", "so-so"]
 
 
 def test_no_texts_are_a_request_too():
-    assert parse_infer(body(tensor(data=[], shape=[0])), None).texts == []
-    assert parse_infer(*binary(b"", [0])).texts == []
+    assert parse_infer(body(tensor(data=[], shape=[0])), None).inputs == []
+    assert parse_infer(*binary(b"", [0])).inputs == []
 
 
 @pytest.mark.parametrize("header", ["-1", "1e3", "", "many", "100000", "²"])

@@ -61,3 +61,19 @@ def test_an_answer_has_each_label_by_itself():
 
 def test_what_a_teacher_says_is_a_row_of_data():
     assert TASK.taught({"text": "fine"}, [["joy", "love"]]) == {"text": "fine", "labels": ["joy", "love"]}
+
+
+def test_the_threshold_is_the_one_with_the_best_micro_f1_and_what_is_served_is_settled_at_it():
+    random, output = np.random.default_rng(0), TASK.output
+    for _ in range(50):
+        truth = [(random.random((1, 3)) < 0.3).astype(int) for _ in range(15)]
+        logits = [np.round(random.normal(-1, 1, (1, 3)) + 2 * part, 1).astype(np.float32) for part in truth]
+
+        def rate(threshold, truth=truth, logits=logits):
+            return scores_of(TASK, truth, [output.settle(row, threshold) for row in logits], LABELS[:3])["micro_f1"]
+
+        tuned = TASK.tuned(truth, logits)
+        assert rate(tuned) == pytest.approx(max(rate(at) for at in np.arange(-6, 6, 0.05)))
+        for row in logits:
+            assert np.array_equal(output.decide(output.moved(row, np.array([0]), tuned)), output.settle(row, tuned))
+    assert TASK.tuned([np.array([[1, 0]])], [np.array([[2.0, -3.0]])]) == 0

@@ -1,6 +1,7 @@
 """Sentence embeddings: rows, metrics, requests and answers."""
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from scipy.stats import spearmanr
 
@@ -21,7 +22,7 @@ def drawn(rows: int, seed: int, width: int = 6) -> np.ndarray:
 
 
 def truth(scores: np.ndarray, teacher: np.ndarray) -> list[np.ndarray]:
-    return [TASK.truth(np.array([[score]]), vector[None]) for score, vector in zip(scores, teacher, strict=True)]
+    return TASK.truth([np.array([[score]]) for score in scores], pa.table({}), [vector[None] for vector in teacher])
 
 
 @pytest.mark.parametrize("row, words", [
@@ -36,10 +37,10 @@ def test_a_row_is_a_text_or_two_and_perhaps_a_score(row, words) -> None:
 
 
 def test_each_text_of_a_pair_is_read_by_itself_and_the_first_has_the_score() -> None:
-    first, second = TASK.entries(PAIR)
+    first, second = TASK.rows(PAIR)
     assert (first["text"], TASK.labels(first)) == ("a film", ["2.5"])
     assert (second["text"], TASK.labels(second)) == ("a plot", [])
-    assert [entry["text"] for entry in TASK.entries({"text": "a", "text_pair": None})] == ["a"]
+    assert [entry["text"] for entry in TASK.rows({"text": "a", "text_pair": None})] == ["a"]
 
 
 def test_the_teacher_finds_all_its_neighbours_and_another_few() -> None:

@@ -47,7 +47,7 @@ def test_a_filled_slot_holds_the_models_logits_and_targets(work):
             units, logits = view[place]
             assert np.array_equal(logits, wanted[place]) and np.array_equal(units, rows.targets[index])
         assert stored(corpus.store, slot) == [done.receipt]
-        assert done.decided.tolist() == np.concatenate(wanted).argmax(-1).tolist()[:256]
+        assert done.unsettled.tolist() == np.concatenate(wanted).argmax(-1).tolist()[:256]
         assert done.gold.tolist() == np.concatenate([rows.labels[i][rows.targets[i]] for i in indices]).tolist()[:256]
         assert done.seconds > 0
 

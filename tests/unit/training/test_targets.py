@@ -7,6 +7,7 @@ import pytest
 
 from kdray.config import TrainingConfig
 from kdray.models.load import Origin
+from kdray.outputs import Choice
 from kdray.training.job import Live, TrainingJob
 from kdray.training.targets import aligned, hard_labels, open_targets, sample_targets
 from tests.small import make_model, tagged
@@ -39,7 +40,7 @@ def test_a_live_teacher_is_aligned_with_another_tokenizer_as_its_cache_is(pair):
     rows, labels = student.rows("train"), len(student.labels)
     indices = np.array([5, 0, 17, 3, 30])
     (cached, _), (live, _) = (open_targets(teacher.store, job, 0) for job in jobs(*pair, make_cache(teacher)))
-    (logits, known), (its, its_known) = (aligned(soft, rows, indices, labels) for soft in (cached, live))
+    (logits, known), (its, its_known) = (aligned(Choice(), soft, rows, indices, labels) for soft in (cached, live))
     assert known.tolist() == its_known.tolist() and 0 < known.sum() < len(known)
     np.testing.assert_allclose(its, logits, atol=1e-5)
     assert np.abs(logits[known]).min() > 0 and (logits[~known] == 0).all()
@@ -49,16 +50,16 @@ def test_a_live_teacher_is_aligned_with_another_tokenizer_as_its_cache_is(pair):
 def test_a_live_teacher_answers_for_both_splits(corpus, cache, split):
     rows = corpus.rows(("train", "validation")[split])
     cached, live = (open_targets(corpus.store, job, 0)[split] for job in jobs(corpus, corpus, cache))
-    found, its = (aligned(soft, rows, np.arange(len(rows)), 2)[0] for soft in (cached, live))
+    found, its = (aligned(Choice(), soft, rows, np.arange(len(rows)), 2)[0] for soft in (cached, live))
     np.testing.assert_allclose(its, found, atol=1e-5)
 
 
 def test_a_sample_is_of_the_first_and_last_rows_and_has_their_labels(corpus, cache):
     cached, live = jobs(corpus, corpus, cache)
     rows = corpus.rows("train")
-    logits, gold = sample_targets(cached)
+    logits, gold, _ = sample_targets(cached)
     assert len(logits) == len(gold) == len(rows), "64 rows a run: all of so small a split, each once"
-    assert gold.tolist() == hard_labels(rows, np.arange(len(rows))).tolist()
-    few, its = sample_targets(live)
+    assert gold.tolist() == hard_labels(Choice(), rows, np.arange(len(rows)), 2).tolist()
+    few, its, _ = sample_targets(live)
     assert len(few) == len(its) <= 128
     np.testing.assert_allclose(few[[0, -1]], logits[[0, -1]], atol=1e-5)

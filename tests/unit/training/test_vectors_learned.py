@@ -94,5 +94,5 @@ def test_the_published_student_has_the_scores_of_its_manifest(corpus: Corpus, ca
 
 
 def test_vectors_that_differ_are_worth_learning(corpus: Corpus, cache: dict[str, Any]) -> None:
-    teacher, gold = sample_targets(job(corpus, cache["key"]))
+    teacher, gold, _ = sample_targets(job(corpus, cache["key"]))
     assert teacher.shape == (len(gold), 32) and check_targets(TASK.output, teacher, gold) is None
