@@ -1,8 +1,8 @@
 """The interface that every output fills: gold, losses, decisions, confidence, and how far two models are apart.
 
 A target has a vector of logits, as many as there are labels. An output knows what they mean, and nothing of texts,
-tasks, files or models. NumPy arrays come in and go out, tensors where a loss has a gradient; torch is imported there
-alone, since configs know tasks and tasks know outputs.
+tasks, files or models. NumPy arrays come in and go out, tensors where a loss has a gradient. Configs know tasks
+and tasks know outputs, so that what takes long to import (torch, SciPy) is imported where it is needed.
 """
 
 from collections.abc import Mapping, Sequence
@@ -170,7 +170,19 @@ class Output(Protocol):
         """
 
 
-class Single:
+class Usual:
+    """What most outputs say alike."""
+
+    def told_alike(self, one: Any, other: Any) -> bool:
+        """Whether they are equal."""
+        return bool(one == other)
+
+    def related(self, one: np.ndarray, other: np.ndarray) -> bool:
+        """They do: each label has a meaning of its own."""
+        return True
+
+
+class Single(Usual):
     """Every target is a unit, and is decided by itself: what outputs of that kind say alike."""
 
     tunable = False

@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy.special import log_softmax, logsumexp
 
 from kdray.outputs.base import UNLABELLED, Single, Summary
+from kdray.outputs.doubts import constant, strange
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -51,10 +51,6 @@ class Choice(Single):
         """The labels' names."""
         return [labels[index] for index in decided]
 
-    def told_alike(self, one: Any, other: Any) -> bool:
-        """Whether the names are the same."""
-        return bool(one == other)
-
     def confidence(self, logits: np.ndarray) -> np.ndarray:
         """The largest probability."""
         return np.exp(_likely(logits, 1.0).max(-1))
@@ -66,12 +62,10 @@ class Choice(Single):
 
     def mean(self, stack: np.ndarray, weights: np.ndarray, temperature: float) -> np.ndarray:
         """T times the logarithm of the mean probability."""
+        from scipy.special import log_softmax, logsumexp
+
         likely = log_softmax(stack / temperature, -1)
         return temperature * logsumexp(likely, 0, b=np.broadcast_to(weights[:, None, None], likely.shape))
-
-    def related(self, one: np.ndarray, other: np.ndarray) -> bool:
-        """They do: labels have names."""
-        return True
 
     def task_loss(self, logits: "Tensor", gold: "Tensor") -> "Tensor":
         """Cross-entropy."""
@@ -130,14 +124,12 @@ class Choice(Single):
 
         spread = np.ptp(np.exp(_likely(teacher, 1.0)), 0).max()
         if spread < _SPREAD:
-            return (f"the soft targets are constant: over {len(gold)} targets of train, no probability of the teacher "
-                    f"differs by more than {spread:.2g}. There is nothing to distil; check teacher.model, or fine-tune "
-                    "it (teacher.finetune)")
+            return constant(f"{len(gold)} targets of train, no probability of the teacher differs by more than "
+                            f"{spread:.2g}")
         kappa = cohen_kappa_score(gold, teacher.argmax(-1))
         if kappa < _KAPPA:
-            return (f"the soft targets agree with the hard labels no better than chance: Cohen's kappa is {kappa:.3f} "
-                    f"over {len(gold)} targets of train. They may be those of other rows (kdray cache verify), or the "
-                    "teacher does not know this task; fine-tune it (teacher.finetune)")
+            return strange(f"agree with the hard labels no better than chance: Cohen's kappa is {kappa:.3f} over "
+                           f"{len(gold)} targets of train")
         return None
 
     def check_teacher(self, gold: np.ndarray, unsettled: np.ndarray, labels: Sequence[str]) -> None:
@@ -149,6 +141,8 @@ class Choice(Single):
 
 def _likely(logits: np.ndarray, temperature: float) -> np.ndarray:
     """Log-probabilities; NaN where logits are."""
+    from scipy.special import log_softmax
+
     with np.errstate(invalid="ignore"):
         return log_softmax(logits.astype(np.float64) / temperature, -1)
 

@@ -1,20 +1,19 @@
 """Each label by itself, on or off: a sigmoid a label."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy.special import expit, log_expit, logit
 
-from kdray.errors import ModelError
 from kdray.outputs.base import UNLABELLED, Single, Summary
+from kdray.outputs.doubts import ENOUGH, constant, strange, unfit
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 _BINS = 10
 _SPREAD, _KAPPA = 0.01, 0.05
-_ENOUGH = 100
 _LEAST = 1e-7
 """How near a mean of probabilities may come to 0 or 1, so that its logit is a number."""
 
@@ -68,28 +67,26 @@ class Flags(Single):
         """The names of the labels that are on, as a list."""
         return [[label for label, on in zip(labels, row, strict=True) if on] for row in decided]
 
-    def told_alike(self, one: Any, other: Any) -> bool:
-        """Whether the names are the same."""
-        return bool(one == other)
-
     def confidence(self, logits: np.ndarray) -> np.ndarray:
         """The probability of the least sure label's decision."""
+        from scipy.special import expit
+
         return expit(np.abs(logits.astype(np.float64))).min(-1)
 
     def divergence(self, one: np.ndarray, other: np.ndarray, temperature: float = 1.0) -> np.ndarray:
         """Of a coin a label, sigmoid(z / T)."""
+        from scipy.special import expit, log_expit
+
         before, after = one.astype(np.float64) / temperature, other.astype(np.float64) / temperature
         on, off = log_expit(before) - log_expit(after), log_expit(-before) - log_expit(-after)
         return expit(before) * on + expit(-before) * off
 
     def mean(self, stack: np.ndarray, weights: np.ndarray, temperature: float) -> np.ndarray:
         """T times the logit of the mean probability."""
+        from scipy.special import expit, logit
+
         odds = (weights[:, None, None] * expit(stack.astype(np.float64) / temperature)).sum(0)
         return temperature * logit(odds.clip(_LEAST, 1 - _LEAST))
-
-    def related(self, one: np.ndarray, other: np.ndarray) -> bool:
-        """They do: labels have names."""
-        return True
 
     def task_loss(self, logits: "Tensor", gold: "Tensor") -> "Tensor":
         """Binary cross-entropy, summed over labels."""
@@ -109,8 +106,6 @@ class Flags(Single):
 
     def information(self, teacher: "Tensor") -> "Tensor":
         """1 - the mean over labels of the binary entropy over log 2."""
-        import math
-
         import torch
 
         on = teacher.sigmoid()
@@ -140,27 +135,26 @@ class Flags(Single):
 
     def doubt(self, teacher: np.ndarray, gold: np.ndarray) -> str | None:
         """Constant probabilities, or labels that agree with the gold no better than chance."""
+        from scipy.special import expit
+
         spread = np.ptp(expit(teacher.astype(np.float64)), 0).max()
         if spread < _SPREAD:
-            return (f"the soft targets are constant: over {len(gold)} rows of train, no probability of the teacher "
-                    f"differs by more than {spread:.2g}. There is nothing to distil; check teacher.model, or fine-tune "
-                    "it (teacher.finetune)")
+            return constant(f"{len(gold)} rows of train, no probability of the teacher differs by more than "
+                            f"{spread:.2g}")
         kappa = _kappa(gold, self.decide(teacher))
         if kappa < _KAPPA:
-            return (f"the soft targets agree with the hard labels no better than chance: Cohen's kappa of labels is "
-                    f"{kappa:.3f} over {len(gold)} rows of train. They may be those of other rows (kdray cache "
-                    "verify), or the teacher does not know this task; fine-tune it (teacher.finetune)")
+            return strange(f"agree with the hard labels no better than chance: Cohen's kappa of labels is {kappa:.3f} "
+                           f"over {len(gold)} rows of train")
         return None
 
     def check_teacher(self, gold: np.ndarray, unsettled: np.ndarray, labels: Sequence[str]) -> None:
         """By Cohen's kappa of all labels together; silent about fewer than 100 rows."""
-        if len(gold) < _ENOUGH:
+        if len(gold) < ENOUGH:
             return
         kappa = _kappa(gold, self.decide(unsettled))
         if kappa < _KAPPA:
-            raise ModelError(f"the teacher is no better than chance: Cohen's kappa of its labels on the first "
-                             f"{len(gold)} rows is {kappa:.3f}. Check that data and teacher belong together, or "
-                             "fine-tune it (teacher.finetune)")
+            raise unfit(f"the teacher is no better than chance: Cohen's kappa of its labels on the first {len(gold)} "
+                        f"rows is {kappa:.3f}")
 
 
 def _kappa(gold: np.ndarray, decided: np.ndarray) -> float:

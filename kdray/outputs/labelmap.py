@@ -7,8 +7,8 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 from kdray.errors import ModelError
+from kdray.outputs.doubts import ENOUGH, unfit
 
-_ENOUGH = 100
 _OFTEN, _OTHERS = 10, 30
 _MARGIN = 0.1
 _KAPPA = 0.05
@@ -21,16 +21,15 @@ def check_label_map(gold: list[int], predicted: list[int], labels: tuple[str, ..
     so that the largest class said of every row is chance (Cohen 1960, kappa). Orders are compared by the mean recall of
     the labels seen 10 times or more, so that neither a label that fills most of the data nor rare ones decide.
     """
-    if len(gold) < _ENOUGH:
+    if len(gold) < ENOUGH:
         return
     confusion = np.zeros((len(labels), len(labels)))
     np.add.at(confusion, (gold, predicted), 1)
     _check_order(confusion, labels)
     accuracy, chance = np.trace(confusion) / len(gold), _chance(confusion)
     if accuracy < chance + _KAPPA * (1 - chance):
-        raise ModelError(f"the teacher is no better than chance: accuracy on the first {len(gold)} labels is "
-                         f"{accuracy:.3f}, chance is {chance:.3f}. Check that data and teacher belong together, or "
-                         "fine-tune it (teacher.finetune)")
+        raise unfit(f"the teacher is no better than chance: accuracy on the first {len(gold)} labels is "
+                    f"{accuracy:.3f}, chance is {chance:.3f}")
 
 
 def _chance(confusion: np.ndarray) -> float:

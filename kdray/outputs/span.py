@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kdray.errors import ModelError
-from kdray.outputs.base import UNLABELLED, AllSaid, Said, Summary
+from kdray.outputs.base import UNLABELLED, AllSaid, Said, Summary, Usual
+from kdray.outputs.doubts import ENOUGH, constant, strange, unfit
 from kdray.outputs.threshold import best_threshold
 from kdray.outputs.windows import LONGEST, NONE, Candidate, Windows, ends, spans_of, token_at, token_starts
 
@@ -25,11 +25,10 @@ if TYPE_CHECKING:
 _NEVER = -1e4
 """Logit of what a model cannot say, since its tokenizer cuts elsewhere: finite, with a probability of 0 at any T."""
 _BINS = 10
-_ENOUGH = 100
 _SPREAD, _RIGHT, _TOLD = 0.01, 0.02, 0.55
 
 
-class Span:
+class Span(Usual):
     """The start and the end whose logits add up to most, unless no answer has more in every window."""
 
     losses: tuple[str, ...] = ("kl",)
@@ -138,10 +137,6 @@ class Span:
         """Both characters as a list, an empty one where there is no answer."""
         return [[] if start == NONE else [start, stop] for start, stop in decided.tolist()]
 
-    def told_alike(self, one: Any, other: Any) -> bool:
-        """Whether they are the same characters."""
-        return bool(one == other)
-
     def confidence(self, logits: np.ndarray) -> np.ndarray:
         """(rows,): probability of the start times that of the end."""
         return np.array([max([*those, none], key=_total).sure for those, none in self._windows.answers(logits)])
@@ -168,10 +163,6 @@ class Span:
         likely = np.exp([self._windows.likely(logits, temperature) for logits in stack])
         with np.errstate(divide="ignore"):
             return np.maximum(temperature * np.log((weights[:, None, None] * likely).sum(0)), _NEVER)
-
-    def related(self, one: np.ndarray, other: np.ndarray) -> bool:
-        """They do: they are a start and an end."""
-        return True
 
     def task_loss(self, logits: "Tensor", gold: "Tensor") -> "Tensor":
         """Mean cross-entropy of start and end: what is at the targets of a window adds up to its loss."""
@@ -227,21 +218,16 @@ class Span:
         starts = self._windows.starts
         spread = float((np.maximum.reduceat(teacher, starts) - np.minimum.reduceat(teacher, starts)).max())
         if spread < _SPREAD:
-            return (f"the soft targets are constant: over {len(gold)} rows of train, no two logits of a window differ "
-                    f"by more than {spread:.2g}. There is nothing to distil; check teacher.model, or fine-tune it "
-                    "(teacher.finetune)")
+            return constant(f"{len(gold)} rows of train, no two logits of a window differ by more than {spread:.2g}")
         if wrong := _wrong(gold, self.unsettled(teacher)):
-            return (f"the soft targets do not go with the answers: of {len(gold)} rows of train {wrong}. They may be "
-                    "those of other rows (kdray cache verify), or the teacher does not know this task; fine-tune it "
-                    "(teacher.finetune)")
+            return strange(f"do not go with the answers: of {len(gold)} rows of train {wrong}")
         return None
 
     def check_teacher(self, gold: np.ndarray, unsettled: np.ndarray, labels: Sequence[str]) -> None:
         """By answers that are the gold's; silent about fewer than 100 rows."""
-        wrong = _wrong(gold, unsettled) if len(gold) >= _ENOUGH else ""
+        wrong = _wrong(gold, unsettled) if len(gold) >= ENOUGH else ""
         if wrong:
-            raise ModelError(f"the teacher does not know this task: of the first {len(gold)} rows {wrong}. Check that "
-                             "data and teacher belong together, or fine-tune it (teacher.finetune)")
+            raise unfit(f"the teacher does not know this task: of the first {len(gold)} rows {wrong}")
 
 
 def answers(logits: np.ndarray, targets: np.ndarray, longest: int = LONGEST) -> tuple[list[Candidate], Candidate]:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kdray.errors import ModelError
 from kdray.outputs.base import Single, Summary
+from kdray.outputs.doubts import ENOUGH, constant, strange, unfit
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 _BINS = 10
 _NEAR = 0.05
 """Two numbers are alike where they differ by no more than this and this share of the first."""
-_ENOUGH = 100
 _SPREAD, _CORRELATION = 1e-4, 0.05
 _POINTS = 1000
 """Points of a scatter at most."""
@@ -76,10 +75,6 @@ class Value(Single):
         """The mean."""
         return (weights[:, None, None] * stack).sum(0)
 
-    def related(self, one: np.ndarray, other: np.ndarray) -> bool:
-        """They do."""
-        return True
-
     def task_loss(self, logits: "Tensor", gold: "Tensor") -> "Tensor":
         """Mean squared error."""
         from kdray.outputs.losses import squared_error
@@ -120,26 +115,23 @@ class Value(Single):
 
     def doubt(self, teacher: np.ndarray, gold: np.ndarray) -> str | None:
         """Constant numbers, or ones that do not go with the gold."""
-        if teacher.std(0).max() < _SPREAD:
-            return (f"the soft targets are constant: over {len(gold)} rows of train, what the teacher says deviates by "
-                    f"{teacher.std(0).max():.2g}. There is nothing to distil; check teacher.model, or fine-tune it "
-                    "(teacher.finetune)")
+        spread = teacher.std(0).max()
+        if spread < _SPREAD:
+            return constant(f"{len(gold)} rows of train, what the teacher says deviates by {spread:.2g}")
         found = _correlation(gold, teacher)
         if found < _CORRELATION:
-            return (f"the soft targets do not go with the scores: their correlation is {found:.3f} over {len(gold)} "
-                    "rows of train. They may be those of other rows (kdray cache verify), or the teacher does not know "
-                    "this task; fine-tune it (teacher.finetune)")
+            return strange(f"do not go with the scores: their correlation is {found:.3f} over {len(gold)} rows of "
+                           "train")
         return None
 
     def check_teacher(self, gold: np.ndarray, unsettled: np.ndarray, labels: Sequence[str]) -> None:
         """By the correlation; silent about fewer than 100 rows, and of gold that does not vary."""
-        if len(gold) < _ENOUGH or gold.std() < _SPREAD:
+        if len(gold) < ENOUGH or gold.std() < _SPREAD:
             return
         found = _correlation(gold, unsettled)
         if found < _CORRELATION:
-            raise ModelError(f"what the teacher says does not go with the scores: their correlation on the first "
-                             f"{len(gold)} rows is {found:.3f}. Check that data and teacher belong together, or "
-                             "fine-tune it (teacher.finetune)")
+            raise unfit(f"what the teacher says does not go with the scores: their correlation on the first "
+                        f"{len(gold)} rows is {found:.3f}")
 
 
 def _correlation(one: np.ndarray, other: np.ndarray) -> float:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from kdray.outputs import Output
+from kdray.outputs.doubts import ENOUGH
 
 EVERY = 10
 """Steps from one measured gradient to the next."""
@@ -18,7 +19,6 @@ _NOTHING = 0.01
 """A ratio of gradients below which distillation does nothing."""
 _NEAR = 0.01
 """A KL, in nats, below which the student follows the teacher, so that a small gradient is as it should be."""
-_ENOUGH = 100
 
 
 def squared_norms(logits: Tensor, terms: Callable[[Tensor], tuple[Tensor, Tensor]]) -> Tensor:
@@ -70,4 +70,4 @@ def check_targets(output: Output, teacher: np.ndarray, gold: np.ndarray) -> str 
     `teacher` are logits (targets, labels) of those that `output` is among, `gold` is of what is decided of them. Says
     nothing of fewer than 100 of these.
     """
-    return None if len(gold) < _ENOUGH else output.doubt(teacher, gold)
+    return None if len(gold) < ENOUGH else output.doubt(teacher, gold)
