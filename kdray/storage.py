@@ -40,6 +40,8 @@ _COPIES = 8
 """Files of a folder that are downloaded side by side."""
 _REFUSALS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP)
 """Of a place where no folder can be, or none of this user's."""
+_LONGEST = 255
+"""Bytes that file systems give to a name."""
 _TRIES = 100
 """At a folder that another process removes again and again."""
 _SECRET = re.compile("key|secret|token|password|signature", re.IGNORECASE)
@@ -54,10 +56,15 @@ def content_key(inputs: Any) -> str:
 def absolute_uri(uri: str) -> str:
     """`uri` with a scheme unchanged; a local path with `~` expanded and made absolute.
 
-    Raises StorageError where the URI carries credentials, and does not repeat them.
+    Raises StorageError where the URI carries credentials, and does not repeat them, or a folder's name is too long.
     """
     if "://" not in uri:
-        return str(Path(uri).expanduser().resolve())
+        path = Path(uri).expanduser().resolve()
+        for name in path.parts:
+            if len(os.fsencode(name)) > _LONGEST:
+                raise StorageError(f"{name[:40]}... has {len(os.fsencode(name))} bytes, the name of a folder at most "
+                                   f"{_LONGEST}. Choose another `storage`")
+        return str(path)
     if _carries_credentials(uri):
         raise StorageError(
             f"the {uri.partition(':')[0]}:// URI carries credentials, which would be written to manifests and logs. "

@@ -238,3 +238,11 @@ def test_a_name_that_leads_upwards_is_neither_read_nor_written(store, parts):
         with pytest.raises(StorageError, match="leads out of"):
             act(*parts)
     assert store.exists() is False
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "ü" * 128])
+def test_a_storage_whose_name_is_too_long_is_said_before_it_is_read(tmp_path, name):
+    with pytest.raises(StorageError, match=r"x+\.\.\.|ü+\.\.\.") as raised:
+        absolute_uri(str(tmp_path / name / "run"))
+    assert "255. Choose another `storage`" in str(raised.value)
+    assert absolute_uri(str(tmp_path / name[:127])) == str(tmp_path / name[:127])
