@@ -9,7 +9,7 @@ from typing import Any
 from kdray.cache.difference import fields_apart, logits_apart, shards_shared
 from kdray.cache.garbage import garbage, remove
 from kdray.cache.manifest import KIND, find_cache, missing_shards
-from kdray.cache.summary import Seen, summarise
+from kdray.cache.summary import Described, summarise
 from kdray.errors import CacheError
 from kdray.storage import MANIFEST, Store
 from kdray.tasks import TASKS
@@ -143,7 +143,7 @@ def _facts(cache: dict[str, Any]) -> list[tuple[str, str]]:
                       f"{error['largest_logit']:.2g}; KL {kl}")]
 
 
-def _print_summary(split: str, seen: Seen) -> None:
+def _print_summary(split: str, seen: Described) -> None:
     found = seen.summary
     facts = ", ".join(f"{name} {value:.4f}" for name, value in found.facts.items())
     print(f"\n{split}: {seen.rows:,} rows, {seen.targets:,} targets. {facts[:1].upper()}{facts[1:]}")

@@ -103,11 +103,19 @@ def _check(store: Store, first: dict[str, Any], other: dict[str, Any]) -> None:
         if split not in other["rows"] or not _same_rows(store, first, other, split):
             raise CacheError(f"cache.ensemble: the {split} split of cache {other['key'][:12]} has other rows than that "
                              f"of {first['key'][:12]}. Fill it with the same `data`")
-    soft = [SoftTargets(store, made["key"], "validation") for made in (first, other)]
-    said = [np.concatenate([each[row][1] for row in range(min(_SAMPLE, *map(len, soft)))]) for each in soft]
-    if len(said[0]) == len(said[1]) and not TASKS[first["schema"]["task"]].output.related(*said):
+    if not _related(store, first, other):
         raise CacheError(f"cache.ensemble: the vectors of cache {other['key'][:12]} are of another space than those of "
                          f"{first['key'][:12]}: their mean means nothing. Take teachers that were trained from one")
+
+
+def _related(store: Store, first: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Whether what two caches say has a mean, by a few rows; what has names has one."""
+    output = TASKS[first["schema"]["task"]].output
+    if output.named:
+        return True
+    soft = [SoftTargets(store, made["key"], "validation") for made in (first, other)]
+    said = [np.concatenate([each[row][1] for row in range(min(_SAMPLE, *map(len, soft)))]) for each in soft]
+    return len(said[0]) != len(said[1]) or output.related(*said)
 
 
 def _same_rows(store: Store, first: dict[str, Any], other: dict[str, Any], split: str) -> bool:

@@ -18,7 +18,7 @@ _SHARDS = 256
 
 
 @dataclass(frozen=True)
-class Seen:
+class Described:
     """The teacher on some rows of a split."""
 
     rows: int
@@ -26,7 +26,7 @@ class Seen:
     summary: Summary
 
 
-def summarise(store: Store, cache: dict[str, Any], split: str) -> Seen | None:
+def summarise(store: Store, cache: dict[str, Any], split: str) -> Described | None:
     """The split's summary over at most 256 evenly spaced shards; None where the split has no target."""
     soft, labels = open_cache(store, cache["key"], split), cache["schema"]["labels"]
     rows = Rows.open(store.fetch("corpus", cache["parents"]["corpus"]), split)
@@ -39,7 +39,7 @@ def summarise(store: Store, cache: dict[str, Any], split: str) -> Seen | None:
         return None
     logits = np.concatenate([logits for _, logits in found])
     output = output.among(np.concatenate([units for units, _ in found]))
-    return Seen(len(chosen), len(gold), output.summary(logits, gold, labels))
+    return Described(len(chosen), len(gold), output.summary(logits, gold, labels))
 
 
 def _chosen(rows: int, per_shard: int) -> np.ndarray:

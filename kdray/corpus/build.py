@@ -96,7 +96,9 @@ def build_corpus(store: Store, key: str, seen: dict[str, list[Seen]], task: Task
     _check_transfer(seen, task)
     pieces = _cut_missing(dict(seen), task, data)
     found, traits = survey_all(pieces, task, each)
-    labels = fixed(task.names, label_order) if task.names else label_ids(found, label_order, task.output.fewest)
+    fewest = task.output.fewest
+    labels = (fixed(task.names, label_order, found["train"], fewest) if task.names else
+              label_ids(found, label_order, fewest))
     for level, text in task.remarks(labels.names, traits):
         logger.log(level, text)
     pieces = _with_phrases(pieces, task, data, vocabulary or tokenizer)

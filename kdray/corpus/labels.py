@@ -43,11 +43,13 @@ def merge(one: Seen, other: Seen) -> Seen:
     return {**other, **one, **both}
 
 
-def fixed(names: Sequence[str], order: list[str] | None) -> Labels:
+def fixed(names: Sequence[str], order: list[str] | None, train: Seen, fewest: int) -> Labels:
     """The labels of a task that has its own `names`, by the ids of the teacher's `order`.
 
-    Raises DataError where the teacher has more or fewer.
+    Raises DataError where the teacher has more or fewer, or the rows of train say fewer than `fewest` things.
     """
+    if len(train) < fewest:
+        raise DataError(f"all rows of the train split say the same ({', '.join(train)}): nothing to learn")
     if order is not None and len(order) != len(names):
         raise DataError(f"the teacher says {len(order)} things of a row ({_some(order)}), this task {len(names)} "
                         f"({', '.join(names)}). Take a teacher of this task, or fine-tune it (teacher.finetune)")

@@ -20,6 +20,8 @@ from kdray.tasks import TASKS, Row, Task
 logger = logging.getLogger("kdray")
 _BATCH = 1000
 _SHOWN = 60
+_FEW = 2
+"""Numbers of a piece that are kept: as many as tell whether all are the same."""
 _FLATTERED = {
     "train": "is in train too: the metrics flatter every model",
     "transfer": "is among the rows without labels (data.transfer) too: students learn what the teacher says of them",
@@ -73,7 +75,9 @@ def survey(piece: Known, split: str, first: int, task: str) -> Survey:
         text = str(its.item(row)).encode()
         texts[index] = int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little", signed=True)
         if split != "transfer":
-            for name in set(its.labels(row)) if its.output.named else ():
+            for name in set(its.labels(row)) if its.output.fewest else ():
+                if not (its.output.named or name in counts or len(counts) < _FEW):
+                    continue  # there may be as many numbers as rows
                 counts[name] = counts.get(name, 0) + 1
                 firsts.setdefault(name, first + index)
             traits |= its.traits(row)

@@ -22,6 +22,7 @@ from kdray.models.precision import device
 from kdray.outputs.base import AllSaid
 from kdray.storage import Store
 from kdray.tasks import TASKS
+from kdray.tasks.base import decisions, unsettled
 
 ROWS = 4096
 """Rows of a part."""
@@ -138,27 +139,20 @@ def _opened(asked: Asked) -> tuple[Any, int]:
 
 
 def _answers(asked: Asked, counts: np.ndarray, said: AllSaid, first: AllSaid | None, parameters: int) -> Answers:
-    output, labels = TASKS[asked.task].output, len(asked.labels)
+    task, labels = TASKS[asked.task], len(asked.labels)
+    output = task.output
     divergence, largest = np.empty(0, np.float32), 0.0
     if first is not None:
         divergence, largest = output.compared(counts, first, said, labels)
     moved = said[0], [output.moved(logits, targets, asked.threshold or 0.0)
                       for targets, logits in zip(*said, strict=True)]
     confidence = output.confidences(counts, moved, labels).astype(np.float32)
-    decided = _decided(asked, counts, moved) if asked.threshold is not None else _unsettled(asked, said)
+    if asked.threshold is None:
+        decided = np.concatenate(unsettled(task, said))
+    else:
+        found = np.concatenate(decisions(task, moved, counts, list(asked.labels)))
+        decided = found.astype(np.int32 if output.whole else np.float32)
     return Answers(counts, decided, confidence, divergence.astype(np.float32), largest, parameters)
-
-
-def _decided(asked: Asked, counts: np.ndarray, said: AllSaid) -> np.ndarray:
-    task, labels = TASKS[asked.task], list(asked.labels)
-    decided = np.concatenate([task.decide(logits, targets, units, labels)
-                              for targets, logits, units in zip(*said, counts.tolist(), strict=True)])
-    return decided.astype(np.int32 if task.output.whole else np.float32)
-
-
-def _unsettled(asked: Asked, said: AllSaid) -> np.ndarray:
-    output = TASKS[asked.task].output
-    return np.concatenate([output.among(targets).unsettled(logits) for targets, logits in zip(*said, strict=True)])
 
 
 def _joined(parts: Sequence[Answers]) -> Answers:

@@ -115,11 +115,3 @@ def _forward(model: Any, inputs: dict[str, torch.Tensor], most: int) -> torch.Te
     parts = [head_logits(model(**{name: tensor[first:first + step] for name, tensor in inputs.items()}))
              for first in range(0, rows, step)]
     return parts[0] if len(parts) == 1 else torch.cat(parts)
-
-
-def decisions(task: Task, rows: Rows, indices: np.ndarray, logits: list[np.ndarray],
-              labels: list[str]) -> list[np.ndarray]:
-    """Decisions for every unit of the rows `indices`, from their targets' logits."""
-    units = rows.units(task.output.shape(len(labels)))[indices]
-    return [task.decide(part, rows.targets[row], count, labels)
-            for row, part, count in zip(indices, logits, units.tolist(), strict=True)]

@@ -58,7 +58,7 @@ class Output(Protocol):
     whole: bool
     """Whether gold are whole numbers."""
     fewest: int
-    """Labels that there must be, so that there is something to learn."""
+    """Labels, or different numbers, that there must be, so that there is something to learn."""
     tunable: bool
     """Whether a threshold settles its decisions, which is tuned on validation."""
 

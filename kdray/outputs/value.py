@@ -32,7 +32,7 @@ class Value(Single):
     named = False
     unknown = float("nan")
     whole = False
-    fewest = 1
+    fewest = 2
 
     def shape(self, labels: int) -> tuple[int, ...]:
         """A number a label."""

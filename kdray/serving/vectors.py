@@ -5,11 +5,11 @@ https://platform.openai.com/docs/api-reference/embeddings; https://huggingface.g
 """
 
 import base64
-import math
 from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
+from scipy.special import expit
 
 from kdray.serving.predictor import Prediction
 from kdray.serving.protocol import Limits, Refusal, check_count, complaint
@@ -71,7 +71,7 @@ def rerank_inputs(asked: RerankRequest, limits: Limits) -> list[Any]:
 def ranking(asked: RerankRequest, found: list[Prediction]) -> list[dict[str, Any]]:
     """The body of the answer: indices of the texts and their scores, best first."""
     scores = [prediction.answer[0]["score"] for prediction in found]
-    told = scores if asked.raw_scores else [_sigmoid(score) for score in scores]
+    told = scores if asked.raw_scores else expit(scores).tolist()
     order = sorted(range(len(scores)), key=lambda index: -scores[index])
     return [{"index": index, "score": told[index], **({"text": asked.texts[index]} if asked.return_text else {})}
             for index in order]
@@ -86,7 +86,3 @@ def _check(field: str, inputs: list[Any], limits: Limits) -> None:
 
 def _base64(vector: list[float]) -> str:
     return base64.b64encode(np.array(vector, "<f4").tobytes()).decode()
-
-
-def _sigmoid(score: float) -> float:
-    return 1 / (1 + math.exp(-score)) if score >= 0 else math.exp(score) / (1 + math.exp(score))

@@ -13,6 +13,7 @@ import pyarrow as pa
 from scipy.sparse import csr_array, vstack
 
 from kdray.outputs import Output
+from kdray.outputs.base import AllSaid
 
 Row = dict[str, Any]
 _SWAPPED = 0.2
@@ -281,3 +282,24 @@ def measured(task: Task, gold: list[np.ndarray], raw: pa.Table) -> list[str]:
 def scores_of(task: Task, truth: list[Any], predicted: list[np.ndarray], labels: list[str]) -> dict[str, float]:
     """Every metric, from the truth and the decisions (units, ...) of each row."""
     return task.tally(truth, predicted, labels).rates(np.ones(len(truth)))
+
+
+def decisions(task: Task, said: AllSaid, units: np.ndarray, labels: list[str]) -> list[np.ndarray]:
+    """Decisions (units, ...) of rows, from what a model says of the targets of each and how many `units` each has."""
+    return [task.decide(logits, targets, count, labels)
+            for targets, logits, count in zip(*said, units.tolist(), strict=True)]
+
+
+def unsettled(task: Task, said: AllSaid) -> list[np.ndarray]:
+    """The same before a threshold settles them, of what is decided of the targets of each row."""
+    return [task.output.among(targets).unsettled(logits) for targets, logits in zip(*said, strict=True)]
+
+
+def whole(parameters: dict[str, Any], name: str, usual: int) -> int:
+    """A parameter of a request that is a whole number above 0, `usual` where it is not there. Raises ValueError."""
+    value = parameters.get(name)
+    if value is None:
+        return usual
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"{name} must be a whole number above 0, not {value!r}")
+    return value

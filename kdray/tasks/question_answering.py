@@ -14,7 +14,7 @@ from kdray.outputs import Output, Span
 from kdray.outputs.span import answer_threshold, answers
 from kdray.outputs.windows import AGAIN, LONGEST, NONE, Candidate
 from kdray.tasks.agreement import Truth, exact, f1
-from kdray.tasks.base import Counts, Cut, Encoded, Row, Usual, phrase_of
+from kdray.tasks.base import Counts, Cut, Encoded, Row, Usual, phrase_of, whole
 from kdray.tasks.squad import canonical, parts
 
 _TEXTS = ("question", "context")
@@ -175,7 +175,7 @@ class QuestionAnswering(Usual):
     def answer(self, rows: list[Row], logits: list[np.ndarray], targets: list[np.ndarray], labels: list[str],
                parameters: dict[str, Any]) -> Any:
         """The best answer, or a list of the `top_k` best; `max_answer_len` and `handle_impossible_answer` act."""
-        top_k, longest = _whole(parameters, "top_k", 1), _whole(parameters, "max_answer_len", LONGEST)
+        top_k, longest = whole(parameters, "top_k", 1), whole(parameters, "max_answer_len", LONGEST)
         found, none = answers(logits[0], targets[0], longest)
         allowed = parameters.get("handle_impossible_answer")
         if allowed is not False or not found:
@@ -193,15 +193,6 @@ def _told(context: str, one: Candidate) -> dict[str, Any]:
     text = said(context, np.array([one.start, one.stop]))
     start = max(0, one.start)
     return {"answer": text, "score": one.sure, "start": start, "end": start + len(text)}
-
-
-def _whole(parameters: dict[str, Any], name: str, usual: int) -> int:
-    value = parameters.get(name)
-    if value is None:
-        return usual
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"{name} must be a whole number above 0, not {value!r}")
-    return value
 
 
 def _cut(tokenizer: Any, questions: list[str], most: int) -> list[str]:

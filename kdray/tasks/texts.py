@@ -7,7 +7,7 @@ import numpy as np
 from scipy.sparse import csr_array
 
 from kdray.outputs import Output
-from kdray.tasks.base import Counts, Cut, Encoded, Row, Usual, phrase_of
+from kdray.tasks.base import Counts, Cut, Encoded, Row, Usual, phrase_of, whole
 
 TEXTS = {"text": True, "text_pair": False}
 
@@ -82,10 +82,7 @@ class Texts(Usual):
                 function: str) -> list[dict[str, Any]]:
         """Labels with scores, best first; `top_k` and `function_to_apply` as in the protocol, `function` by default."""
         scores = _activation(parameters.get("function_to_apply") or function)(logits.astype(np.float64))
-        top_k = parameters.get("top_k")
-        if top_k is not None and (not isinstance(top_k, int) or isinstance(top_k, bool) or top_k < 1):
-            raise ValueError(f"top_k must be a whole number above 0, not {top_k!r}")
-        order = np.argsort(-scores, kind="stable")[:top_k]
+        order = np.argsort(-scores, kind="stable")[:whole(parameters, "top_k", len(labels))]
         return [{"label": labels[index], "score": float(scores[index])} for index in order]
 
 

@@ -14,9 +14,9 @@ from kdray.cache.reader import SoftTargets
 from kdray.cache.truth import truth_of
 from kdray.corpus.rows import Rows
 from kdray.errors import TrainingError
-from kdray.models.forward import decisions, predict
+from kdray.models.forward import predict
 from kdray.tasks import TASKS
-from kdray.tasks.base import scores_of
+from kdray.tasks.base import decisions, scores_of, unsettled
 from kdray.training.health import closeness
 from kdray.training.job import TrainingJob
 from kdray.training.targets import Soft, aligned
@@ -60,10 +60,11 @@ class Validation:
 
     def _decided(self, mine: np.ndarray, logits: list[np.ndarray]) -> list[np.ndarray]:
         """Decisions for every unit of the rows `mine`; unsettled ones where a threshold is to be tuned."""
-        if not self.task.output.tunable:
-            return decisions(self.task, self.rows, mine, logits, self.labels)
-        return [self.task.output.among(self.rows.targets[row]).unsettled(part)
-                for row, part in zip(mine, logits, strict=True)]
+        said = [self.rows.targets[row] for row in mine], logits
+        if self.task.output.tunable:
+            return unsettled(self.task, said)
+        units = self.rows.units(self.task.output.shape(len(self.labels)))[mine]
+        return decisions(self.task, said, units, self.labels)
 
     @cached_property
     def _truth(self) -> list[Any]:

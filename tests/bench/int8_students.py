@@ -21,13 +21,13 @@ from kdray.config import parse
 from kdray.corpus.rows import Rows
 from kdray.evaluation.comparison import lost_by_chance
 from kdray.export.files import KIND, student_files
-from kdray.models.forward import decisions, predict
+from kdray.models.forward import predict
 from kdray.models.load import load_model
 from kdray.models.onnx_file import OnnxModel
 from kdray.pipeline import Pipeline
 from kdray.serving.backends import FILES
 from kdray.tasks import TASKS
-from kdray.tasks.base import scores_of
+from kdray.tasks.base import decisions, scores_of
 
 MOST = 1000
 MAX_DROP = 0.005
@@ -135,7 +135,8 @@ def on_test(pipeline: Pipeline, student: dict[str, Any], files: dict[str, Any]) 
     whole, pad, gold = np.arange(len(rows)), corpus["pad_token_id"], rows.gold(task.output.shape(len(labels)))
     model = load_model(task, store.fetch("students", student["key"]), labels).eval()
     file = store.fetch(KIND, files["key"]) / FILES[files["backend"]]
-    one, other = (decisions(task, rows, whole, logits, labels) for logits in (
+    targets, units = [rows.targets[row] for row in whole], rows.units(task.output.shape(len(labels)))
+    one, other = (decisions(task, (targets, logits), units, labels) for logits in (
         predict(model, task, rows, whole, pad), predict(OnnxModel(file, 2), task, rows, whole, pad, 4096)))
     metric = task.metrics[0]
     values = [scores_of(task, gold, ids, labels)[metric] for ids in (one, other)]

@@ -144,3 +144,30 @@ def numbers(storage: Path) -> tuple[Any, list[Any]]:
     (evaluation,) = storage.glob("evaluations/[!.]*/manifest.json")
     students = [json.loads(path.read_text()) for path in sorted(storage.glob("students/[!.]*/manifest.json"))]
     return json.loads(evaluation.read_text())["numbers"]["test"], [student["history"] for student in students]
+
+
+def run_task(kdray: Command, folder: Path, rows: Path, teacher: Path,
+             changes: dict[str, Any]) -> subprocess.CompletedProcess:
+    """A whole run in `folder` / store, of two trials and two pairs, whatever int8 loses."""
+    config = small_config(folder / "store", rows, teacher, {
+        "search": {"trials": 2, "seeds": 2}, "export": {"max_drop": 1.0}, **changes})
+    done = kdray("run", str(write_config(folder / "c.yaml", config)))
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+@pytest.fixture(scope="module")
+def package(store: Path) -> Path:
+    """The only package in the `store` of a module, in which a run ended."""
+    (found,) = (store / "packages").iterdir()
+    return found
+
+
+@pytest.fixture(scope="module")
+def site(package: Path) -> Iterator[Any]:
+    """The real application in front of it."""
+    from tests.integration.test_playground import Site
+
+    site = Site({"default": package})
+    yield site
+    site.close()

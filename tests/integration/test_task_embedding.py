@@ -15,7 +15,7 @@ from huggingface_hub.errors import HfHubHTTPError
 from kdray.serving.predictor import load_predictor
 from tests.browser import CHROMIUM, Browser
 from tests.integration.asking import post
-from tests.integration.conftest import Command, small_config, write_config
+from tests.integration.conftest import Command, run_task, small_config, write_config
 from tests.integration.test_playground import Playground, Site
 from tests.packages import write_package
 from tests.small import make_embedder, sentences, write_jsonl
@@ -39,20 +39,17 @@ def ran(kdray: Command, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path,
     """Folder of a run, and what it printed."""
     folder = tmp_path_factory.mktemp("embedding")
     teacher = make_embedder(folder / "teacher")
-    config = small_config(folder / "store", write_jsonl(folder / "rows.jsonl", pairs(250)), teacher, {
+    done = run_task(kdray, folder, write_jsonl(folder / "rows.jsonl", pairs(250)), teacher, {
         "task": "sentence-embedding",
         "student": {"fresh": {"num_hidden_layers": 2, "hidden_size": 16, "intermediate_size": 32}},
         "training": {"epochs": 6, "lr": 3e-3, "batch_size": 8},
-        "search": {"trials": 2, "seeds": 2, "space": {"lr": {"values": [1e-3, 3e-3]}}}, "export": {"max_drop": 1.0}})
-    done = kdray("run", str(write_config(folder / "c.yaml", config)))
-    assert done.returncode == 0, done.stderr
+        "search": {"trials": 2, "seeds": 2, "space": {"lr": {"values": [1e-3, 3e-3]}}}})
     return folder, done.stdout
 
 
 @pytest.fixture(scope="module")
-def package(ran: tuple[Path, str]) -> Path:
-    (found,) = (ran[0] / "store/packages").iterdir()
-    return found
+def store(ran: tuple[Path, str]) -> Path:
+    return ran[0] / "store"
 
 
 def test_a_student_comes_nearer_to_its_teacher_than_its_first_weights_were(ran: tuple[Path, str]) -> None:

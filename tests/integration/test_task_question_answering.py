@@ -2,7 +2,6 @@
 
 import json
 import random
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from transformers import AutoModelForQuestionAnswering, AutoTokenizer
 from kdray.serving.predictor import load_predictor
 from tests.browser import CHROMIUM, Browser
 from tests.integration.asking import post
-from tests.integration.conftest import Command, small_config, write_config
+from tests.integration.conftest import Command, run_task
 from tests.integration.test_playground import Playground, Site
 from tests.small import FILLERS, make_model
 
@@ -47,26 +46,10 @@ def store(kdray: Command, tmp_path_factory: pytest.TempPathFactory) -> Path:
     data = folder / "squad.json"
     data.write_text(json.dumps({"version": "v2.0", "data": articles(400)}))
     base = make_model(folder / "base", head="BertForMaskedLM")
-    config = small_config(folder / "store", data, base, {
-        "task": "question-answering", "data": {"source": str(data), "max_length": 32},
-        "teacher": {"model": str(base), "finetune": {"epochs": 8, "lr": 3e-3}}, "training": {"epochs": 6, "lr": 3e-3},
-        "search": {"trials": 2, "seeds": 2}, "export": {"max_drop": 1.0}})
-    done = kdray("run", str(write_config(folder / "c.yaml", config)))
-    assert done.returncode == 0, done.stderr
+    run_task(kdray, folder, data, base, {
+        "task": "question-answering", "teacher": {"model": str(base), "finetune": {"epochs": 8, "lr": 3e-3}},
+        "training": {"epochs": 6, "lr": 3e-3}})
     return folder / "store"
-
-
-@pytest.fixture(scope="module")
-def package(store: Path) -> Path:
-    (found,) = (store / "packages").iterdir()
-    return found
-
-
-@pytest.fixture(scope="module")
-def site(package: Path) -> Iterator[Site]:
-    site = Site({"default": package})
-    yield site
-    site.close()
 
 
 def test_a_run_teaches_questions_with_and_without_an_answer(store: Path, package: Path) -> None:

@@ -2,7 +2,7 @@
 
 import json
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from kdray.serving.predictor import load_predictor
 from kdray.tasks.markers import MARKERS
 from tests.browser import CHROMIUM, Browser
 from tests.integration.asking import fetch, post
-from tests.integration.conftest import Command, small_config, write_config
+from tests.integration.conftest import Command, run_task, small_config, write_config
 from tests.integration.test_playground import Playground, Site
 from tests.small import FILLERS, make_model, write_jsonl
 
@@ -41,26 +41,11 @@ def store(kdray: Command, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The storage of a run."""
     folder = tmp_path_factory.mktemp("relations")
     rows, base = write_jsonl(folder / "rows.jsonl", related(500)), make_model(folder / "base")
-    config = small_config(folder / "store", rows, base, {
+    done = run_task(kdray, folder, rows, base, {
         "task": "relation-extraction", "teacher": {"model": str(base), "finetune": {"epochs": 6, "lr": 3e-3}},
-        "training": {"epochs": 4, "lr": 3e-3}, "search": {"trials": 2, "seeds": 2}, "export": {"max_drop": 1.0}})
-    done = kdray("run", str(write_config(folder / "c.yaml", config)))
-    assert done.returncode == 0, done.stderr
+        "training": {"epochs": 4, "lr": 3e-3}})
     assert "macro_f1 and micro_f1 are over 1 relations, 'Other' left out" in done.stderr
     return folder / "store"
-
-
-@pytest.fixture(scope="module")
-def package(store: Path) -> Path:
-    (found,) = (store / "packages").iterdir()
-    return found
-
-
-@pytest.fixture(scope="module")
-def site(package: Path) -> Iterator[Site]:
-    site = Site({"default": package})
-    yield site
-    site.close()
 
 
 def test_a_run_teaches_relations_and_keeps_the_markers(store: Path, package: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from kdray.serving.predictor import load_predictor
-from tests.integration.conftest import Command, small_config, write_config
+from tests.integration.conftest import Command, run_task, small_config, write_config
 from tests.small import make_model, sentences, write_jsonl
 
 TUNED = {"epochs": 8, "lr": 3e-3}
@@ -37,11 +37,9 @@ def as_csv(path: Path, rows: list[dict[str, Any]]) -> Path:
 def run(kdray: Command, folder: Path, task: str, changes: dict[str, Any]) -> tuple[str, Path, dict[str, Any]]:
     """What a run printed, its package and its evaluation."""
     base = make_model(folder / "base")
-    config = small_config(folder / "store", folder, base, {
+    done = run_task(kdray, folder, folder, base, {
         "task": task, "teacher": {"model": str(base), "finetune": TUNED}, "training": {"epochs": 4, "lr": 3e-3},
-        "search": {"trials": 2, "seeds": 2}, "export": {"max_drop": 1.0}, **changes})
-    done = kdray("run", str(write_config(folder / "c.yaml", config)))
-    assert done.returncode == 0, done.stderr
+        **changes})
     (package,), (evaluation,) = ((folder / "store" / kind).iterdir() for kind in ("packages", "evaluations"))
     return done.stdout, package, json.loads((evaluation / "manifest.json").read_text())
 
@@ -73,6 +71,20 @@ def test_a_score_a_row(kdray: Command, tmp_path: Path) -> None:
     assert good.answer[0]["score"] > bad.answer[0]["score"] + 1 and good.answer[0]["label"] == "score"
     page = Path(printed.split("report:  ")[1].split("\n")[0]).read_text()
     assert "What is said against what is true" in page and "Confusion" not in page and "Calibration" not in page
+
+
+@pytest.mark.parametrize("task, row", [("regression", {"text": "fine", "score": 2}), ("question-answering", {
+    "question": "what", "context": "fine", "answers": []})])
+def test_rows_that_all_say_the_same_are_refused_before_work(kdray_here: Command, tmp_path: Path, task: str,
+                                                            row: dict[str, Any]) -> None:
+    text = "context" if "context" in row else "text"
+    rows = write_jsonl(tmp_path / "rows.jsonl", [{**row, text: f"{row[text]} {number}"} for number in range(40)])
+    base = make_model(tmp_path / "base")
+    config = small_config(tmp_path / "store", rows, base, {
+        "task": task, "teacher": {"model": str(base), "finetune": TUNED}})
+    done = kdray_here("run", str(write_config(tmp_path / "c.yaml", config)))
+    assert done.returncode == 1 and "all rows of the train split say the same (" in done.stderr
+    assert not (tmp_path / "store" / "teachers").exists()
 
 
 @pytest.mark.parametrize("task, override, words", [
