@@ -145,6 +145,9 @@ class TeacherConfig(Settings):
     model: str = Field(description="Hub id, local folder, or package:MODULE:FOLDER")
     revision: str | None = Field(None, description="Revision of a hub id")
     finetune: Optimisation | None = Field(None, description="Fine-tune on the hard labels first; null takes it as is")
+    dimensions: int | None = Field(None, ge=1, description="Numbers of a vector, where the teacher gives vectors: to "
+                                   "their principal directions over texts of train (PCA) they are cut before students "
+                                   "learn them; null leaves them as they are")
     actors: int = Field(1, ge=1, description="Teacher actors at most")
     min_actors: int | None = Field(None, ge=1, description="Actors that must fit the cluster before work starts; the "
                                    "rest start when nodes join. null: all of them")
@@ -508,6 +511,8 @@ class Config(Settings):
         if self.search.metric not in (None, *task.metrics):
             raise ValueError(f"search.metric: {self.task} has no metric {self.search.metric!r}, "
                              f"only {', '.join(task.metrics)}")
+        if self.teacher.dimensions and task.shown != "vectors":
+            raise ValueError(f"teacher.dimensions: a teacher of {self.task} gives no vectors. Leave it out")
         self._check_labelled()
         self._check_tempered()
         self._check_soft_targets("training", self.training)

@@ -17,7 +17,7 @@ from kdray.cache.manifest import KIND as CACHES
 from kdray.config import Config, Optimisation, StudentConfig, TeacherConfig, TrainingConfig, changed
 from kdray.console import label
 from kdray.corpus.build import build_corpus, corpus_key, see_splits
-from kdray.corpus.pieces import Each, Seen, one_by_one
+from kdray.corpus.pieces import Each, Seen, one_by_one, some_rows
 from kdray.corpus.rows import KIND as CORPUS
 from kdray.corpus.sources import read_splits
 from kdray.corpus.tokenizer import tokenisation
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from kdray.models.rehearsal import Rehearsed
 
 logger = logging.getLogger("kdray")
+TEACHERS = "teachers"
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class Teacher(Model):
     """A teacher that is ready."""
 
     key: str | None
-    """Key of the fine-tuned artefact; None where the folder was taken as it is."""
+    """Key of the artefact that was made of it; None where the folder was taken as it is."""
     parameters: int | None
 
 
@@ -60,13 +61,34 @@ class Pipeline:
         self.config, self.task, self.store = config, TASKS[config.task], Store(config.storage)
         self._last, self._joined, self._checked, self._rehearsed = last, False, False, False
         self._tokenised: dict[Path, str] = {}
+        self._short: str | None = None
         label(run=config.name)
 
     @cached_property
     def base(self) -> Path:
         """Folder of the configured teacher model."""
         teacher = self.config.teacher
-        return self._located(teacher.model, teacher.revision, as_is=teacher.finetune is None)
+        folder = self._located(teacher.model, teacher.revision, as_is=teacher.finetune is None)
+        return folder if teacher.dimensions is None else self._shortened(folder, teacher.dimensions)
+
+    def _shortened(self, folder: Path, dimensions: int) -> Path:
+        """Folder of the teacher with vectors of so many numbers."""
+        from kdray.models.shorter import TEXTS, calls, check_shorter, moment, write_shorter
+
+        check_shorter(folder, dimensions)
+        train, most = self.seen["train"], self.config.data.max_length
+        facts = {"dimensions": dimensions, "teacher": fingerprint(folder, self.task), "max_length": most}
+        self._short = content_key({**facts, "rows": [part.digest for part in train], "layout": 1})
+        if self._made("teacher", TEACHERS, self._short) is None:
+            right = (row for row in some_rows(train, TEXTS) if not self.task.complaint(row))
+            texts = [self.task.item(one) for row in right for one in self.task.rows(row)]
+            moments = self._where.each(moment, calls(self._model(folder).place, self.task, most, self._where.num_gpus,
+                                                     texts), "directions")
+            with self.store.staging(TEACHERS) as staged:
+                kept = write_shorter(self.task, folder, moments, dimensions, staged)
+                self.store.publish(TEACHERS, self._short, staged, {**facts, "parents": {}, "kept": kept})
+            logger.info("teacher: %d numbers keep %.1f %% of its vectors' squared length", dimensions, 100 * kept)
+        return self.store.fetch(TEACHERS, self._short)
 
     def _located(self, model: str, revision: str | None = None, as_is: bool = False) -> Path:
         """Folder of a model, with the tokens that the task puts into rows; a model taken `as_is` has to have them."""
@@ -177,14 +199,14 @@ class Pipeline:
         tuning = self.config.teacher.finetune
         base = self._model(self.base)
         if tuning is None:
-            return Teacher(**vars(base), key=None, parameters=None)
+            return Teacher(**vars(base), key=self._short, parameters=None)
         from kdray.models.load import Origin
 
-        job = self._job("teachers", TrainingConfig(**{**tuning.model_dump(), "alpha": 1.0}), base, Origin(base.place),
+        job = self._job(TEACHERS, TrainingConfig(**{**tuning.model_dump(), "alpha": 1.0}), base, Origin(base.place),
                         self.corpus, None)
-        made = self._made("teacher", "teachers", job.key) or self._fit(job, "teacher", "teacher.finetune")
-        folder = self.store.fetch("teachers", job.key)
-        return Teacher(folder, fingerprint(folder, self.task), self.store.uri_of("teachers", job.key), job.key,
+        made = self._made("teacher", TEACHERS, job.key) or self._fit(job, "teacher", "teacher.finetune")
+        folder = self.store.fetch(TEACHERS, job.key)
+        return Teacher(folder, fingerprint(folder, self.task), self.store.uri_of(TEACHERS, job.key), job.key,
                        made["parameters"])
 
     def _model(self, folder: Path) -> Model:

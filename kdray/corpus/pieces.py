@@ -15,10 +15,11 @@ import pyarrow as pa
 from kdray.corpus.oddities import Oddity, Told, merged, unheard
 from kdray.corpus.tokenizer import cutter
 from kdray.errors import DataError
-from kdray.tasks import TASKS
+from kdray.tasks import TASKS, Row
 
 ROWS = 1 << 17
 """Rows of a piece that is cut off a table in memory."""
+_MOST = 16
 
 
 Each = Callable[[Callable[..., Any], Sequence[tuple[Any, ...]], str], Iterator[Any]]
@@ -132,6 +133,14 @@ def cut_up(table: pa.Table) -> list[Held]:
 def whole(pieces: Sequence[Piece]) -> pa.Table:
     """The rows of pieces with the same columns as one table."""
     return pa.concat_tables([piece.read() for piece in pieces])
+
+
+def some_rows(pieces: Sequence[Seen], count: int) -> Iterator[Row]:
+    """`count` rows of pieces at most, evenly spaced in each that is read, of which there are 16 at most."""
+    read = pieces[::-(-len(pieces) // _MOST)]
+    step = max(1, -(-sum(piece.rows for piece in read) // count))
+    for piece in read:
+        yield from piece.read().take(np.arange(0, piece.rows, step)).to_pylist()
 
 
 def table_digest(table: pa.Table) -> str:

@@ -35,11 +35,11 @@ def pairs(count: int) -> list[dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def ran(kdray: Command, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+def ran(kdray_here: Command, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """Folder of a run, and what it printed."""
     folder = tmp_path_factory.mktemp("embedding")
     teacher = make_embedder(folder / "teacher")
-    done = run_task(kdray, folder, write_jsonl(folder / "rows.jsonl", pairs(250)), teacher, {
+    done = run_task(kdray_here, folder, write_jsonl(folder / "rows.jsonl", pairs(250)), teacher, {
         "task": "sentence-embedding",
         "student": {"fresh": {"num_hidden_layers": 2, "hidden_size": 16, "intermediate_size": 32}},
         "training": {"epochs": 6, "lr": 3e-3, "batch_size": 8},
@@ -152,7 +152,25 @@ def test_open_inference_gives_the_vector_as_json(url: str) -> None:
     assert len(bulk[0]["answer"]) == 32 and "must be a string" in bulk[1]["error"]
 
 
+def test_a_teacher_s_vectors_are_cut_to_their_principal_directions(kdray_here: Command, tmp_path: Path) -> None:
+    rows = write_jsonl(tmp_path / "rows.jsonl", pairs(100))
+    config = write_config(tmp_path / "c.yaml", small_config(tmp_path / "store", rows, make_embedder(
+        tmp_path / "teacher"), {
+            "task": "sentence-embedding", "teacher": {"model": str(tmp_path / "teacher"), "dimensions": 8},
+            "student": {"fresh": {"num_hidden_layers": 1, "hidden_size": 8}}}))
+    done = kdray_here("distill", str(config))
+    assert done.returncode == 0 and "8 numbers keep" in done.stderr, done.stderr
+    (teacher,), (student,), (cache,) = ((tmp_path / "store" / kind).iterdir() for kind in (
+        "teachers", "students", "caches"))
+    assert (teacher / "2_Dense").exists() and not (student / "2_Dense").exists()
+    assert kdray_here("cache", "verify", "--storage", str(tmp_path / "store"), cache.name).returncode == 0
+    again = kdray_here("distill", str(config))
+    assert again.stdout == done.stdout and "making" not in again.stderr
+
+
 @pytest.mark.parametrize("override, words", [
+    ("teacher.dimensions=32", "teacher.dimensions = 32 must be below the 32 of teacher.model"),
+    ("teacher.dimensions=8 task=regression", "teacher.dimensions: a teacher of regression gives no vectors"),
     ("training.alpha=0.5", "training.alpha = 0.5: sentence-embedding has no hard labels"),
     ("training.finetune={epochs: 1}", "sentence-embedding has no hard labels"),
     ("search.space={alpha: {min: 0, max: 1}}", "search.space.alpha: sentence-embedding has no hard labels"),

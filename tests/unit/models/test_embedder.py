@@ -30,14 +30,14 @@ def changed(folder: Path, file: str, content) -> Path:
     return folder
 
 
-def vectors(model, folder: Path) -> torch.Tensor:
+def vectors(model, folder: Path, texts: list[str] = TEXTS) -> torch.Tensor:
     with torch.no_grad():
-        return model.eval()(**load_tokenizer(folder)(TEXTS, padding=True, return_tensors="pt")).logits
+        return model.eval()(**load_tokenizer(folder)(texts, padding=True, return_tensors="pt")).logits
 
 
-def by_library(folder: Path) -> torch.Tensor:
+def by_library(folder: Path, texts: list[str] = TEXTS) -> torch.Tensor:
     library = pytest.importorskip("sentence_transformers")
-    return torch.from_numpy(library.SentenceTransformer(str(folder), device="cpu").encode(TEXTS))
+    return torch.from_numpy(library.SentenceTransformer(str(folder), device="cpu").encode(texts))
 
 
 @pytest.mark.parametrize("mode, normalised", [("mean", True), ("cls", True), ("mean", False)])
