@@ -8,7 +8,8 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -52,16 +53,16 @@ def cluster() -> Iterator[None]:
     ray.shutdown()
 
 
-@pytest.fixture
-def kdray_here(cluster: None, capsys: pytest.CaptureFixture[str]) -> Command:
+@pytest.fixture(scope="module")
+def kdray_here(cluster: None) -> Command:
     """Runs a `kdray` command in this process, on its cluster, and returns what it printed: no interpreter to start."""
     from kdray.cli import main
 
     def run(*arguments: str) -> subprocess.CompletedProcess:
-        with pytest.raises(SystemExit) as ended:
+        printed, told = StringIO(), StringIO()
+        with redirect_stdout(printed), redirect_stderr(told), pytest.raises(SystemExit) as ended:
             main(list(arguments))
-        printed = capsys.readouterr()
-        return subprocess.CompletedProcess(arguments, int(ended.value.code or 0), printed.out, printed.err)
+        return subprocess.CompletedProcess(arguments, int(ended.value.code or 0), printed.getvalue(), told.getvalue())
 
     return run
 
@@ -125,11 +126,13 @@ def s3_server(address: str = "127.0.0.1", port: int | None = None) -> Iterator[s
 
 
 def small_config(storage: Path, rows: Path, teacher: Path, changes: dict[str, Any] | None = None) -> dict[str, Any]:
-    """A config that runs in seconds."""
+    """A config that runs in seconds: its trials follow one another, so that one process does for all."""
+    changes = changes or {}
+    search = {"max_concurrent": 1, **changes.get("search", {"trials": 2})}
     return {
         "name": "small", "storage": str(storage), "data": {"source": str(rows), "max_length": 32},
         "teacher": {"model": str(teacher)}, "cache": {"rows_per_shard": 32}, "student": {"layers": 2},
-        "training": {"epochs": 2, "lr": 3e-3}, "search": {"trials": 2}, **(changes or {}),
+        "training": {"epochs": 2, "lr": 3e-3}, **changes, "search": search,
     }
 
 

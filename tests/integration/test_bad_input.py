@@ -194,7 +194,8 @@ def test_corrupt_shard_is_found_when_it_is_read(kdray_here: Command, tmp_path: P
     assert done.returncode == 1 and "is corrupt" in done.stderr and "run again" in done.stderr
 
 
-def test_full_disk_is_said_and_the_next_run_goes_on(kdray: Command, tmp_path: Path, rows: Path, teacher: Path) -> None:
+def test_full_disk_is_said_and_the_next_run_goes_on(kdray_here: Command, tmp_path: Path, rows: Path,
+                                                    teacher: Path) -> None:
     import subprocess
 
     disk = tmp_path / "disk"
@@ -204,11 +205,11 @@ def test_full_disk_is_said_and_the_next_run_goes_on(kdray: Command, tmp_path: Pa
     try:
         config = write_config(tmp_path / "c.yaml", small_config(disk / "store", rows, teacher, {
             "cache": {"rows_per_shard": 2}}))
-        done = kdray("cache", "fill", str(config))
+        done = kdray_here("cache", "fill", str(config))
         assert done.returncode == 1 and "no space left" in done.stderr, done.stderr
         assert not list(disk.rglob(".tmp-*")) and not (disk / "store" / "caches").exists()
         subprocess.run(["mount", "-o", "remount,size=100m", str(disk)], check=True)
-        again = kdray("cache", "fill", str(config))
+        again = kdray_here("cache", "fill", str(config))
         assert again.returncode == 0, again.stderr
     finally:
-        subprocess.run(["umount", str(disk)], check=True)
+        subprocess.run(["umount", "--lazy", str(disk)], check=True)

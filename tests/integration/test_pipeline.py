@@ -75,14 +75,14 @@ def test_report_is_one_page_with_plots(first: str) -> None:
     assert page.count("<svg") == 11 and "http-equiv" not in page and "<script src" not in page
 
 
-def test_second_run_finds_everything(kdray: Command, first: str, config: Path) -> None:
-    again = kdray("run", str(config))
+def test_second_run_finds_everything(kdray_here: Command, first: str, config: Path) -> None:
+    again = kdray_here("run", str(config))
     assert again.returncode == 0 and "making" not in again.stderr
     assert again.stdout == first
 
 
-def test_another_search_runs_the_sweep_and_what_follows(kdray: Command, first: str, config: Path) -> None:
-    other = kdray("run", str(config), "search.space={temperature: {min: 4, max: 9}, alpha: {values: [0.2, 0.5]}}")
+def test_another_search_runs_the_sweep_and_what_follows(kdray_here: Command, first: str, config: Path) -> None:
+    other = kdray_here("run", str(config), "search.space={temperature: {min: 4, max: 9}, alpha: {values: [0.2, 0.5]}}")
     assert other.returncode == 0, other.stderr
     for stage in ("corpus", "cache"):
         assert f"{stage}: found" in other.stderr and f"{stage}: making" not in other.stderr
@@ -90,8 +90,8 @@ def test_another_search_runs_the_sweep_and_what_follows(kdray: Command, first: s
         assert f"{stage}: making" in other.stderr
 
 
-def test_with_a_live_teacher_there_is_no_cache(kdray: Command, first: str, config: Path) -> None:
-    live = kdray("run", str(config), "teacher.live=true", "search.trials=1")
+def test_with_a_live_teacher_there_is_no_cache(kdray_here: Command, first: str, config: Path) -> None:
+    live = kdray_here("run", str(config), "teacher.live=true", "search.trials=1")
     assert live.returncode == 0 and "cache:" not in live.stderr, live.stderr
     run = json.loads((run_folder(live.stdout) / "run.json").read_text())
     cached = json.loads((run_folder(first) / "run.json").read_text())["lineage"]

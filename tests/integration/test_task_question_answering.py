@@ -40,13 +40,13 @@ def articles(count: int, seed: int = 0) -> list[dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def store(kdray: Command, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def store(kdray_here: Command, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The storage of a run."""
     folder = tmp_path_factory.mktemp("questions")
     data = folder / "squad.json"
     data.write_text(json.dumps({"version": "v2.0", "data": articles(400)}))
     base = make_model(folder / "base", head="BertForMaskedLM")
-    run_task(kdray, folder, data, base, {
+    run_task(kdray_here, folder, data, base, {
         "task": "question-answering", "teacher": {"model": str(base), "finetune": {"epochs": 8, "lr": 3e-3}},
         "training": {"epochs": 6, "lr": 3e-3}})
     return folder / "store"

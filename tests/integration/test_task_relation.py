@@ -37,11 +37,11 @@ def related(count: int, seed: int = 0) -> list[dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def store(kdray: Command, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def store(kdray_here: Command, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The storage of a run."""
     folder = tmp_path_factory.mktemp("relations")
     rows, base = write_jsonl(folder / "rows.jsonl", related(500)), make_model(folder / "base")
-    done = run_task(kdray, folder, rows, base, {
+    done = run_task(kdray_here, folder, rows, base, {
         "task": "relation-extraction", "teacher": {"model": str(base), "finetune": {"epochs": 6, "lr": 3e-3}},
         "training": {"epochs": 4, "lr": 3e-3}})
     assert "macro_f1 and micro_f1 are over 1 relations, 'Other' left out" in done.stderr

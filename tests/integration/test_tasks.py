@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
+from kdray.config import ServeConfig
 from kdray.serving.predictor import load_predictor
+from kdray.serving.teacher import threshold
 from tests.integration.conftest import Command, run_task, small_config, write_config
 from tests.small import make_model, sentences, write_jsonl
 
@@ -44,10 +46,17 @@ def run(kdray: Command, folder: Path, task: str, changes: dict[str, Any]) -> tup
     return done.stdout, package, json.loads((evaluation / "manifest.json").read_text())
 
 
-def test_several_labels_a_row(kdray: Command, tmp_path: Path) -> None:
-    rows = as_csv(tmp_path / "rows.csv", several(500))
-    printed, package, made = run(kdray, tmp_path, "multi-label-classification", {
+@pytest.fixture(scope="module")
+def labelled(kdray_here: Command, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path, dict[str, Any]]:
+    """A run with several labels a row."""
+    folder = tmp_path_factory.mktemp("several")
+    rows = as_csv(folder / "rows.csv", several(500))
+    return run(kdray_here, folder, "multi-label-classification", {
         "data": {"source": str(rows), "columns": {"labels": "tags"}, "separator": ";", "max_length": 32}})
+
+
+def test_several_labels_a_row(labelled: tuple[str, Path, dict[str, Any]]) -> None:
+    printed, package, made = labelled
     assert made["numbers"]["test"]["teacher"]["micro_f1"]["value"] > 0.8
     assert set(made["numbers"]["test"]["winner"]) == {"micro_f1", "macro_f1", "subset_accuracy"}
     assert {line["label"] for line in made["breakdown"]["winner"]["classes"]} == {"film", "praise"}
@@ -61,9 +70,22 @@ def test_several_labels_a_row(kdray: Command, tmp_path: Path) -> None:
     assert "micro_f1" in printed and "kdray serve" in printed
 
 
-def test_a_score_a_row(kdray: Command, tmp_path: Path) -> None:
+def test_a_cascade_is_tuned_on_what_student_and_teacher_say_at_their_own_thresholds(
+        labelled: tuple[str, Path, dict[str, Any]]) -> None:
+    manifest = labelled[1] / "manifest.json"
+    made = json.loads(manifest.read_text())
+    least, never = [], 1e9
+    for teacher in (made["numbers"]["thresholds"]["teacher"], never):
+        numbers = {**made["numbers"], "thresholds": {**made["numbers"]["thresholds"], "teacher": teacher}}
+        manifest.write_text(json.dumps({**made, "threshold": never, "numbers": numbers}))
+        least.append(threshold(str(labelled[1]), ServeConfig(), 1.0))
+    manifest.write_text(json.dumps(made))
+    assert least[0] > 0 == least[1], "a student that says nothing needs its teacher, but for one that says nothing too"
+
+
+def test_a_score_a_row(kdray_here: Command, tmp_path: Path) -> None:
     rows = write_jsonl(tmp_path / "rows.jsonl", scored(500))
-    printed, package, made = run(kdray, tmp_path, "regression", {"data": {"source": str(rows), "max_length": 32}})
+    printed, package, made = run(kdray_here, tmp_path, "regression", {"data": {"source": str(rows), "max_length": 32}})
     assert made["numbers"]["test"]["teacher"]["spearman"]["value"] > 0.7
     assert set(made["numbers"]["test"]["winner"]) == {"spearman", "pearson", "rmse"}
     assert "mcnemar" not in made["numbers"] and made["numbers"]["settings"]["loss"] == "kl"

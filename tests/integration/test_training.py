@@ -39,7 +39,7 @@ def assert_close(one: dict, other: dict) -> None:
         assert (tensor - other[name]).abs().max() < 2e-4, name
 
 
-@pytest.mark.parametrize("stage", [1, 3])
+@pytest.mark.parametrize("stage", [pytest.param(1, marks=pytest.mark.slow), 3])
 def test_two_workers_with_zero_take_the_steps_of_one(store: Path, rows: Path, teacher: Path, alone: dict,
                                                      stage: int) -> None:
     made, weights = train(store, rows, teacher, workers=2,
@@ -98,21 +98,19 @@ def health(made: dict) -> list[dict]:
     return [{name: entry[name] for name in ("agreement", "kl", "ratio")} for entry in made["history"]]
 
 
-def test_two_workers_see_the_health_of_one_and_a_live_teacher_that_of_its_cache(store: Path, rows: Path, teacher: Path,
-                                                                                 alone: dict) -> None:
+def test_two_workers_with_a_live_teacher_see_the_health_of_one_with_its_cache(store: Path, rows: Path, teacher: Path,
+                                                                               alone: dict) -> None:
     settings = {"epochs": 1, "lr": 1e-3, "dropout": 0.0, "precision": "float32", "num_cpus": 1, "seed": 5,
                 "alpha_end": 0.9, "temperature_end": 1.0}
     caches, found = len(list((store / "caches").iterdir())), []
-    for changes, workers in (({}, 1), ({}, 2), ({"live": True}, 2)):
+    for changes, workers in (({}, 1), ({"live": True}, 2)):
         config = write_config(store.parent / "live.yaml", small_config(store, rows, teacher, {
             "teacher": {"model": str(teacher), "precision": "float32", **changes},
-            # another weight decay of no effect changes the key alone
-            "training": {**settings, "workers": workers, "weight_decay": 0.01 + workers * 1e-9}}))
+            "training": {**settings, "workers": workers}}))
         pipeline = Pipeline(load(config))
         found.append(health(pipeline.students["student"]))
         assert (pipeline.cache is None) == bool(changes)
-    for other in found[1:]:
-        assert other[0] == pytest.approx(found[0][0], rel=0.01)
+    assert found[1][0] == pytest.approx(found[0][0], rel=0.01)
     assert len(list((store / "caches").iterdir())) == caches + 1, "one in float32, and none for the live teacher"
 
 
@@ -144,6 +142,7 @@ def test_entities_are_distilled(tmp_path: Path, cluster: None) -> None:
 
 def test_trials_of_two_workers_share_the_cluster(store: Path, rows: Path, teacher: Path, alone: dict) -> None:
     config = small_config(store, rows, teacher, {
-        "training": {"epochs": 1, "lr": 3e-3, "num_cpus": 1, "workers": 2}, "search": {"trials": 2}})
+        "training": {"epochs": 1, "lr": 3e-3, "num_cpus": 1, "workers": 2},
+        "search": {"trials": 2, "max_concurrent": 2}})
     sweep = Pipeline(load(write_config(store.parent / "sweep.yaml", config))).sweep
     assert [trial["state"] for trial in sweep["trials"]] == ["finished", "finished"]
