@@ -109,8 +109,8 @@ def those_there(rows: int, table: pa.Table, columns: Asked, first: Iterable[str]
 def task_columns(raw: Raw, split: str, data: DataConfig, task: Task, where: str, told: Told = unheard) -> pa.Table:
     """The task's columns of what was read `where`, under the task's names, as text.
 
-    Rows without labels (`transfer`) need not have that of the labels. Raises DataError where a column is missing or no
-    text.
+    Rows without labels (`transfer`) need not have that of the labels, nor, of a task that learns from none, those to
+    train on what only measures. Raises DataError where a column is missing or no text.
     """
     columns = {name: raw.table.column(source)
                for name, source in _found(raw, split, data, task, where, told).items()}
@@ -130,6 +130,9 @@ def _found(raw: Raw, split: str, data: DataConfig, task: Task, where: str, told:
         found = chosen({name: known}, raw.table.column_names)
         if found and (name in data.columns or not found[0].isdecimal() or len(raw.names) == len(needed)):
             names[name] = found[0]
+        elif name not in needed and split == "train" and not task.labelled and name in data.columns:
+            told(Oddity(f"the train split has no column {known[0]!r} for {name}; its rows go without", where,
+                        level=logging.INFO))
         elif name in needed or name in data.columns:
             numbers = ", ".join(f"{name}: {number}" for number, name in enumerate(needed))
             raise DataError(f"the {split} split has no column {known[0]!r} for {name}, only {', '.join(raw.names)} "

@@ -25,10 +25,10 @@ from tests.small import sentences
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory, rows: Path, teacher: Path, kdray: Command) -> str:
+def run(tmp_path_factory: pytest.TempPathFactory, rows: Path, teacher: Path, kdray_here: Command) -> str:
     """Folder of a run whose student has hardly been trained."""
     folder = tmp_path_factory.mktemp("weak")
-    done = kdray("run", str(write_config(folder / "c.yaml", small_config(folder / "store", rows, teacher, {
+    done = kdray_here("run", str(write_config(folder / "c.yaml", small_config(folder / "store", rows, teacher, {
         "student": {"fresh": {"num_hidden_layers": 1}}, "training": {"epochs": 1, "lr": 1e-5},
         "search": {"trials": 1}}))))
     assert done.returncode == 0, done.stderr

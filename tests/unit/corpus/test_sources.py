@@ -376,6 +376,21 @@ def test_a_missing_column_names_those_there_and_the_remedy(tmp_path):
         read(source=str(tmp_path / "a.csv"), columns={"text": "sentence", "text_pair": "second"})
 
 
+def test_what_only_measures_may_be_missing_where_it_is_learned_from(tmp_path):
+    texts, pairs = tmp_path / "train.csv", tmp_path / "test.csv"
+    texts.write_text("sentence\na\n")
+    pairs.write_text("sentence,second,score\na,b,1\n")
+    data = DataConfig(train=str(texts), validation=str(pairs), test=str(pairs),
+                      columns={"text": "sentence", "text_pair": "second"})
+    seen = see_splits(read_splits(data, TASKS["sentence-embedding"]))
+    assert [seen[split][0].columns for split in ("train", "test")] == [("text",), ("text", "text_pair", "score")]
+    assert [odd.what for odd in seen["train"][0].oddities] == [
+        "the train split has no column 'second' for text_pair; its rows go without"]
+    pairs.write_text("sentence\na\n")
+    with pytest.raises(DataError, match="the validation split has no column 'second' for text_pair"):
+        see_splits(read_splits(data, TASKS["sentence-embedding"]))
+
+
 @pytest.mark.parametrize("name, text, words", [
     ("a.csv", b"text,label\n", "train split is empty"),
     ("a.csv", b"wrong,names\n", "train split is empty"),
