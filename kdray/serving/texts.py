@@ -56,8 +56,9 @@ def spread(items: list[Any], most: int) -> list[Any]:
 
 
 def _from_rows(file: str, task: Task, columns: dict[str, str]) -> list[Any]:
-    unlabelled = SimpleNamespace(label_column=task.label_column, plain=task.plain, columns={
-        name: needed for name, needed in task.columns.items() if name != task.label_column})
+    unlabelled = SimpleNamespace(
+        label_column=task.label_column, labelled=task.labelled, plain=task.plain,
+        columns={name: needed for name, needed in task.columns.items() if name != task.label_column})
     source = DataConfig(source=file, columns={name: column for name, column in columns.items()
                                               if name in unlabelled.columns})
     rows = whole(read_splits(source, cast(Task, unlabelled))["train"]).to_pylist()
