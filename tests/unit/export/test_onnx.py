@@ -34,6 +34,8 @@ CONFIGS = {
 TYPED = ("bert", "electra")
 QUICKEST = next(iter(WAYS))
 SHAPES = ((1, 5), (7, 120), (1, 2))
+EVERYWHERE = ("sequence-classification", "token-classification")
+"""Tasks whose heads, one a text and one a token, are what other tasks' are."""
 
 
 def make_model(name: str, task: str) -> torch.nn.Module:
@@ -86,8 +88,9 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], P
     return make
 
 
-@pytest.mark.parametrize("task", TASKS)
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name, task", [
+    pytest.param(name, task, marks=() if name == "bert" or task in EVERYWHERE else pytest.mark.slow)
+    for name in CONFIGS for task in TASKS])
 def test_files_answer_like_the_model_at_any_shape_padded_or_not(
         name: str, task: str, exported: Callable[[str, str], Path]) -> None:
     model = make_model(name, task)
