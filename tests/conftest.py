@@ -1,5 +1,6 @@
 """Settings of every test: no hub, and Ray without tokens. Packages that tests share."""
 
+import logging
 import os
 import signal
 import tempfile
@@ -14,6 +15,14 @@ if worker := os.environ.get("PYTEST_XDIST_WORKER"):
     # What is one a machine, such as the list of services, is one a worker. Short: Ray puts its sockets there.
     os.environ["TMPDIR"] = tempfile.tempdir = f"/tmp/kdray-{worker}"
     os.makedirs(tempfile.tempdir, exist_ok=True)
+
+
+@pytest.fixture(autouse=True)
+def log_as_at_the_start() -> None:
+    """What a command that ran before in this process made of the log is no matter to a test."""
+    logger = logging.getLogger("kdray")
+    logger.handlers, logger.propagate = [], True
+    logger.setLevel(logging.NOTSET)
 
 
 @pytest.fixture(scope="session")
