@@ -61,34 +61,43 @@ class Pipeline:
         self.config, self.task, self.store = config, TASKS[config.task], Store(config.storage)
         self._last, self._joined, self._checked, self._rehearsed = last, False, False, False
         self._tokenised: dict[Path, str] = {}
-        self._short: str | None = None
         label(run=config.name)
 
     @cached_property
     def base(self) -> Path:
+        """Folder of the teacher, before it is fine-tuned where it is to be."""
+        return self._configured if self._short is None else self.store.fetch(TEACHERS, self._short)
+
+    @cached_property
+    def _configured(self) -> Path:
         """Folder of the configured teacher model."""
         teacher = self.config.teacher
-        folder = self._located(teacher.model, teacher.revision, as_is=teacher.finetune is None)
-        return folder if teacher.dimensions is None else self._shortened(folder, teacher.dimensions)
+        return self._located(teacher.model, teacher.revision, as_is=teacher.finetune is None)
 
-    def _shortened(self, folder: Path, dimensions: int) -> Path:
-        """Folder of the teacher with vectors of so many numbers."""
-        from kdray.models.shorter import TEXTS, calls, check_shorter, moment, write_shorter
+    @cached_property
+    def _short(self) -> str | None:
+        """Key of the teacher whose vectors are cut to `teacher.dimensions`; None where they stay as they are."""
+        dimensions, most = self.config.teacher.dimensions, self.config.data.max_length
+        if dimensions is None:
+            return None
+        from kdray.models.shorter import SAMPLE, calls, check_shorter, moment, write_shorter
 
-        check_shorter(folder, dimensions)
-        train, most = self.seen["train"], self.config.data.max_length
-        facts = {"dimensions": dimensions, "teacher": fingerprint(folder, self.task), "max_length": most}
-        self._short = content_key({**facts, "rows": [part.digest for part in train], "layout": 1})
-        if self._made("teacher", TEACHERS, self._short) is None:
-            right = (row for row in some_rows(train, TEXTS) if not self.task.complaint(row))
+        check_shorter(self._configured, dimensions)
+        whole, train = self._model(self._configured), self.seen["train"]
+        key = content_key({"model": whole.fingerprint, "dimensions": dimensions, "max_length": most,
+                           "rows": [part.digest for part in train], "layout": 1})
+        if self._made("teacher", TEACHERS, key) is None:
+            self._rehearse()
+            right = (row for row in some_rows(train, SAMPLE) if not self.task.complaint(row))
             texts = [self.task.item(one) for row in right for one in self.task.rows(row)]
-            moments = self._where.each(moment, calls(self._model(folder).place, self.task, most, self._where.num_gpus,
-                                                     texts), "directions")
+            moments = self._where.each(
+                moment, calls(whole.place, self.task, most, self._where.num_gpus, texts), "directions")
             with self.store.staging(TEACHERS) as staged:
-                kept = write_shorter(self.task, folder, moments, dimensions, staged)
-                self.store.publish(TEACHERS, self._short, staged, {**facts, "parents": {}, "kept": kept})
+                kept = write_shorter(self.task, whole.folder, moments, dimensions, staged)
+                self.store.publish(TEACHERS, key, staged, {
+                    "parents": {"model": whole.fingerprint}, "dimensions": dimensions, "kept": kept})
             logger.info("teacher: %d numbers keep %.1f %% of its vectors' squared length", dimensions, 100 * kept)
-        return self.store.fetch(TEACHERS, self._short)
+        return key
 
     def _located(self, model: str, revision: str | None = None, as_is: bool = False) -> Path:
         """Folder of a model, with the tokens that the task puts into rows; a model taken `as_is` has to have them."""
@@ -168,10 +177,11 @@ class Pipeline:
         if self._rehearsed:
             return
         label(stage="models")
-        subjects = [teacher_subject(self.config, self.base)]
+        subjects = [teacher_subject(self.config, self._configured)]
         if self._last == "students":
             subjects += [student_subject(self.config, name,
-                                         self._located(student.model) if student.model else self.base, self._pooling)
+                                         self._located(student.model) if student.model else self._configured,
+                                         self._pooling)
                          for name, student in self.config.family.items()]
         logger.info("models: trying %s", ", ".join(subject.name for subject in subjects))
         for subject in subjects:
@@ -278,7 +288,7 @@ class Pipeline:
         """How the teacher pools, which its students do as well; None where nothing is pooled."""
         from kdray.models.pooling import must_pool, pools
 
-        return replace(must_pool(self.base), dense=None) if pools(self.task) else None
+        return replace(must_pool(self._configured), dense=None) if pools(self.task) else None
 
     @property
     def _cache_key(self) -> str | None:

@@ -20,8 +20,6 @@ from kdray.tasks import TASKS, Row, Task
 logger = logging.getLogger("kdray")
 _BATCH = 1000
 _SHOWN = 60
-_FEW = 2
-"""Numbers of a piece that are kept: as many as tell whether all are the same."""
 _FLATTERED = {
     "train": "is in train too: the metrics flatter every model",
     "transfer": "is among the rows without labels (data.transfer) too: students learn what the teacher says of them",
@@ -76,7 +74,7 @@ def survey(piece: Known, split: str, first: int, task: str) -> Survey:
         texts[index] = int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little", signed=True)
         if split != "transfer":
             for name in set(its.labels(row)) if its.output.fewest else ():
-                if not (its.output.named or name in counts or len(counts) < _FEW):
+                if not (its.output.named or name in counts or len(counts) < its.output.fewest):
                     continue  # there may be as many numbers as rows
                 counts[name] = counts.get(name, 0) + 1
                 firsts.setdefault(name, first + index)

@@ -7,6 +7,7 @@ from.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,10 @@ from kdray.models.pooling import Dense, must_pool
 from kdray.models.precision import device
 from kdray.tasks import TASKS, Task
 
-TEXTS = 8192
-"""Texts that directions are found from."""
-ROWS = 1024
+SAMPLE = 8192
+"""Rows of train that directions are found from."""
+_ROWS = 1024
+"""Texts of a call."""
 _BATCH = 32
 Call = tuple[str, str, int, float, list[str], int, int]
 
@@ -44,16 +46,15 @@ def check_shorter(folder: Path, dimensions: int) -> None:
 
 def calls(place: str, task: Task, max_length: int, num_gpus: float, texts: Sequence[str]) -> list[Call]:
     """Arguments of `moment` for some of the texts at a time."""
-    return [(place, task.name, max_length, num_gpus, list(texts[start:start + ROWS]), start,
-             min(start + ROWS, len(texts))) for start in range(0, len(texts), ROWS)]
+    return [(place, task.name, max_length, num_gpus, list(texts[start:start + _ROWS]), start,
+             min(start + _ROWS, len(texts))) for start in range(0, len(texts), _ROWS)]
 
 
 def moment(place: str, task: str, max_length: int, num_gpus: float, texts: list[str], start: int,
            stop: int) -> np.ndarray:
     """Sum of the outer products of the texts' vectors, float64 (numbers, numbers), by the model at `place`."""
-    folder, on = at(place), device(num_gpus)
-    tokenizer = load_tokenizer(folder)
-    model = load_model(TASKS[task], folder, label_order(folder, TASKS[task]) or [], num_gpus).eval().to(on)
+    on = device(num_gpus)
+    tokenizer, model = _opened(place, task, num_gpus)
     found = torch.zeros(())
     with torch.no_grad():
         for part in _parts(sorted(texts, key=len)):
@@ -68,7 +69,11 @@ def write_shorter(task: Task, folder: Path, moments: Iterator[np.ndarray], dimen
 
     Raises DataError where there are fewer texts than directions.
     """
-    values, vectors = np.linalg.eigh(sum(moments, np.zeros(())))
+    width = must_pool(folder).dimensions
+    try:
+        values, vectors = np.linalg.eigh(sum(moments, np.zeros((width, width))))
+    finally:
+        _opened.cache_clear()
     if values[-dimensions] <= values[-1] * 1e-9:
         raise DataError(f"teacher.dimensions = {dimensions}: the texts of train have fewer directions. Give more "
                         "texts, or lower it")
@@ -76,6 +81,14 @@ def write_shorter(task: Task, folder: Path, moments: Iterator[np.ndarray], dimen
     _shorten(model, torch.from_numpy(np.ascontiguousarray(vectors[:, ::-1][:, :dimensions].T)).float())
     save_model(task, model, folder, target)
     return float(values[-dimensions:].sum() / values.sum())
+
+
+@lru_cache(maxsize=1)
+def _opened(place: str, task: str, num_gpus: float) -> tuple[Any, Any]:
+    """The tokenizer and the model at `place`, which stay for the next call."""
+    folder = at(place)
+    model = load_model(TASKS[task], folder, label_order(folder, TASKS[task]) or [], num_gpus).eval()
+    return load_tokenizer(folder), model.to(device(num_gpus))
 
 
 @torch.no_grad()

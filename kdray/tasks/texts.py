@@ -96,11 +96,9 @@ def confusions(gold: list[np.ndarray], predicted: list[np.ndarray], labels: list
 
 
 def _activation(name: Any) -> Any:
-    functions = {
-        "softmax": lambda x: np.exp(x - x.max()) / np.exp(x - x.max()).sum(),
-        "sigmoid": lambda x: 1 / (1 + np.exp(-x)),
-        "none": lambda x: x,
-    }
+    from scipy.special import expit, softmax
+
+    functions = {"softmax": softmax, "sigmoid": expit, "none": lambda x: x}
     if not isinstance(name, str) or name not in functions:
         raise ValueError(f"function_to_apply must be one of {', '.join(functions)}, not {name!r}")
     return functions[name]

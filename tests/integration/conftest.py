@@ -32,6 +32,16 @@ def environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
 
 
+def run_here(*arguments: str) -> subprocess.CompletedProcess:
+    """Runs a `kdray` command in this process and returns what it printed: no interpreter to start."""
+    from kdray.cli import main
+
+    printed, told = StringIO(), StringIO()
+    with redirect_stdout(printed), redirect_stderr(told), pytest.raises(SystemExit) as ended:
+        main(list(arguments))
+    return subprocess.CompletedProcess(arguments, int(ended.value.code or 0), printed.getvalue(), told.getvalue())
+
+
 @pytest.fixture(scope="session")
 def kdray() -> Command:
     """Runs a `kdray` command in a process of its own and returns what it printed."""
@@ -55,16 +65,8 @@ def cluster() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def kdray_here(cluster: None) -> Command:
-    """Runs a `kdray` command in this process, on its cluster, and returns what it printed: no interpreter to start."""
-    from kdray.cli import main
-
-    def run(*arguments: str) -> subprocess.CompletedProcess:
-        printed, told = StringIO(), StringIO()
-        with redirect_stdout(printed), redirect_stderr(told), pytest.raises(SystemExit) as ended:
-            main(list(arguments))
-        return subprocess.CompletedProcess(arguments, int(ended.value.code or 0), printed.getvalue(), told.getvalue())
-
-    return run
+    """`run_here`, on a cluster of this process."""
+    return run_here
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,5 @@
 """The cache and its commands: what it says of itself, what more rows cost, several teachers read as one."""
 
-import logging
 import os
 import re
 from collections.abc import Callable
@@ -9,11 +8,10 @@ from pathlib import Path
 import pytest
 
 from kdray.cache.manifest import KIND
-from kdray.cli import main
 from kdray.config import load
 from kdray.pipeline import Pipeline
 from kdray.storage import Store
-from tests.integration.conftest import small_config, write_config
+from tests.integration.conftest import run_here, small_config, write_config
 from tests.small import make_model, sentences, write_jsonl
 
 Told = Callable[..., str]
@@ -46,17 +44,13 @@ def filled(folder: Path, teacher: Path, cluster: None) -> dict:
 
 
 @pytest.fixture
-def told(folder: Path, capsys: pytest.CaptureFixture) -> Told:
+def told(folder: Path) -> Told:
     """Runs a `kdray cache` command in this process and returns what it printed."""
 
     def run(*arguments: str, status: int = 0, store: Path = folder / "store") -> str:
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as end:
-            main(["cache", *arguments, "--storage", str(store)])
-        printed = capsys.readouterr()
-        logging.getLogger("kdray").handlers = []
-        assert end.value.code == status, printed.err
-        return printed.out + printed.err
+        done = run_here("cache", *arguments, "--storage", str(store))
+        assert done.returncode == status, done.stderr
+        return done.stdout + done.stderr
 
     return run
 

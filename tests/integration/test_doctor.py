@@ -24,6 +24,7 @@ from tests.integration.conftest import (
     Command,
     command,
     environment,
+    run_here,
     s3_server,
     small_config,
     write_config,
@@ -82,16 +83,12 @@ def odd(grid: Cluster, tmp_path: Path) -> Iterator[str]:
 
 
 @pytest.fixture
-def here(grid: Cluster, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+def here(grid: Cluster, monkeypatch: pytest.MonkeyPatch) -> Command:
     """Runs a `kdray` command in this process, which has joined the grid."""
-    from kdray.cli import main
 
     def run(*arguments: str) -> subprocess.CompletedProcess:
         monkeypatch.setenv("RAY_ADDRESS", grid.address)
-        with pytest.raises(SystemExit) as ended:
-            main(list(arguments))
-        said = capsys.readouterr()
-        return subprocess.CompletedProcess(arguments, int(ended.value.code or 0), said.out, said.err)
+        return run_here(*arguments)
 
     return run
 

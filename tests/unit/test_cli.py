@@ -1,7 +1,6 @@
 """Wrong arguments end with status 2 and say what is wrong, before anything is looked at; `bench` as a user calls it."""
 
 import json
-import logging
 import re
 import runpy
 import sys
@@ -62,7 +61,6 @@ def test_bench_says_what_is_missing(capsys, monkeypatch, run, arguments, words):
 def called(capsys, monkeypatch, *arguments: str, status: int = 0) -> tuple[str, str]:
     """What a command says on standard output and standard error; the log stays out of it."""
     monkeypatch.setattr(console, "log_to_stderr", lambda: None)
-    monkeypatch.setattr(logging.getLogger("kdray"), "handlers", [])
     capsys.readouterr()
     with pytest.raises(SystemExit) as end:
         main(list(arguments))

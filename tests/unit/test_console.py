@@ -69,13 +69,10 @@ def test_a_format_that_there_is_not_is_refused(config: Path) -> None:
 
 @pytest.fixture
 def json_here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> pytest.CaptureFixture[str]:
-    """JSON logs in this process, as they were before after the test."""
-    logger = logging.getLogger("kdray")
+    """JSON logs in this process."""
     monkeypatch.setenv(console.FORMAT, "json")
     monkeypatch.setattr(sys, "stderr", sys.stderr)
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)
-    for name in ("handlers", "propagate", "level"):
-        monkeypatch.setattr(logger, name, getattr(logger, name))
     monkeypatch.setattr(console, "_labels", dict(console.labels()))
     return capsys
 
