@@ -25,7 +25,7 @@ from kdray.errors import ConfigError, DataError, ExportError, ModelError
 from kdray.models.folder import fingerprint, label_order, locate, share
 from kdray.needs import needs
 from kdray.storage import Store, content_key
-from kdray.tasks import TASKS
+from kdray.tasks import TASKS, Row
 
 if TYPE_CHECKING:
     from kdray.models.rehearsal import Rehearsed
@@ -88,8 +88,7 @@ class Pipeline:
                            "rows": [part.digest for part in train], "layout": 1})
         if self._made("teacher", TEACHERS, key) is None:
             self._rehearse()
-            right = (row for row in some_rows(train, SAMPLE) if not self.task.complaint(row))
-            texts = [self.task.item(one) for row in right for one in self.task.rows(row)]
+            texts = self._texts(some_rows(train, SAMPLE))
             moments = self._where.each(
                 moment, calls(whole.place, self.task, most, self._where.num_gpus, texts), "directions")
             with self.store.staging(TEACHERS) as staged:
@@ -98,6 +97,15 @@ class Pipeline:
                     "parents": {"model": whole.fingerprint}, "dimensions": dimensions, "kept": kept})
             logger.info("teacher: %d numbers keep %.1f %% of its vectors' squared length", dimensions, 100 * kept)
         return key
+
+    def _texts(self, rows: Iterator[Row]) -> list[str]:
+        """Each text of rows of train. Raises DataError where a row is wrong."""
+        texts = list[str]()
+        for row in rows:
+            if wrong := self.task.complaint(row):
+                raise DataError(f"a row of the train split: {wrong} ({row!s:.60}). Mend it, or take it out")
+            texts += [self.task.item(one) for one in self.task.rows(row)]
+        return texts
 
     def _located(self, model: str, revision: str | None = None, as_is: bool = False) -> Path:
         """Folder of a model, with the tokens that the task puts into rows; a model taken `as_is` has to have them."""

@@ -166,6 +166,10 @@ def test_a_teacher_s_vectors_are_cut_to_their_principal_directions(kdray_here: C
     assert kdray_here("cache", "verify", "--storage", str(tmp_path / "store"), cache.name).returncode == 0
     again = kdray_here("distill", str(config))
     assert again.stdout == done.stdout and "making" not in again.stderr
+    write_jsonl(rows, [*pairs(100), {"text": " ", "text_pair": None, "score": None}])
+    wrong = kdray_here("distill", str(config), f"storage={tmp_path / 'other'}")
+    assert wrong.returncode == 1 and "a row of the train split: text is empty" in wrong.stderr
+    assert not (tmp_path / "other" / "teachers").exists()
 
 
 @pytest.mark.parametrize("override, words", [
